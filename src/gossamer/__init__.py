@@ -1,0 +1,1 @@
+"""Finetune a transformer until only a fine web of its attention is left, and read what the web computes."""

@@ -1,0 +1,92 @@
+"""The operation: what gated attention is, and which implementation computes it.
+
+The caller names the implementation and that one runs; what it cannot do is an error that names those which can.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..errors import UnsupportedModel, refuse, require_choice
+from ..noise import NoiseKey
+from .eager import gated_attention_eager
+
+IMPLEMENTATIONS = {"eager": gated_attention_eager}
+
+
+class GatedAttention(NamedTuple):
+    """What `gated_attention` returns; a gradient flows through both."""
+
+    out: Tensor  # (B, H, T, E), the dtype of q
+    expected_open: Tensor  # (B, H) float32: sum of sigma(g) over visible pairs, the expected number of open edges
+
+
+def gated_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    bias: float = 0.0,
+    noise: NoiseKey | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+    dropout: float = 0.0,
+    keep: Tensor | None = None,
+    renormalise: bool = False,
+    impl: str = "eager",
+) -> GatedAttention:
+    """Attention whose edges are gated after the softmax: out = (softmax(s) * 1[s + bias + n > 0]) @ v.
+
+    Args:
+        q: (B, H, T, D) queries.
+        k: (B, G, S, D) keys, H a multiple of G; not repeated.
+        v: (B, G, S, E) values.
+        scale: the model's own factor on q @ k^T; the gate reads the scaled logit, in nats.
+        bias: c, the gate bias in nats; +inf opens every gate and gives plain attention.
+        noise: names the draw of logistic noise on the gates; None for deterministic gates.
+        mask: bool, broadcastable to (B, H, T, S), True where an edge may exist; None for everywhere.
+        causal: query t of T sees keys up to t + S - T, besides what `mask` says.
+        softcap: cap * tanh(s / cap) on the logits before gate and mask, as Gemma 2 does.
+        sinks: (H,) extra softmax column per head, as GPT-OSS has.
+        dropout: probability of dropping a gated weight.
+        keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For interventions.
+        renormalise: divide by the open edges' mass alone. For the leak test, not for training.
+        impl: which implementation computes it, one of `IMPLEMENTATIONS`.
+    Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts no edge.
+    Raises: `GossamerError` on shapes that do not fit, a NaN bias, or an unknown `impl`.
+    Source: arXiv 2512.05865; numerator-only gating and the noise-free penalty as in its public kernel.
+    """
+    require_choice("impl", impl, IMPLEMENTATIONS)
+    _check_shapes(q, k, v, mask, sinks)
+    if math.isnan(bias):
+        raise refuse("bias=nan", "possible: any number of nats, +inf for open gates", "pass one")
+    arguments = {"mask": mask, "causal": causal, "scale": scale, "bias": bias, "noise": noise, "softcap": softcap}
+    more = {"sinks": sinks, "dropout": dropout, "keep": keep, "renormalise": renormalise}
+    return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, **arguments, **more))
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor | None) -> None:
+    """Raise one clear line for shapes that cannot be attention."""
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    fits = (
+        q.dim() == k.dim() == v.dim() == 4
+        and q.shape[0] == k.shape[0] == v.shape[0]
+        and q.shape[-1] == k.shape[-1]
+        and k.shape[1:3] == v.shape[1:3]
+        and q.shape[1] % k.shape[1] == 0
+    )
+    if not fits:
+        raise refuse(shapes, "possible: (B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G", "reshape")
+    if mask is not None and mask.dtype.is_floating_point:
+        raise refuse(f"mask is {mask.dtype}", "possible: bool, True where an edge may exist", "pass `mask == 0`")
+    if sinks is not None and sinks.shape != (q.shape[1],):
+        raise refuse(f"sinks {tuple(sinks.shape)}", f"possible: ({q.shape[1]},), one per head", "reshape")
+
+
+__all__ = ["IMPLEMENTATIONS", "GatedAttention", "UnsupportedModel", "gated_attention"]

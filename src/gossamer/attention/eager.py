@@ -1,0 +1,97 @@
+"""Gated attention in plain PyTorch: the specification that every other implementation is held to.
+
+Letters: B batch row, H query head, G key-value head, T query, S key, D query/key width, E value width.
+
+    s   = scale * q @ k^T,  softcap * tanh(s / softcap) where the model caps     (B, H, T, S)
+    g   = s + bias
+    z   = hard gate of g                                                        0 or 1
+    out = (softmax(s) * z) @ v          over visible keys; no renormalisation: a closed edge's mass is lost
+    m   = sum over visible (t, s) of sigma(g)                                   (B, H) expected open edges
+
+Both results are differentiable. The softmax runs in float32 and is cast back, as the eager attention of
+transformers does, so that open gates (bias = +inf) repeat the base model bit for bit in float32.
+Price: several (T, S) matrices per head, kept for backward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..gate import hard_gate
+from ..noise import NoiseKey, layer_uniform
+
+
+def repeat_heads(x: Tensor, groups: int) -> Tensor:
+    """Repeat each key-value head for the query heads that share it: (B, G, S, D) -> (B, G * groups, S, D)."""
+    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+
+
+def visible_pairs(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor | None:
+    """The visible pairs as a bool tensor broadcastable to (B, H, T, S), or None where every pair is visible."""
+    if not causal:
+        return mask
+    queries, keys = q.shape[-2], k.shape[-2]
+    lower = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
+    return lower if mask is None else mask & lower
+
+
+def attention_logits(q: Tensor, k: Tensor, *, scale: float, softcap: float | None) -> Tensor:
+    """s, the scaled and possibly capped logits (B, H, T, S), before any mask."""
+    logits = torch.matmul(q, repeat_heads(k, q.shape[1] // k.shape[1]).transpose(-1, -2)) * scale
+    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
+
+def attention_weights(logits: Tensor, visible: Tensor | None, sinks: Tensor | None) -> Tensor:
+    """softmax(s) over the visible keys, in float32; a row that sees nothing is zero.
+
+    Args:
+        sinks: (H,) extra logits, one more softmax column per head that is dropped again, or None.
+    """
+    scores = logits if visible is None else logits.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        column = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
+        scores = torch.cat([scores, column], dim=-1)
+    if visible is not None and sinks is None:
+        # A row without one visible key would be 0 / 0; any finite logits do, for the weights are zeroed below.
+        blind = ~visible.any(dim=-1, keepdim=True)
+        scores = scores.masked_fill(blind, 0.0)
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(logits.dtype)
+    weights = weights if sinks is None else weights[..., :-1]
+    return weights if visible is None else weights.masked_fill(~visible, 0.0)
+
+
+def gated_attention_eager(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    bias: float,
+    noise: NoiseKey | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    dropout: float,
+    keep: Tensor | None,
+    renormalise: bool,
+) -> tuple[Tensor, Tensor]:
+    """The specification; `gossamer.attention.gated_attention` documents and checks the arguments."""
+    visible = visible_pairs(q, k, mask, causal)
+    logits = attention_logits(q, k, scale=scale, softcap=softcap)
+    uniform = None if noise is None else layer_uniform(noise, tuple(logits.shape), logits.device).to(logits.dtype)
+    gate, probability = hard_gate(logits + bias, uniform)
+    if visible is not None:
+        probability = probability.masked_fill(~visible, 0.0)
+    if keep is not None:
+        gate = gate * keep
+    if renormalise:
+        opened = gate.bool() if visible is None else gate.bool() & visible
+        weights = attention_weights(logits, opened, sinks)
+    else:
+        weights = attention_weights(logits, visible, sinks) * gate
+    if dropout:
+        weights = torch.nn.functional.dropout(weights, p=dropout)
+    out = torch.matmul(weights, repeat_heads(v, q.shape[1] // v.shape[1]))
+    return out, probability.sum(dim=(-1, -2), dtype=torch.float32)

@@ -1,0 +1,51 @@
+"""The one wording for bad input: what was given, what is possible, what to do.
+
+Every error that a person can cause is a `GossamerError`, which is a `ValueError`; the command line prints its
+one line and leaves with exit code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class GossamerError(ValueError):
+    """Bad input, told in one line."""
+
+
+class UnsupportedModel(GossamerError):
+    """A model whose attention cannot be gated, or a gated attention asked for what it cannot do."""
+
+
+class CheckpointError(GossamerError):
+    """A folder that is not a checkpoint, is torn, is too new, or would run dense under a sparse name."""
+
+
+class CeilingMissed(GossamerError):
+    """A run that ended without one model under its ceiling; the message says by how much."""
+
+
+class DivergedTraining(GossamerError):
+    """NaN or infinity in the loss; the message names the step and what to lower."""
+
+
+class GossamerWarning(UserWarning):
+    """Something was skipped or degraded, and the person should know."""
+
+
+def refuse(got: str, possible: str, do: str, kind: type[GossamerError] = GossamerError) -> GossamerError:
+    """Build the error `got; possible; do` for the caller to raise."""
+    return kind(f"{got}; {possible}; {do}")
+
+
+def require_choice(name: str, got: object, choices: Iterable[object]) -> None:
+    """Raise unless `got` is one of `choices`, naming all of them."""
+    options = [str(choice) for choice in choices]
+    if str(got) not in options:
+        raise refuse(f"{name}={got!r} is not known", f"possible: {', '.join(options)}", "choose one of them")
+
+
+def require_range(name: str, got: float, low: float, high: float) -> None:
+    """Raise unless low <= got <= high (NaN fails)."""
+    if not low <= got <= high:
+        raise refuse(f"{name}={got!r} is out of range", f"possible: {low} to {high}", "pass a value in that range")
