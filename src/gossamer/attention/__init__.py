@@ -1,6 +1,7 @@
 """The operation: what gated attention is, and which implementation computes it.
 
-The caller names the implementation and that one runs; what it cannot do is an error that names those which can.
+The caller names the implementation and that one runs; what it cannot do is an error that names
+those which can.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel, refuse, require_choice
 from ..noise import NoiseKey
+from .blockwise import gated_attention_blockwise
 from .eager import gated_attention_eager
 
-IMPLEMENTATIONS = {"eager": gated_attention_eager}
+IMPLEMENTATIONS = {
+    "eager": gated_attention_eager,
+    "blockwise": gated_attention_blockwise,
+}
 
 
 class GatedAttention(NamedTuple):
     """What `gated_attention` returns; a gradient flows through both."""
 
     out: Tensor  # (B, H, T, E), the dtype of q
-    expected_open: Tensor  # (B, H) float32: sum of sigma(g) over visible pairs, the expected number of open edges
+    expected_open: Tensor  # (B, H) float32 or wider: sum of sigma(g) over visible pairs
 
 
 def gated_attention(
@@ -34,9 +39,12 @@ def gated_attention(
     noise: NoiseKey | None = None,
     mask: Tensor | None = None,
     causal: bool = False,
+    window: int | None = None,
+    segments: Tensor | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
     dropout: float = 0.0,
+    dropout_key: NoiseKey | None = None,
     keep: Tensor | None = None,
     renormalise: bool = False,
     impl: str = "eager",
@@ -52,9 +60,13 @@ def gated_attention(
         noise: names the draw of logistic noise on the gates; None for deterministic gates.
         mask: bool, broadcastable to (B, H, T, S), True where an edge may exist; None for everywhere.
         causal: query t of T sees keys up to t + S - T, besides what `mask` says.
+        window: query t sees keys less than `window` positions away from t + S - T, on both sides
+            if not causal.
+        segments: integer (B, S), which packed sequence a position belongs to; edges stay inside one.
         softcap: cap * tanh(s / cap) on the logits before gate and mask, as Gemma 2 does.
         sinks: (H,) extra softmax column per head, as GPT-OSS has.
-        dropout: probability of dropping a gated weight.
+        dropout: probability of dropping a gated weight; the rest is scaled by 1 / (1 - dropout).
+        dropout_key: names the draw of the dropout; None for the key in `noise`.
         keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For interventions.
         renormalise: divide by the open edges' mass alone. For the leak test, not for training.
         impl: which implementation computes it, one of `IMPLEMENTATIONS`.
@@ -63,15 +75,54 @@ def gated_attention(
     Source: arXiv 2512.05865; numerator-only gating and the noise-free penalty as in its public kernel.
     """
     require_choice("impl", impl, IMPLEMENTATIONS)
-    _check_shapes(q, k, v, mask, sinks)
+    _check_shapes(q, k, v, mask, sinks, segments)
+    _check_numbers(bias, window, dropout, dropout_key or noise)
+    out, expected_open = IMPLEMENTATIONS[impl](
+        q,
+        k,
+        v,
+        mask=mask,
+        causal=causal,
+        window=window,
+        segments=segments,
+        scale=scale,
+        bias=bias,
+        noise=noise,
+        softcap=softcap,
+        sinks=sinks,
+        dropout=dropout,
+        dropout_key=dropout_key or noise,
+        keep=keep,
+        renormalise=renormalise,
+    )
+    return GatedAttention(out, expected_open)
+
+
+def _check_numbers(
+    bias: float, window: int | None, dropout: float, dropout_key: NoiseKey | None
+) -> None:
+    """Raise one clear line for numbers that mean nothing."""
     if math.isnan(bias):
         raise refuse("bias=nan", "possible: any number of nats, +inf for open gates", "pass one")
-    arguments = {"mask": mask, "causal": causal, "scale": scale, "bias": bias, "noise": noise, "softcap": softcap}
-    more = {"sinks": sinks, "dropout": dropout, "keep": keep, "renormalise": renormalise}
-    return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, **arguments, **more))
+    if window is not None and window < 1:
+        raise refuse(f"window={window}", "possible: 1 and above, or None", "pass one of them")
+    if not 0 <= dropout < 1:
+        raise refuse(f"dropout={dropout}", "possible: 0 <= dropout < 1", "pass a probability")
+    if dropout and dropout_key is None:
+        got = f"dropout={dropout} without a key, so that nothing could repeat its draw"
+        raise refuse(
+            got, "possible: dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)"
+        )
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: Tensor | None) -> None:
+def _check_shapes(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    sinks: Tensor | None,
+    segments: Tensor | None,
+) -> None:
     """Raise one clear line for shapes that cannot be attention."""
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     fits = (
@@ -82,11 +133,24 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, sinks: T
         and q.shape[1] % k.shape[1] == 0
     )
     if not fits:
-        raise refuse(shapes, "possible: (B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G", "reshape")
+        raise refuse(
+            shapes,
+            "possible: (B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G",
+            "reshape",
+        )
     if mask is not None and mask.dtype.is_floating_point:
-        raise refuse(f"mask is {mask.dtype}", "possible: bool, True where an edge may exist", "pass `mask == 0`")
+        raise refuse(
+            f"mask is {mask.dtype}",
+            "possible: bool, True where an edge may exist",
+            "pass `mask == 0`",
+        )
     if sinks is not None and sinks.shape != (q.shape[1],):
-        raise refuse(f"sinks {tuple(sinks.shape)}", f"possible: ({q.shape[1]},), one per head", "reshape")
+        raise refuse(
+            f"sinks {tuple(sinks.shape)}", f"possible: ({q.shape[1]},), one per head", "reshape"
+        )
+    if segments is not None and segments.shape != (k.shape[0], k.shape[2]):
+        want = f"possible: ({k.shape[0]}, {k.shape[2]}), one per key position"
+        raise refuse(f"segments {tuple(segments.shape)}", want, "reshape")
 
 
 __all__ = ["IMPLEMENTATIONS", "GatedAttention", "UnsupportedModel", "gated_attention"]

@@ -8,8 +8,8 @@ Letters: B batch row, H query head, G key-value head, T query, S key, D query/ke
     out = (softmax(s) * z) @ v          over visible keys; no renormalisation: a closed edge's mass is lost
     m   = sum over visible (t, s) of sigma(g)                                   (B, H) expected open edges
 
-Both results are differentiable. The softmax runs in float32 and is cast back, as the eager attention of
-transformers does, so that open gates (bias = +inf) repeat the base model bit for bit in float32.
+Both results are differentiable. Softmax and gate run in at least float32; weights are cast back,
+as the eager attention of transformers does, so that open gates (bias = +inf) repeat the base model bit for bit in float32.
 Price: several (T, S) matrices per head, kept for backward.
 """
 
@@ -19,21 +19,13 @@ import torch
 from torch import Tensor
 
 from ..gate import hard_gate
-from ..noise import NoiseKey, layer_uniform
+from ..noise import DROPOUT, NoiseKey, layer_uniform
+from .visibility import Visibility
 
 
 def repeat_heads(x: Tensor, groups: int) -> Tensor:
     """Repeat each key-value head for the query heads that share it: (B, G, S, D) -> (B, G * groups, S, D)."""
     return x if groups == 1 else x.repeat_interleave(groups, dim=1)
-
-
-def visible_pairs(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor | None:
-    """The visible pairs as a bool tensor broadcastable to (B, H, T, S), or None where every pair is visible."""
-    if not causal:
-        return mask
-    queries, keys = q.shape[-2], k.shape[-2]
-    lower = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
-    return lower if mask is None else mask & lower
 
 
 def attention_logits(q: Tensor, k: Tensor, *, scale: float, softcap: float | None) -> Tensor:
@@ -43,7 +35,7 @@ def attention_logits(q: Tensor, k: Tensor, *, scale: float, softcap: float | Non
 
 
 def attention_weights(logits: Tensor, visible: Tensor | None, sinks: Tensor | None) -> Tensor:
-    """softmax(s) over the visible keys, in float32; a row that sees nothing is zero.
+    """softmax(s) over the visible keys, in at least float32; a row that sees nothing is zero.
 
     Args:
         sinks: (H,) extra logits, one more softmax column per head that is dropped again, or None.
@@ -53,12 +45,24 @@ def attention_weights(logits: Tensor, visible: Tensor | None, sinks: Tensor | No
         column = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
         scores = torch.cat([scores, column], dim=-1)
     if visible is not None and sinks is None:
-        # A row without one visible key would be 0 / 0; any finite logits do, for the weights are zeroed below.
+        # A row without one visible key would be 0 / 0; any finite logits do, as its weights end
+        # as zeros.
         blind = ~visible.any(dim=-1, keepdim=True)
         scores = scores.masked_fill(blind, 0.0)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(logits.dtype)
+    weights = torch.softmax(scores, dim=-1, dtype=at_least_float32(logits)).to(logits.dtype)
     weights = weights if sinks is None else weights[..., :-1]
     return weights if visible is None else weights.masked_fill(~visible, 0.0)
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """The dtype of softmax, gate and count: float32, or float64 where x is."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def kept_weights(key: NoiseKey, dropout: float, like: Tensor) -> Tensor:
+    """The factor that dropout leaves of each weight, 0 or 1 / (1 - dropout), the same for the same key."""
+    drawn = layer_uniform(key, like.shape, like.device, DROPOUT)  # type: ignore[arg-type]
+    return (drawn >= dropout).to(like.dtype) / (1 - dropout)
 
 
 def gated_attention_eager(
@@ -68,20 +72,30 @@ def gated_attention_eager(
     *,
     mask: Tensor | None,
     causal: bool,
+    window: int | None,
+    segments: Tensor | None,
     scale: float,
     bias: float,
     noise: NoiseKey | None,
     softcap: float | None,
     sinks: Tensor | None,
     dropout: float,
+    dropout_key: NoiseKey | None,
     keep: Tensor | None,
     renormalise: bool,
 ) -> tuple[Tensor, Tensor]:
     """The specification; `gossamer.attention.gated_attention` documents and checks the arguments."""
-    visible = visible_pairs(q, k, mask, causal)
+    visible = Visibility.of(
+        q, k, mask=mask, causal=causal, window=window, segments=segments
+    ).all_pairs()
     logits = attention_logits(q, k, scale=scale, softcap=softcap)
-    uniform = None if noise is None else layer_uniform(noise, tuple(logits.shape), logits.device).to(logits.dtype)
-    gate, probability = hard_gate(logits + bias, uniform)
+    # The gate runs in float32 even where the logits do not: in half precision u and p would
+    # round to 0 and 1.
+    g = logits.to(at_least_float32(logits)) + bias
+    uniform = None
+    if noise is not None:
+        uniform = layer_uniform(noise, tuple(g.shape), g.device).to(g.dtype)  # type: ignore[arg-type]
+    gate, probability = hard_gate(g, uniform)
     if visible is not None:
         probability = probability.masked_fill(~visible, 0.0)
     if keep is not None:
@@ -90,8 +104,9 @@ def gated_attention_eager(
         opened = gate.bool() if visible is None else gate.bool() & visible
         weights = attention_weights(logits, opened, sinks)
     else:
-        weights = attention_weights(logits, visible, sinks) * gate
+        weights = attention_weights(logits, visible, sinks) * gate.to(logits.dtype)
     if dropout:
-        weights = torch.nn.functional.dropout(weights, p=dropout)
+        assert dropout_key is not None
+        weights = weights * kept_weights(dropout_key, dropout, weights)
     out = torch.matmul(weights, repeat_heads(v, q.shape[1] // v.shape[1]))
-    return out, probability.sum(dim=(-1, -2), dtype=torch.float32)
+    return out, probability.sum(dim=(-1, -2))

@@ -1,0 +1,178 @@
+"""Gated attention in blocks of plain PyTorch: the same function in memory linear in length.
+
+Letters: B batch row, H query head, G key-value head, R = H / G, T query, S key, D and E widths;
+in a tile N = some key-value heads of some rows, M = R * some queries, S the keys they may see.
+
+What. `eager.py` keeps several T x S matrices per head for the backward. Here a tile is computed, used and
+forgotten, and the backward computes it again.
+How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r with e = exp(s - m):
+
+    out        = (e z f @ v) * r         f: what `keep` and dropout leave of a weight; absent where all of it
+    t          = (z + h) * f             h: the straight-through slope, soft (1 - soft)
+    dA         = (dout * r) @ v^T        delta = rowsum(dout * out) * r
+    ds         = e * (dA * t - delta) + dm * p (1 - p)
+    dq, dk, dv = scale * ds @ k,  scale * ds^T @ q,  (e z f)^T @ (dout * r)
+
+Why not the obvious way. torch.softmax, bool tensors and torch.where cost several times what float arithmetic
+does on rows of a dozen keys, so r is applied to (T, E) rows, masks are added, and a gate is a float.
+Price. Two matrix products and the draw of the noise again in backward; a layer whose tiles take no more than
+`KEPT` elements keeps them and pays nothing. The arithmetic runs in at least float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..noise import NoiseKey
+from .tiles import Inputs, Settings, Tile, compute, keys_of, queries_of, spans
+from .visibility import Span, Visibility, cannot, five_axes, length
+
+KEPT = 1 << 20  # elements of a layer up to which tiles are kept for backward: four matrices, 16 MB
+
+
+class _Blockwise(torch.autograd.Function):
+    """out and expected_open of `gated_attention`; gradients for q, k, v and sinks."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, Tensor]:
+        ctx.settings = settings
+        ctx.dtypes = [None if x is None else x.dtype for x in (q, k, v, sinks)]
+        work = torch.promote_types(q.dtype, torch.float32)
+        inputs = Inputs(*(_cast(x, work) for x in (q, k, v, sinks)))  # type: ignore[arg-type]
+        rows, groups, per_group, queries, keys = settings.visibility.shape
+        out = q.new_empty(rows, groups, per_group, queries, v.shape[-1], dtype=work)
+        opened = q.new_zeros(rows, groups, per_group, dtype=work)
+        cuts = spans(settings.visibility)
+        keeps = settings.wants_grad and opened.numel() * queries * keys <= KEPT
+        kept: list[Tensor | None] = []
+        for span in cuts:
+            tile = compute(inputs, span, settings)
+            part = out[span.rows, span.groups, :, span.queries]
+            part.copy_(
+                torch.bmm(tile.gated, keys_of(inputs[2], span)).mul_(tile.r).view(part.shape)
+            )
+            opened[span.rows, span.groups] += _count(tile, span, settings.visibility)
+            kept += tile if keeps else ()
+        out = out.flatten(1, 2)
+        ctx.save_for_backward(*inputs, out, *kept)
+        ctx.set_materialize_grads(False)
+        return out.to(q.dtype), opened.flatten(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out: Tensor | None, d_open: Tensor | None):  # type: ignore[override]
+        settings: Settings = ctx.settings
+        q, k, v, sinks, out, *kept = ctx.saved_tensors
+        inputs = Inputs(q, k, v, sinks)
+        d_out = torch.zeros_like(out) if d_out is None else d_out.to(out.dtype)
+        delta = (d_out * out).sum(-1, keepdim=True)  # (B, H, T, 1), not yet times r
+        d_sinks = None if sinks is None else torch.zeros_like(sinks)
+        grads = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), d_sinks
+        if d_open is not None:
+            d_open = d_open[:, :, None, None].expand(*delta.shape)  # (B, H, T, 1)
+        width = len(Tile._fields)
+        for i, span in enumerate(spans(settings.visibility)):
+            saved = kept[i * width : (i + 1) * width]
+            tile = Tile(*saved) if saved else compute(inputs, span, settings)
+            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, settings)
+        return *map(_cast, grads, ctx.dtypes), None
+
+
+def _cast(x: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
+    return x if x is None or dtype is None else x.to(dtype)
+
+
+def _count(tile: Tile, span: Span, visibility: Visibility) -> Tensor:
+    """The expected open edges of one tile, (rows, groups, R); with open gates its visible pairs."""
+    if tile.probability is None:
+        return visibility.count(span)
+    shape = length(span.rows), length(span.groups), visibility.shape[2], -1
+    return tile.probability.view(shape).sum(-1)
+
+
+def _logit_gradient(tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None) -> Tensor:
+    """ds = e * (dA * t - delta) + dm * p (1 - p), by the raw logit where a cap was applied.
+
+    Args:
+        d_kept: dA, (N, M, S); d_open: dm, (N, M, 1), or None.
+    """
+    ds = d_kept - delta if tile.slope is None else torch.addcmul(-delta, d_kept, tile.slope)
+    if d_open is None or tile.probability is None:
+        ds = ds.mul_(tile.e)
+    else:
+        ds = torch.ops.aten.sigmoid_backward(d_open, tile.probability).addcmul_(tile.e, ds)
+    return ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)
+
+
+def _backward_tile(
+    tile: Tile,
+    span: Span,
+    inputs: Inputs,
+    upstream: tuple[Tensor, Tensor | None, Tensor],
+    grads: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    settings: Settings,
+) -> None:
+    """Write dq of one tile and add what it gives to dk, dv and the sinks."""
+    q, k, v, _ = inputs
+    dq, dk, dv, d_sinks = grads
+    groups, per_group = settings.visibility.shape[1:3]
+    d_out, d_open, delta = (None if x is None else queries_of(x, groups, span) for x in upstream)
+    d_rows = d_out * tile.r  # (N, M, E)
+    d_kept = torch.bmm(d_rows, keys_of(v, span).transpose(1, 2))
+    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open).mul_(settings.scale)
+    part = dq.unflatten(1, (groups, per_group))[span.rows, span.groups, :, span.queries]
+    part.copy_(torch.bmm(ds, keys_of(k, span)).view(part.shape))
+    part = dk[span.rows, span.groups, span.keys]
+    part += torch.bmm(ds.transpose(1, 2), queries_of(q, groups, span)).view(part.shape)
+    part = dv[span.rows, span.groups, span.keys]
+    part += torch.bmm(tile.gated.transpose(1, 2), d_rows).view(part.shape)
+    if d_sinks is not None and tile.sink is not None:
+        shape = length(span.rows), length(span.groups), per_group, -1
+        shares = (tile.sink * delta).view(shape).sum(dim=(0, -1))
+        d_sinks.view(groups, per_group)[span.groups] -= shares
+
+
+def gated_attention_blockwise(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    window: int | None,
+    segments: Tensor | None,
+    scale: float,
+    bias: float,
+    noise: NoiseKey | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    dropout: float,
+    dropout_key: NoiseKey | None,
+    keep: Tensor | None,
+    renormalise: bool,
+) -> tuple[Tensor, Tensor]:
+    """The specification in linear memory; `gossamer.attention.gated_attention` documents the arguments."""
+    if renormalise:
+        raise cannot("blockwise", "renormalise=True", ["eager"])
+    if keep is not None and keep.requires_grad:
+        raise cannot("blockwise", "a gradient for keep", ["eager"])
+    visibility = Visibility.of(q, k, mask=mask, causal=causal, window=window, segments=segments)
+    if keep is not None:
+        keep = five_axes(keep, q.shape[1], k.shape[1])
+    needs = any(x is not None and x.requires_grad for x in (q, k, v, sinks))
+    settings = Settings(
+        scale=scale,
+        bias=bias,
+        noise=noise,
+        softcap=softcap,
+        dropout=dropout,
+        dropout_key=dropout_key,
+        keep=keep,
+        visibility=visibility,
+        wants_grad=needs and torch.is_grad_enabled(),
+    )
+    return _Blockwise.apply(q, k, v, sinks, settings)  # type: ignore[return-value]
