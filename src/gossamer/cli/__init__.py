@@ -1,0 +1,64 @@
+"""The command line: every verb is one library call, bad input is one line, and `--help` loads no torch.
+
+Each verb lives in a module of its own here, which imports what it needs inside the command. `VERBS` is the whole
+list. Exit codes: 0 done; 1 a promise that was checked and not kept; 2 bad input; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from click.exceptions import Abort, ClickException, Exit
+from rich.console import Console
+
+from . import demo
+from ..errors import CeilingMissed, GossamerError
+
+VERBS = (demo,)
+
+app = typer.Typer(
+    name="gossamer",
+    help="Finetune a transformer until only a fine web of its attention is left, and read what the web computes.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Keep the verbs as subcommands, even while there is only one."""
+
+
+for _verb in VERBS:
+    _verb.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        return int(code or 0)
+    except CeilingMissed as error:
+        errors.print(f"gossamer: {error}", markup=False)
+        return 1
+    except GossamerError as error:
+        errors.print(f"gossamer: {error}", markup=False)
+        return 2
+    except ClickException as error:
+        error.show()
+        return 2
+    except Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, Abort):
+        errors.print("gossamer: interrupted; run the same command again to continue", markup=False)
+        return 130
+
+
+def run() -> None:
+    """Console-script entry point."""
+    sys.exit(main())

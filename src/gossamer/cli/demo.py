@@ -1,0 +1,33 @@
+"""`gossamer demo`: the figure, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Sums = Annotated[list[str] | None, typer.Option("--sum", help="A sum to draw, as 36+28; may be repeated.")]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for models, figure and report.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the split, both trainings and the noise.")] = 0,
+    digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
+    base_steps: Annotated[int | None, typer.Option(help="Optimizer steps of the base model.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the sparsity-regularised finetuning.")] = None,
+    ceiling: Annotated[str | None, typer.Option(help="What may be lost, as kind=value.")] = None,
+    sums: Sums = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print report.json on standard output.")] = False,
+) -> None:
+    """Train a model that adds, make it sparse, prove it on every sum, and draw 36 + 28."""
+    from ..demo import DemoSettings, run_demo
+
+    given = {"base_steps": base_steps, "steps": steps, "ceiling": ceiling}
+    settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})
+    run_demo(out, settings, sums=tuple(sums or ("36+28",)), print_json=json_output)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(demo)

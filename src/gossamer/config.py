@@ -1,0 +1,102 @@
+"""Every setting of a sparsifying run: `SparsityConfig`, a `transformers.TrainingArguments`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from .ceiling import Ceiling, Multiplier
+from .errors import refuse, require_range
+from .schedule import Schedule
+
+
+@dataclass
+class SparsityConfig(TrainingArguments):
+    """`TrainingArguments` plus what sparsity-regularised finetuning adds; one dial matters, the ceiling.
+
+    Fields of ours are explained once, in their `help`. Changed defaults of transformers: evaluation and saving go by
+    steps, the best model under the ceiling is what is left at the end, and nothing is reported to a service.
+    Raises: `GossamerError` for settings that contradict each other.
+    """
+
+    ceiling: str = field(
+        default="kl=0.01",
+        metadata={"help": "What may be lost, as kind=value: kl, gap or cosine against the base model, or loss."},
+    )
+    min_agreement: float = field(
+        default=0.0,
+        metadata={"help": "Share of held-out tokens whose top-1 answer must be the base model's, 0 to 1."},
+    )
+    gate_bias: float = field(default=4.0, metadata={"help": "The gate bias c at the start, in nats; it ends at 0."})
+    bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c comes down."})
+    bias_pace: str = field(
+        default="feasible", metadata={"help": "Lower c only while the ceiling holds (feasible), or always (clock)."}
+    )
+    loose: float = field(default=1.0, metadata={"help": "How many times the ceiling is allowed early in the run."})
+    tighten_from: float = field(default=0.6, metadata={"help": "Share of the run from which the ceiling tightens."})
+    tighten_until: float = field(default=0.9, metadata={"help": "Share of the run from which it is the one asked for."})
+    noise_until: float = field(
+        default=1.0, metadata={"help": "Share of the run until which gates are sampled; deterministic afterwards."}
+    )
+    dual_rate: float = field(default=0.05, metadata={"help": "Largest change of log lambda in one step."})
+    dual_decay: float = field(default=0.9, metadata={"help": "Decay of the moving average of the divergence."})
+    dual_gain: float = field(
+        default=0.0, metadata={"help": "Proportional part of log lambda: its share of the present excess."}
+    )
+    max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
+    impl: str = field(default="eager", metadata={"help": "Implementation of gated attention, or auto by device."})
+
+    eval_strategy: str = field(default="steps", metadata={"help": "Evaluate by steps: the best model is kept."})  # type: ignore[assignment]
+    eval_steps: float | None = field(default=100, metadata={"help": "Optimizer steps between evaluations."})
+    save_steps: float = field(default=100, metadata={"help": "Optimizer steps between checkpoints."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the last."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers; none by default."})
+
+    def __post_init__(self) -> None:
+        if self.eval_strategy != "no" and self.save_strategy != "no":
+            self.load_best_model_at_end = True
+            self.metric_for_best_model = "score"
+            self.greater_is_better = False
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        for name in ("activation_checkpointing", "gradient_checkpointing"):
+            self._refuse_reentrant(name)
+        super().__post_init__()
+        require_range("min_agreement", self.min_agreement, 0.0, 1.0)
+        Ceiling.parse(self.ceiling)
+        self.schedule(steps=1)
+        self.multiplier()
+
+    def _refuse_reentrant(self, name: str) -> None:
+        """Make `use_reentrant=False` explicit, for an empty dict falls back to torch's reentrant default."""
+        if not getattr(self, name, False):
+            return
+        given = getattr(self, f"{name}_kwargs", None) or {}
+        if isinstance(given, str):
+            given = json.loads(given)
+        if given.get("use_reentrant", False):
+            raise refuse(
+                "reentrant gradient checkpointing, which drops the penalty's gradient without a word",
+                "possible: use_reentrant=False",
+                f"set {name}_kwargs={{'use_reentrant': False}}",
+            )
+        setattr(self, f"{name}_kwargs", {**given, "use_reentrant": False})
+
+    def schedule(self, steps: int) -> Schedule:
+        """The run's schedule over `steps` optimizer steps."""
+        return Schedule(
+            steps=steps,
+            bias=self.gate_bias,
+            anneal=self.bias_anneal,
+            pace=self.bias_pace,
+            loose=self.loose,
+            tighten_from=self.tighten_from,
+            tighten_until=self.tighten_until,
+            noise_until=self.noise_until,
+        )
+
+    def multiplier(self) -> Multiplier:
+        """A fresh multiplier."""
+        return Multiplier(rate=self.dual_rate, decay=self.dual_decay, high=self.max_multiplier)

@@ -1,0 +1,111 @@
+"""The proof that gates are on: a few tokens through the model, before anything is trained.
+
+The probe input is drawn from a generator of its own, so that attaching gates changes nobody's random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .errors import UnsupportedModel, refuse
+
+PROBE_TOKENS = 8  # assumed: long enough for a causal mask to have a past and a future
+# Open gates repeat eager attention bit for bit in float32 on one thread count; half precision rounds the
+# intermediate logits in an order of its own, so the bound there is a few units in the last place.
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+
+
+def probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A small batch of two that the model accepts: token ids, or pixels for a vision model."""
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    if model.main_input_name == "pixel_values":
+        config = model.config
+        shape = (2, config.num_channels, config.image_size, config.image_size)
+        return {"pixel_values": torch.randn(shape, generator=generator).to(device, model.dtype)}
+    config = model.config.get_text_config()
+    length = min(PROBE_TOKENS, getattr(config, "max_position_embeddings", PROBE_TOKENS) or PROBE_TOKENS)
+    ids = torch.randint(0, config.vocab_size, (2, length), generator=generator)
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None:  # RoBERTa counts positions by the pad id, so a random pad token would move them
+        ids[ids == pad] = (pad + 1) % config.vocab_size
+    return {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids, device=device)}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside the `with` block; the mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def first_output(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    """The model's first output tensor (logits, or the last hidden state)."""
+    return model(**inputs, return_dict=True)[0]
+
+
+def eager_reference(model: PreTrainedModel) -> Tensor:
+    """The probe's output under the model's own eager attention; the implementation is put back afterwards."""
+    before = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        with evaluating(model):
+            return first_output(model, probe_inputs(model))
+    finally:
+        model.set_attn_implementation(before)
+
+
+def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module], reference: Tensor) -> None:
+    """Raise `UnsupportedModel` unless every layer ran, open gates repeat `reference`, and nothing sees the future."""
+    name, inputs, called = type(model).__name__, probe_inputs(model), []
+    with evaluating(model), gates.using(bias=math.inf), gates.observing(lambda call: called.append(call.layer)):
+        output = first_output(model, inputs)
+    missing = sorted(set(range(len(modules))) - set(called))
+    if missing:
+        raise refuse(
+            f"{name}: the gated attention ran in {len(set(called))} of {len(modules)} attention modules",
+            "possible: architectures that call the attention interface in every layer",
+            f"attention modules never called: {missing}",
+            UnsupportedModel,
+        )
+    error = (output - reference).abs().max().item()
+    scale = max(1.0, reference.abs().max().item())
+    if not error <= TOLERANCE.get(output.dtype, 5e-2) * scale:
+        raise refuse(
+            f"{name} with open gates differs from its own eager attention by {error:.3g}",
+            f"possible: at most {TOLERANCE.get(output.dtype, 5e-2) * scale:.3g}",
+            "report the architecture: its attention does more than softmax over masked logits",
+            UnsupportedModel,
+        )
+    if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in modules):
+        _check_causal(model, gates, inputs, output)
+
+
+def _check_causal(model: PreTrainedModel, gates: Any, inputs: dict[str, Tensor], output: Tensor) -> None:
+    edited = dict(inputs, input_ids=inputs["input_ids"].clone())
+    config = model.config.get_text_config()
+    pad = getattr(config, "pad_token_id", None)
+    last = (edited["input_ids"][:, -1] + 1) % config.vocab_size
+    edited["input_ids"][:, -1] = torch.where(last == pad, (last + 1) % config.vocab_size, last) if pad is not None else last
+    with evaluating(model), gates.using(bias=math.inf):
+        changed = first_output(model, edited)
+    leak = (changed[:, :-1] - output[:, :-1]).abs().max().item()
+    if leak > 0:
+        raise refuse(
+            f"{type(model).__name__}: editing the last token changed earlier outputs by {leak:.3g}",
+            "possible: a causal model sees no future",
+            "report the architecture: its causal mask did not reach the gates",
+            UnsupportedModel,
+        )

@@ -1,0 +1,72 @@
+"""Progress of a training run: a live bar in a terminal, plain lines in a log file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+LINE_SECONDS = 10.0  # assumed: a log file wants a sign of life, not a flood
+
+# What is shown, under which word, from the Trainer's log and evaluation metrics.
+SHOWN = {
+    "loss": "loss {:.4f}",
+    "divergence": "divergence {:.4f}",
+    "multiplier": "lambda {:.2g}",
+    "expected_open_edges": "open edges {:,.1f}",
+    "eval_open_edges": "held {:,.2f}",
+}
+
+
+class ProgressLine(TrainerCallback):
+    """Show loss, divergence, lambda and open edges while a Trainer runs, with the time that is left.
+
+    Args:
+        title: what is running.
+        console: where to show it.
+    """
+
+    def __init__(self, title: str, console: Console) -> None:
+        self.title, self.console = title, console
+        self.seen: dict[str, float] = {}
+        self.bar: Progress | None = None
+        self.task: Any = None
+        self.last_line = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.console.is_terminal:
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"), console=self.console)
+        self.bar.start()
+        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, numbers="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self.seen.update({name: value for name, value in (logs or {}).items() if name in SHOWN})
+        numbers = self.numbers()
+        if self.bar is not None:
+            self.bar.update(self.task, numbers=numbers)
+        elif time.monotonic() - self.last_line > LINE_SECONDS:
+            self.last_line = time.monotonic()
+            line = f"{self.title}: step {state.global_step} of {state.max_steps}, {numbers}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar down; safe to call twice, and after an interruption."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def numbers(self) -> str:
+        """The latest numbers in words."""
+        return ", ".join(form.format(self.seen[name]) for name, form in SHOWN.items() if name in self.seen)

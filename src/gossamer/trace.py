@@ -1,0 +1,121 @@
+"""From a model and prompts to a circuit: every open edge with its logit, weight and contribution.
+
+A gated model's edges are its open gates, s + c > 0. A dense model is traced through open gates, which repeat it
+exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`.
+One layer of one batch is looked at at a time, and what is kept grows with the open edges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .attention.eager import attention_weights, repeat_heads
+from .circuit import Circuit, concatenate
+from .errors import refuse, require_range
+from .modeling import AttentionCall, Gates, attach, detach, find_gates
+from .probe import evaluating, first_output
+
+
+def trace(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    text: Callable[[Tensor], tuple[str, ...]] | None = None,
+    outputs: Sequence[int] | None = None,
+    threshold: float = 0.0,
+    batch_size: int = 1024,
+) -> Circuit:
+    """List the open attention edges of `model` on some prompts.
+
+    Args:
+        input_ids: (N, T) token ids, one prompt a row.
+        attention_mask: (N, T), 0 at padding.
+        text: turns (T,) token ids into T strings; by default the ids themselves.
+        outputs: the positions that count as the answer; by default all T.
+        threshold: smallest softmax weight that counts as an edge, in [0, 1]; mostly for dense models.
+        batch_size: prompts per forward pass.
+    Returns: a `Circuit` on N prompts.
+    """
+    require_range("threshold", threshold, 0.0, 1.0)
+    if input_ids.dim() != 2 or not len(input_ids):
+        raise refuse(f"input_ids {tuple(input_ids.shape)}", "possible: (N, T) with N >= 1", "stack the prompts")
+    positions = tuple(range(input_ids.shape[1])) if outputs is None else tuple(outputs)
+    text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
+    parts = []
+    with gated(model) as gates, evaluating(model):
+        for start in range(0, len(input_ids), batch_size):
+            ids = input_ids[start : start + batch_size].to(model.device)
+            mask = None if attention_mask is None else attention_mask[start : start + batch_size].to(model.device)
+            parts.append(_trace_batch(model, gates, ids, mask, text, positions, threshold))
+    return concatenate(parts)
+
+
+@contextmanager
+def gated(model: PreTrainedModel) -> Iterator[Gates]:
+    """The model's gates; a dense model wears open ones inside the `with` block."""
+    gates = find_gates(model)
+    if gates is not None:
+        yield gates
+        return
+    before = model.config._attn_implementation
+    opened = attach(model, bias=math.inf)
+    try:
+        yield opened
+    finally:
+        detach(model, implementation=before)
+
+
+def _trace_batch(
+    model: PreTrainedModel,
+    gates: Gates,
+    ids: Tensor,
+    mask: Tensor | None,
+    text: Callable[[Tensor], tuple[str, ...]],
+    outputs: tuple[int, ...],
+    threshold: float,
+) -> Circuit:
+    found: list[dict[str, np.ndarray]] = []
+    visible = torch.zeros(len(ids), dtype=torch.int64)
+
+    def note(call: AttentionCall) -> None:
+        found.append(_open_edges(call, gates.bias, threshold))
+        visible.add_(call.visible.sum(1).cpu())
+
+    inputs: dict[str, Any] = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
+    with gates.observing(note):
+        answers = first_output(model, inputs).argmax(-1)
+    edges = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return Circuit(
+        n_layers=gates.n_layers,
+        n_heads=gates.n_heads,
+        tokens=tuple(text(row) for row in ids.cpu()),
+        answers=tuple(text(row) for row in answers.cpu()),
+        outputs=outputs,
+        visible=tuple(visible.tolist()),
+        meta={"model": type(model).__name__, "gate_bias": str(gates.bias), "threshold": threshold},
+        **edges,
+    )
+
+
+def _open_edges(call: AttentionCall, bias: float, threshold: float) -> dict[str, np.ndarray]:
+    logits = call.logits()
+    weights = attention_weights(logits, call.visibility.all_pairs(), call.sinks)
+    opened = call.open_gates(logits, bias) & (weights >= threshold)
+    prompt, head, query, key = opened.nonzero(as_tuple=True)
+    lengths = repeat_heads(call.v, call.q.shape[1] // call.v.shape[1]).norm(dim=-1)  # (B, H, S)
+    weight = weights[prompt, head, query, key]
+    values = {"logit": logits[prompt, head, query, key], "weight": weight}
+    values["contribution"] = weight * lengths[prompt, head, key]
+    places = {"prompt": prompt, "head": head, "query": query, "key": key}
+    edges = {name: place.cpu().numpy().astype(np.int32) for name, place in places.items()}
+    edges["layer"] = np.full(len(prompt), call.layer, dtype=np.int32)
+    return edges | {name: value.float().cpu().numpy() for name, value in values.items()}

@@ -1,0 +1,291 @@
+"""The one trainer: `transformers.Trainer` with the Lagrangian of open edges and divergence as its loss.
+
+One optimizer step:
+
+    1. name the noise of this forward pass, run the model, collect the expected open edges   A
+    2. run the frozen base on the same batch (or read its outputs from the batch)             D
+    3. loss = (A + lambda D) / (1 + lambda)
+    4. before the optimizer steps: average D over micro-batches and ranks, refuse NaN, move lambda and the bias
+
+Distribution, precision, accumulation, checkpoints and logging are the Trainer's own. What is added to a
+checkpoint is one small file, `edge_gates_state.json`, so that a resumed run holds the same lambda.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import warnings
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from .ceiling import Ceiling
+from .config import SparsityConfig
+from .divergence import agreement, per_item
+from .errors import CheckpointError, DivergedTraining, GossamerWarning, UnsupportedModel, refuse
+from .metrics import Tally
+from .modeling import CONFIG_BLOCK, Gates, Record, attach, find_gates, write_config
+from .probe import first_output
+
+STATE_FILE = "edge_gates_state.json"
+BASE_OUTPUT = "base_output"  # a column of the batch that holds the base model's output, computed beforehand
+
+
+class SparsityTrainer(Trainer):
+    """Finetune `model` to have few open attention edges while its divergence stays under `args.ceiling`.
+
+    Args:
+        model: a dense model (gates are attached here) or a gated one.
+        args: `SparsityConfig`.
+        base: the frozen dense model to compare with; by default a copy of `model` as it comes in. A batch with a
+            `base_output` column needs none.
+        Everything else as for `transformers.Trainer`.
+    Raises: `UnsupportedModel`, `GossamerError`; `DivergedTraining` on NaN.
+    """
+
+    # Our loss is a mean over the micro-batch; unset, the Trainer would take it as already divided (FIELD: v5).
+    loss_is_scaled_for_ga = False
+    args: SparsityConfig
+
+    def __init__(
+        self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
+    ) -> None:
+        self.ceiling = Ceiling.parse(args.ceiling)
+        gates = find_gates(model)
+        if gates is None and CONFIG_BLOCK in model.config.__dict__:
+            raise refuse(
+                "a model saved with gates but loaded without them would be taken for a dense base",
+                "possible: a dense model, or a gated one",
+                "load it with gossamer.load(path)",
+                UnsupportedModel,
+            )
+        self.base = _frozen_base(model, base, gates, needed=self.ceiling.needs_base)
+        self.gates: Gates = gates or attach(model, impl=args.impl)
+        self.gates.seed, self.gates.bias = args.seed, args.gate_bias
+        self.multiplier = args.multiplier()
+        self.forwards = 0
+        self._window: list[Tensor] = []
+        self._waiting: dict[str, list[float]] = defaultdict(list)
+        super().__init__(model=model, args=args, **kwargs)
+        self.causal = all(getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__)
+        self.add_callback(_Controller(self))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if BASE_OUTPUT not in self._signature_columns:  # type: ignore[operator]
+            self._signature_columns = [*self._signature_columns, BASE_OUTPUT]  # type: ignore[misc]
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The Lagrangian on one micro-batch."""
+        if model.training:
+            self.gates.step = self.forwards
+            self.forwards += 1
+        output, record = self._forward(model, inputs)
+        base = self._base_output(inputs)
+        divergence = per_item(self.ceiling.kind, output, base, inputs, causal=self.causal).values.mean()
+        openness = record.density()
+        if model.training:
+            _require_gradient(record)
+            self._window.append(divergence.detach())
+            self._waiting["expected_density"].append(float(openness.detach()))
+            self._waiting["expected_open_edges"].append(float(openness.detach()) * record.total_visible() / len(output))
+        loss = self.multiplier.lagrangian(openness, divergence)
+        return (loss, {"logits": output}) if return_outputs else loss
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
+        with self.gates.recording() as record:
+            output = first_output(model, _features(inputs))
+        return output, record
+
+    @torch.no_grad()
+    def _base_output(self, inputs: dict[str, Any]) -> Tensor | None:
+        if BASE_OUTPUT in inputs:
+            return inputs[BASE_OUTPUT]
+        if self.base is None:
+            return None
+        if next(self.base.parameters()).device != self.args.device:
+            self.base.to(self.args.device)
+        return first_output(self.base, _features(inputs))
+
+    def control_step(self) -> None:
+        """Move lambda and the gate bias, once per optimizer step, by the divergence of its micro-batches."""
+        divergence = torch.stack(self._window).mean()
+        self._window.clear()
+        measured = float(self.accelerator.reduce(divergence, reduction="mean"))
+        if not math.isfinite(measured):
+            raise refuse(
+                f"divergence became {measured} at step {self.state.global_step + 1}",
+                "possible: finite numbers only",
+                f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; the last checkpoint is intact",
+                DivergedTraining,
+            )
+        schedule = self.args.schedule(self.state.max_steps)
+        ceiling = schedule.ceiling(self.state.global_step, self.ceiling)
+        self.multiplier.step(measured, ceiling)
+        self.gates.bias = schedule.next_bias(self.gates.bias, self.multiplier.holds(ceiling))
+        self.gates.sampling = schedule.samples(self.state.global_step + 1)
+        self._waiting["divergence"].append(measured)
+        self._waiting["enforced_ceiling"].append(ceiling.value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with what waited in the buffer since the last log."""
+        if "loss" in logs and self._waiting:
+            logs.update({name: sum(values) / len(values) for name, values in self._waiting.items()})
+            self._waiting.clear()
+            logs["multiplier"] = self.multiplier.value
+            logs["gate_bias"] = self.gates.bias
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """One evaluation batch on deterministic gates; its numbers go to the tally, not into stored predictions."""
+        inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
+        with torch.no_grad(), self.gates.counting(self.tally):
+            output = first_output(model, _features(inputs))
+        base = self._base_output(inputs)
+        compared = {kind: per_item(kind, output, base, inputs, causal=self.causal) for kind in self._kinds(inputs, base)}
+        if base is not None and self.ceiling.kind != "cosine":
+            compared["agreement"] = agreement(output, base, inputs, causal=self.causal)
+        compared["divergence"] = compared[self.ceiling.kind]
+        self.tally.sums["rows"] += len(output)
+        for name, items in compared.items():
+            self.tally.add_items(name, items, len(output))
+        return compared["divergence"].values.mean(), None, None
+
+    def _kinds(self, inputs: dict[str, Any], base: Tensor | None) -> list[str]:
+        """Which divergences this batch allows, the ceiling's own among them."""
+        if self.ceiling.kind == "cosine":
+            return ["cosine"]
+        labelled = inputs.get("labels") is not None
+        return ["kl"] * (base is not None) + ["loss"] * labelled + ["gap"] * (labelled and base is not None)
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's loop, with density, divergence and agreement among its metrics."""
+        self.tally = Tally()
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        result = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        if self.args.world_size > 1:
+            self.tally = _reduced(self.tally, self.accelerator)
+        found = self.tally.summary()
+        found["score"] = self.score(found)
+        result.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return result
+
+    def score(self, found: dict[str, float]) -> float:
+        """What `load_best_model_at_end` minimises: the density of a feasible model, else 1 + how far it misses."""
+        excess = max(0.0, self.ceiling.excess(found["divergence"]))
+        short = max(0.0, self.args.min_agreement - found.get("agreement", 1.0))
+        return found["density"] if excess == 0 and short == 0 else 1 + excess + short
+
+    # ---- checkpoints ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the controller must remember across a resume."""
+        gates = {"bias": self.gates.bias, "sampling": self.gates.sampling, "seed": self.gates.seed}
+        return {"ceiling": str(self.ceiling), "multiplier": self.multiplier.state_dict(), "gates": gates,
+                "forwards": self.forwards}  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a saved controller back."""
+        if state["ceiling"] != str(self.ceiling):
+            raise refuse(
+                f"ceiling {self.ceiling} on a checkpoint made under {state['ceiling']}",
+                "possible: the same ceiling",
+                "resume with that ceiling, or start a new run",
+                CheckpointError,
+            )
+        self.multiplier.load_state_dict(state["multiplier"])
+        for name, value in state["gates"].items():
+            setattr(self.gates, name, value)
+        self.forwards = state["forwards"]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model with its gate bias in the config, and the controller beside it."""
+        write_config(self.accelerator.unwrap_model(self.model))
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            path = Path(output_dir or self.args.output_dir) / STATE_FILE  # type: ignore[arg-type]
+            path.write_text(json.dumps(self.state_dict(), indent=2))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state_dict(_read_state(Path(checkpoint)))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        best = _read_state(Path(self.state.best_model_checkpoint))  # type: ignore[arg-type]
+        self.gates.bias = best["gates"]["bias"]
+        write_config(self.accelerator.unwrap_model(self.model))
+
+
+class _Controller(TrainerCallback):
+    """Calls the trainer's control step when the gradients of all micro-batches are there."""
+
+    def __init__(self, trainer: SparsityTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.control_step()
+
+
+def _features(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The batch without what the model must not see: it would compute a second loss from the labels."""
+    return {name: value for name, value in inputs.items() if name not in ("labels", BASE_OUTPUT)}
+
+
+def _frozen_base(
+    model: PreTrainedModel, base: nn.Module | None, gates: Gates | None, *, needed: bool
+) -> nn.Module | None:
+    if not needed:
+        return None
+    if base is None and gates is not None:
+        warnings.warn("a gated model without base=...: batches must carry base_output", GossamerWarning, stacklevel=3)
+        return None
+    if base is model:
+        raise refuse("base is the model itself", "possible: a separate dense model", "pass a copy, or leave it out")
+    frozen = copy.deepcopy(model) if base is None else base
+    return frozen.eval().requires_grad_(False)
+
+
+def _require_gradient(record: Record) -> None:
+    if torch.is_grad_enabled() and record.expected_open and not record.expected_open[-1].requires_grad:
+        raise refuse(
+            "the penalty has no gradient",
+            "possible: trainable query and key projections, non-reentrant gradient checkpointing",
+            "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
+        )
+
+
+def _reduced(tally: Tally, accelerator: Any) -> Tally:
+    """The tally of all ranks; they saw the same layers and kinds, so their sums line up by name."""
+    names = sorted(tally.sums)
+    sums = torch.tensor([tally.sums[name] for name in names], dtype=torch.float64, device=accelerator.device)
+    total = Tally()
+    total.sums.update(zip(names, accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
+    return total
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    path = folder / STATE_FILE
+    if not path.is_file():
+        raise refuse(
+            f"{folder} has no {STATE_FILE}",
+            "possible: checkpoints that SparsityTrainer wrote",
+            "resume from another checkpoint",
+            CheckpointError,
+        )
+    return json.loads(path.read_text())

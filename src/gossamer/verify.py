@@ -1,0 +1,109 @@
+"""Does the sparse model still do what the base model does, and is the drawn graph the whole graph?
+
+Answers are compared on every prompt given, edges are counted on the gates that are used in evaluation, and the
+leak test asks whether closed edges speak through the softmax denominator: it takes them out of there as well, so
+that the open weights of a row sum to one, and counts the answers that change. If any does, the open edges alone
+do not determine the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .circuit import Circuit
+from .errors import refuse
+from .modeling import gates_of
+from .probe import evaluating, first_output
+from .trace import trace
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found on N prompts of T tokens.
+
+    Attributes:
+        n: prompts.
+        base_exact, sparse_exact: prompts whose every output token is the label.
+        same_row: prompts on which both models give the same output row.
+        leaks: prompts whose sparse answer changes when closed edges leave the softmax denominator.
+        correct: per prompt, whether the sparse row is exact; (N,) bool.
+        circuit: the sparse model's open edges on all prompts.
+    """
+
+    n: int
+    base_exact: int
+    sparse_exact: int
+    same_row: int
+    leaks: int
+    correct: Tensor
+    circuit: Circuit
+
+    def as_record(self) -> dict[str, Any]:
+        """The counts as plain numbers."""
+        per_prompt, per_head = self.circuit.per_prompt(), self.circuit.per_head()
+        return {
+            "prompts": self.n,
+            "base_exact": self.base_exact,
+            "sparse_exact": self.sparse_exact,
+            "same_row": self.same_row,
+            "leaks": self.leaks,
+            "edges_mean": float(per_prompt.mean()),
+            "edges_max": int(per_prompt.max()),
+            "live_edges_mean": self.circuit.live().mean_edges,
+            "edges_possible": self.circuit.visible[0],
+            "density": self.circuit.density,
+            "edges_per_layer": per_head.sum(1).tolist(),
+            "edges_per_layer_and_head": per_head.tolist(),
+        }
+
+
+def answers(model: PreTrainedModel, input_ids: Tensor, batch_size: int = 1024) -> Tensor:
+    """Top-1 output tokens, (N, T) int64, of a model as it stands."""
+    with evaluating(model):
+        rows = [first_output(model, {"input_ids": ids.to(model.device)}) for ids in input_ids.split(batch_size)]
+    return torch.cat([row.argmax(-1).cpu() for row in rows])
+
+
+def verify(
+    base: PreTrainedModel,
+    sparse: PreTrainedModel,
+    input_ids: Tensor,
+    labels: Tensor,
+    *,
+    text: Callable[[Tensor], tuple[str, ...]] | None = None,
+    outputs: tuple[int, ...] | None = None,
+    batch_size: int = 1024,
+) -> Verification:
+    """Compare a sparse model with its base on prompts with known answers.
+
+    Args:
+        base: the dense model.
+        sparse: the gated model.
+        input_ids, labels: (N, T) each.
+        text, outputs: as for `trace`.
+    Raises: `GossamerError` on shapes that do not fit; `UnsupportedModel` if `sparse` has no gates.
+    """
+    if input_ids.shape != labels.shape or not len(input_ids):
+        raise refuse(
+            f"input_ids {tuple(input_ids.shape)}, labels {tuple(labels.shape)}", "possible: (N, T) twice", "stack rows"
+        )
+    gates = gates_of(sparse)
+    ours, theirs = answers(sparse, input_ids, batch_size), answers(base, input_ids, batch_size)
+    with gates.using(renormalise=True, impl="eager"):
+        without_denominator = answers(sparse, input_ids, batch_size)
+    correct = (ours == labels).all(1)
+    return Verification(
+        n=len(input_ids),
+        base_exact=int((theirs == labels).all(1).sum()),
+        sparse_exact=int(correct.sum()),
+        same_row=int((ours == theirs).all(1).sum()),
+        leaks=int((without_denominator != ours).any(1).sum()),
+        correct=correct,
+        circuit=trace(sparse, input_ids, text=text, outputs=outputs, batch_size=batch_size),
+    )
