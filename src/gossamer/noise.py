@@ -20,6 +20,9 @@ times what torch.rand takes; elsewhere int64 arithmetic in torch.
 
 from __future__ import annotations
 
+import functools
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,20 +119,35 @@ def _uniform_cpu(
     out = np.empty((len(heads), len(queries), n_keys), np.float32)
     some_queries = max(1, min(len(queries), _CHUNK // len(groups)))
     some_heads = max(1, _CHUNK // (some_queries * len(groups)))
-    for n in range(0, len(heads), some_heads):
-        for t in range(0, len(queries), some_queries):
-            part = out[n : n + some_heads, t : t + some_queries]
-            words = np.empty((part.shape[0], part.shape[1] * len(groups), 2), np.uint64)
-            some = queries[t : t + some_queries]
-            packed = _philox_packed(groups, some, heads[n : n + some_heads], last, keys)
-            words[..., 0], words[..., 1] = packed
-            bits = words.view(np.uint32)
-            # 23 random bits under the exponent of 1 are a float32 in [1, 2).
-            bits >>= np.uint32(9)
-            bits |= np.uint32(0x3F800000)
-            drawn = bits.view(np.float32).reshape(*part.shape[:2], -1)[..., :n_keys]
-            np.subtract(drawn, np.float32(1 - 2.0**-24), out=part)
+
+    def fill(corner: tuple[int, int]) -> None:
+        n, t = corner
+        part = out[n : n + some_heads, t : t + some_queries]
+        words = np.empty((part.shape[0], part.shape[1] * len(groups), 2), np.uint64)
+        some = queries[t : t + some_queries]
+        packed = _philox_packed(groups, some, heads[n : n + some_heads], last, keys)
+        words[..., 0], words[..., 1] = packed
+        bits = words.view(np.uint32)
+        # 23 random bits under the exponent of 1 are a float32 in [1, 2).
+        bits >>= np.uint32(9)
+        bits |= np.uint32(0x3F800000)
+        drawn = bits.view(np.float32).reshape(*part.shape[:2], -1)[..., :n_keys]
+        np.subtract(drawn, np.float32(1 - 2.0**-24), out=part)
+
+    corners = itertools.product(
+        range(0, len(heads), some_heads), range(0, len(queries), some_queries)
+    )
+    threads = torch.get_num_threads()
+    # numpy lets go of the interpreter inside each operation, so chunks fill side by side.
+    for _ in map(fill, corners) if threads == 1 else _pool(threads).map(fill, corners):
+        pass
     return torch.from_numpy(out)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """As many threads as torch itself uses, kept for the next draw."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="gossamer-noise")
 
 
 def edge_uniform(

@@ -29,7 +29,7 @@ from ..noise import NoiseKey
 from .tiles import Inputs, Settings, Tile, compute, keys_of, queries_of, spans
 from .visibility import Span, Visibility, cannot, five_axes, length
 
-KEPT = 1 << 20  # elements of a layer up to which tiles are kept for backward: four matrices, 16 MB
+KEPT = 1 << 21  # elements of a layer up to which tiles are kept for backward: four matrices, 32 MB
 
 
 class _Blockwise(torch.autograd.Function):
@@ -83,7 +83,7 @@ class _Blockwise(torch.autograd.Function):
 
 
 def _cast(x: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
-    return x if x is None or dtype is None else x.to(dtype)
+    return x if x is None or dtype is None else x.to(dtype).contiguous()
 
 
 def _count(tile: Tile, span: Span, visibility: Visibility) -> Tensor:
@@ -100,7 +100,7 @@ def _logit_gradient(tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | 
     Args:
         d_kept: dA, (N, M, S); d_open: dm, (N, M, 1), or None.
     """
-    ds = d_kept - delta if tile.slope is None else torch.addcmul(-delta, d_kept, tile.slope)
+    ds = (d_kept if tile.slope is None else d_kept.mul_(tile.slope)).sub_(delta)
     if d_open is None or tile.probability is None:
         ds = ds.mul_(tile.e)
     else:
@@ -123,13 +123,13 @@ def _backward_tile(
     d_out, d_open, delta = (None if x is None else queries_of(x, groups, span) for x in upstream)
     d_rows = d_out * tile.r  # (N, M, E)
     d_kept = torch.bmm(d_rows, keys_of(v, span).transpose(1, 2))
-    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open).mul_(settings.scale)
+    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open)
     part = dq.unflatten(1, (groups, per_group))[span.rows, span.groups, :, span.queries]
-    part.copy_(torch.bmm(ds, keys_of(k, span)).view(part.shape))
-    part = dk[span.rows, span.groups, span.keys]
-    part += torch.bmm(ds.transpose(1, 2), queries_of(q, groups, span)).view(part.shape)
-    part = dv[span.rows, span.groups, span.keys]
-    part += torch.bmm(tile.gated.transpose(1, 2), d_rows).view(part.shape)
+    part.copy_(torch.bmm(ds, keys_of(k, span)).mul_(settings.scale).view(part.shape))
+    query = queries_of(q, groups, span)
+    # A span has one row or all key-value heads, so that both are views and are added to in place.
+    keys_of(dk, span).baddbmm_(ds.transpose(1, 2), query, alpha=settings.scale)
+    keys_of(dv, span).baddbmm_(tile.gated.transpose(1, 2), d_rows)
     if d_sinks is not None and tile.sink is not None:
         shape = length(span.rows), length(span.groups), per_group, -1
         shares = (tile.sink * delta).view(shape).sum(dim=(0, -1))
