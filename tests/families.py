@@ -1,0 +1,151 @@
+"""Tiny random models of many architectures, all with 2 layers, 4 heads and a width of 32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers as hf
+from transformers import PreTrainedModel
+
+VOCABULARY = 96
+LIKE_LLAMA: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+HEAD = {"head_dim": 8}
+ENCODER: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 66,
+    "pad_token_id": 1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_positions": 64,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
+NEOX = {**LIKE_LLAMA, "hidden_dropout": 0.0, "attention_dropout": 0.0}
+OPT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "ffn_dim": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "word_embed_proj_dim": 32,
+    "dropout": 0.0,
+    "pad_token_id": 1,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+VIT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+    "num_labels": 5,
+}
+MOE = {"num_local_experts": 2, "num_experts_per_tok": 1}
+MODERN = {
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+    "local_attention": 8,
+    "global_attn_every_n_layers": 2,
+    "reference_compile": False,
+}
+
+# family -> (model class, config class, config)
+DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2),
+    "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", NEOX),
+    "opt": ("OPTForCausalLM", "OPTConfig", OPT),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", LIKE_LLAMA),
+    "mistral": ("MistralForCausalLM", "MistralConfig", {**LIKE_LLAMA, "sliding_window": 5}),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", LIKE_LLAMA),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**LIKE_LLAMA, **HEAD}),
+    "gemma2": ("Gemma2ForCausalLM", "Gemma2Config", {**LIKE_LLAMA, **HEAD, "sliding_window": 5}),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**LIKE_LLAMA, **HEAD, "sliding_window": 5}),
+    "olmo": ("OlmoForCausalLM", "OlmoConfig", LIKE_LLAMA),
+    "olmo2": ("Olmo2ForCausalLM", "Olmo2Config", LIKE_LLAMA),
+    "olmo3": ("Olmo3ForCausalLM", "Olmo3Config", {**LIKE_LLAMA, "sliding_window": 5}),
+    "phi": ("PhiForCausalLM", "PhiConfig", LIKE_LLAMA),
+    "gpt_oss": ("GptOssForCausalLM", "GptOssConfig", {**LIKE_LLAMA, **HEAD, **MOE, "sliding_window": 5}),
+}
+ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert": ("BertForMaskedLM", "BertConfig", {**ENCODER, "pad_token_id": 0}),
+    "modernbert": ("ModernBertForMaskedLM", "ModernBertConfig", {**ENCODER, **MODERN, "pad_token_id": 0}),
+    "roberta": ("RobertaForMaskedLM", "RobertaConfig", ENCODER),
+    "distilbert": (
+        "DistilBertForMaskedLM",
+        "DistilBertConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "dim": 32,
+            "hidden_dim": 48,
+            "n_layers": 2,
+            "n_heads": 4,
+            "max_position_embeddings": 64,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+        },
+    ),
+}
+VISION: dict[str, tuple[str, str, dict[str, Any]]] = {"vit": ("ViTForImageClassification", "ViTConfig", VIT)}
+ALL = {**DECODERS, **ENCODERS, **VISION}
+
+REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
+    "bloom": lambda: hf.BloomForCausalLM(
+        hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
+    ),
+    "mpt": lambda: hf.MptForCausalLM(hf.MptConfig(vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4)),
+    "falcon": lambda: hf.FalconForCausalLM(
+        hf.FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+    ),
+    "gptj": lambda: hf.GPTJForCausalLM(
+        hf.GPTJConfig(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, rotary_dim=8)
+    ),
+}
+
+
+def build(family: str, seed: int = 0) -> PreTrainedModel:
+    """A tiny model with spread-out weights (of the default size, logits would hardly leave zero)."""
+    model_name, config_name, settings = ALL[family]
+    torch.manual_seed(seed)
+    model = getattr(hf, model_name)(getattr(hf, config_name)(**settings))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1 and "norm" not in name.lower():
+                weight.mul_(5.0)
+            elif "sinks" in name:
+                weight.normal_()
+    return model.eval()
+
+
+def pad_of(model: PreTrainedModel) -> int:
+    """The token that fills padded places."""
+    return int(model.config.pad_token_id or 0)
