@@ -6,9 +6,11 @@ those which can.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel, refuse, require_choice
@@ -16,10 +18,38 @@ from ..noise import NoiseKey
 from .blockwise import gated_attention_blockwise
 from .eager import gated_attention_eager
 
+
+
+def _gated_attention_triton(*args, **kwargs) -> tuple[Tensor, Tensor]:
+    """`fused.gated_attention_triton`, imported when it is first called: triton is optional and heavy."""
+    try:
+        from .fused import gated_attention_triton
+    except ImportError as missing:
+        got = f"impl='triton', but {missing.name} cannot be imported"
+        do = "pip install triton, or pass impl='blockwise'"
+        raise refuse(got, "possible: eager, blockwise", do) from missing
+    return gated_attention_triton(*args, **kwargs)
+
+
 IMPLEMENTATIONS = {
     "eager": gated_attention_eager,
     "blockwise": gated_attention_blockwise,
+    "triton": _gated_attention_triton,
 }
+
+
+def resolve(impl: str, device: torch.device | str) -> str:
+    """The implementation which `impl` means on a device; only "auto" is a question.
+
+    Args:
+        impl: "auto" or one of `IMPLEMENTATIONS`.
+    Returns: "triton" on CUDA where triton can be imported, else "blockwise". Say what came out.
+    """
+    require_choice("impl", impl, ["auto", *IMPLEMENTATIONS])
+    if impl != "auto":
+        return impl
+    on_cuda = torch.device(device).type == "cuda"
+    return "triton" if on_cuda and importlib.util.find_spec("triton") else "blockwise"
 
 
 class GatedAttention(NamedTuple):
@@ -153,4 +183,4 @@ def _check_shapes(
         raise refuse(f"segments {tuple(segments.shape)}", want, "reshape")
 
 
-__all__ = ["IMPLEMENTATIONS", "GatedAttention", "UnsupportedModel", "gated_attention"]
+__all__ = ["IMPLEMENTATIONS", "GatedAttention", "UnsupportedModel", "gated_attention", "resolve"]
