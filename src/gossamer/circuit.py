@@ -1,7 +1,8 @@
 """A circuit: the attention edges that are open, for one prompt or many, and which of them reach the answer.
 
 An edge (prompt, layer, head, query, key) says: in that layer and head, token position `query` reads position
-`key`. Edges are stored as a list, never as matrices, so memory grows with what is open and not with T * T * L.
+`key`. Edges are stored as a list, never as matrices, so memory grows with what is open and not with T * T *
+L.
 
 The live part. Position q matters above layer l if its residual stream reaches a chosen output. Walk down:
 
@@ -9,15 +10,18 @@ The live part. Position q matters above layer l if its residual stream reaches a
     an edge of layer l is live  iff  its query is in matters_{l+1}
     matters_l = matters_{l+1}  united with the keys of the live edges of layer l
 
-An open edge that is not live writes into a residual stream that nobody reads: it may be removed without
-changing the answer, and the tests prove that on real models. numpy only: a circuit outlives its model.
+An open edge that is not live writes into a residual stream that no live edge reads. Where attention is
+normalised over open edges alone (`Gates.renormalise`) that is a theorem: removing what is not live changes
+nothing in the chosen outputs. Numerator-only gates leave one more door, the softmax denominator, where a
+position speaks to every query that sees it; `verify` counts how often something came through.
+numpy only: a circuit outlives its model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +29,16 @@ from .errors import refuse
 
 EDGE_FIELDS = ("prompt", "layer", "head", "query", "key")
 VALUE_FIELDS = ("logit", "weight", "contribution")
+
+Edge = tuple[int, int, int, int]  # layer, head, query, key
+
+
+class Standing(NamedTuple):
+    """Which edges of a model are open over a data set."""
+
+    always: frozenset[Edge]  # on every prompt
+    sometimes: dict[Edge, float]  # share of prompts in (0, 1)
+    never: int | None  # visible edges that no prompt opens; None where prompts see different pairs
 
 
 @dataclass(frozen=True)
@@ -63,10 +77,12 @@ class Circuit:
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in (*EDGE_FIELDS, *VALUE_FIELDS)}
         if len(set(lengths.values())) > 1:
-            raise refuse(f"edge arrays of lengths {lengths}", "possible: one length for all", "pass whole edges")
+            raise refuse(
+                f"edge arrays of lengths {lengths}", "possible: one length for all", "pass whole edges"
+            )
         if not len(self.tokens) == len(self.answers) == len(self.visible):
             raise refuse(
-                f"{len(self.tokens)} prompts, {len(self.answers)} answers, {len(self.visible)} visible counts",
+                f"{len(self.tokens)} prompts, {len(self.answers)} answers, {len(self.visible)} counts",
                 "possible: one of each per prompt",
                 "pass whole prompts",
             )
@@ -134,18 +150,42 @@ class Circuit:
         """(n_prompts,) int: open edges of each prompt."""
         return np.bincount(self.prompt, minlength=self.n_prompts)
 
-    def frequency(self) -> dict[tuple[int, int, int, int], float]:
-        """How often each (layer, head, query, key) is open: share of prompts in (0, 1], the commonest first."""
+    def frequency(self) -> dict[Edge, float]:
+        """How often each (layer, head, query, key) is open: share of prompts in (0, 1], commonest first."""
         if not len(self):
             return {}
         keys = np.stack([self.layer, self.head, self.query, self.key], axis=1)
         edges, counts = np.unique(keys, axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        return {tuple(int(x) for x in edges[i]): float(counts[i]) / self.n_prompts for i in order}
+        return {as_edge(edges[i]): float(counts[i]) / self.n_prompts for i in order}
+
+    def edges(self) -> list[Edge]:
+        """The (layer, head, query, key) that are open on any prompt, in that order."""
+        return sorted(self.frequency())
+
+    def standing(self) -> Standing:
+        """Which edges are always, sometimes and never open over the circuit's prompts."""
+        shares = self.frequency()
+        always = frozenset(edge for edge, share in shares.items() if share == 1)
+        sometimes = {edge: share for edge, share in shares.items() if share < 1}
+        never = self.visible[0] - len(shares) if len(set(self.visible)) == 1 else None
+        return Standing(always, sometimes, never)
+
+    def without_rare(self, share: float) -> Circuit:
+        """The circuit with only those (layer, head, query, key) that at least `share` of the prompts open."""
+        common = {edge for edge, found in self.frequency().items() if found >= share}
+        places = zip(self.layer, self.head, self.query, self.key, strict=True)
+        return self.select(np.fromiter((place in common for place in places), dtype=bool, count=len(self)))
 
     def pairs(self) -> set[tuple[int, int]]:
         """The (query, key) position pairs that are open anywhere, layers and heads merged."""
         return {(int(q), int(k)) for q, k in zip(self.query, self.key, strict=True)}
+
+
+def as_edge(row: np.ndarray) -> Edge:
+    """(4,) integers as an edge."""
+    layer, head, query, key = row.tolist()
+    return layer, head, query, key
 
 
 def concatenate(parts: Sequence[Circuit]) -> Circuit:
@@ -153,11 +193,17 @@ def concatenate(parts: Sequence[Circuit]) -> Circuit:
     if not parts:
         raise refuse("no circuits", "possible: one or more", "pass at least one")
     first = parts[0]
-    if any((p.n_layers, p.n_heads, p.outputs) != (first.n_layers, first.n_heads, first.outputs) for p in parts):
-        raise refuse("circuits of different models or outputs", "possible: one model, one set of outputs", "separate")
+    if any(
+        (p.n_layers, p.n_heads, p.outputs) != (first.n_layers, first.n_heads, first.outputs) for p in parts
+    ):
+        raise refuse(
+            "circuits of different models or outputs", "possible: one model, one set of outputs", "separate"
+        )
     starts = np.cumsum([0, *(p.n_prompts for p in parts)])
     arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in (*EDGE_FIELDS, *VALUE_FIELDS)}
-    arrays["prompt"] = np.concatenate([p.prompt + s for p, s in zip(parts, starts[:-1], strict=True)]).astype(np.int32)
+    arrays["prompt"] = np.concatenate([p.prompt + s for p, s in zip(parts, starts[:-1], strict=True)]).astype(
+        np.int32
+    )
     return replace(
         first,
         tokens=tuple(row for p in parts for row in p.tokens),

@@ -1,8 +1,9 @@
 """From a model and prompts to a circuit: every open edge with its logit, weight and contribution.
 
-A gated model's edges are its open gates, s + c > 0. A dense model is traced through open gates, which repeat it
-exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`.
-One layer of one batch is looked at at a time, and what is kept grows with the open edges.
+A gated model's edges are its open gates, s + c > 0. A dense model is traced through open gates, which repeat
+it exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`, or among
+the `top_k` largest of its query and head. Edges that an intervention closes (`Gates.keep`) are not edges. One
+layer of one batch is looked at at a time, and what is kept grows with the open edges.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ from .modeling import AttentionCall, Gates, attach, detach, find_gates
 from .probe import evaluating, first_output
 
 
+class Choice(NamedTuple):
+    """Which of the open edges to list."""
+
+    threshold: float
+    top_k: int | None
+
+
 def trace(
     model: PreTrainedModel,
     input_ids: Tensor,
@@ -32,6 +40,7 @@ def trace(
     text: Callable[[Tensor], tuple[str, ...]] | None = None,
     outputs: Sequence[int] | None = None,
     threshold: float = 0.0,
+    top_k: int | None = None,
     batch_size: int = 1024,
 ) -> Circuit:
     """List the open attention edges of `model` on some prompts.
@@ -42,21 +51,42 @@ def trace(
         text: turns (T,) token ids into T strings; by default the ids themselves.
         outputs: the positions that count as the answer; by default all T.
         threshold: smallest softmax weight that counts as an edge, in [0, 1]; mostly for dense models.
+        top_k: count only the `top_k` largest softmax weights of each query and head, as a training-free
+            control.
         batch_size: prompts per forward pass.
     Returns: a `Circuit` on N prompts.
+    Raises: `GossamerError` on a threshold, `top_k`, output position or shape that means nothing.
     """
     require_range("threshold", threshold, 0.0, 1.0)
+    if top_k is not None and top_k < 1:
+        raise refuse(f"top_k={top_k}", "possible: 1 and above, or None", "pass one of them")
     if input_ids.dim() != 2 or not len(input_ids):
-        raise refuse(f"input_ids {tuple(input_ids.shape)}", "possible: (N, T) with N >= 1", "stack the prompts")
-    positions = tuple(range(input_ids.shape[1])) if outputs is None else tuple(outputs)
+        raise refuse(
+            f"input_ids {tuple(input_ids.shape)}", "possible: (N, T) with N >= 1", "stack the prompts"
+        )
+    positions = output_positions(outputs, input_ids.shape[1])
     text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
     parts = []
     with gated(model) as gates, evaluating(model):
         for start in range(0, len(input_ids), batch_size):
             ids = input_ids[start : start + batch_size].to(model.device)
-            mask = None if attention_mask is None else attention_mask[start : start + batch_size].to(model.device)
-            parts.append(_trace_batch(model, gates, ids, mask, text, positions, threshold))
+            mask = (
+                None
+                if attention_mask is None
+                else attention_mask[start : start + batch_size].to(model.device)
+            )
+            parts.append(_trace_batch(model, gates, ids, mask, text, positions, Choice(threshold, top_k)))
     return concatenate(parts)
+
+
+def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    """The output positions as numbers from 0, all of them by default; negative ones count from the end."""
+    found = tuple(range(length)) if outputs is None else tuple(p + length if p < 0 else p for p in outputs)
+    if not found or not all(0 <= position < length for position in found):
+        raise refuse(
+            f"outputs {outputs} of {length} tokens", f"possible: 0 to {length - 1}", "choose some of them"
+        )
+    return found
 
 
 @contextmanager
@@ -81,13 +111,13 @@ def _trace_batch(
     mask: Tensor | None,
     text: Callable[[Tensor], tuple[str, ...]],
     outputs: tuple[int, ...],
-    threshold: float,
+    choice: Choice,
 ) -> Circuit:
     found: list[dict[str, np.ndarray]] = []
     visible = torch.zeros(len(ids), dtype=torch.int64)
 
     def note(call: AttentionCall) -> None:
-        found.append(_open_edges(call, gates.bias, threshold))
+        found.append(_open_edges(call, gates, choice))
         visible.add_(call.visible.sum(1).cpu())
 
     inputs: dict[str, Any] = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
@@ -101,15 +131,24 @@ def _trace_batch(
         answers=tuple(text(row) for row in answers.cpu()),
         outputs=outputs,
         visible=tuple(visible.tolist()),
-        meta={"model": type(model).__name__, "gate_bias": str(gates.bias), "threshold": threshold},
+        meta={"model": type(model).__name__, "gate_bias": str(gates.bias), **_told(choice)},
         **edges,
     )
 
 
-def _open_edges(call: AttentionCall, bias: float, threshold: float) -> dict[str, np.ndarray]:
+def _told(choice: Choice) -> dict[str, Any]:
+    return {name: value for name, value in choice._asdict().items() if value is not None}
+
+
+def _open_edges(call: AttentionCall, gates: Gates, choice: Choice) -> dict[str, np.ndarray]:
     logits = call.logits()
     weights = attention_weights(logits, call.visibility.all_pairs(), call.sinks)
-    opened = call.open_gates(logits, bias) & (weights >= threshold)
+    opened = call.open_gates(logits, gates.bias) & (weights >= choice.threshold)
+    if gates.keep is not None and call.layer in gates.keep:
+        opened &= gates.keep[call.layer].bool()
+    if choice.top_k is not None and choice.top_k < weights.shape[-1]:
+        largest = weights.topk(choice.top_k, dim=-1).indices
+        opened &= torch.zeros_like(opened).scatter_(-1, largest, True)
     prompt, head, query, key = opened.nonzero(as_tuple=True)
     lengths = repeat_heads(call.v, call.q.shape[1] // call.v.shape[1]).norm(dim=-1)  # (B, H, S)
     weight = weights[prompt, head, query, key]

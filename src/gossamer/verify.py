@@ -1,9 +1,12 @@
 """Does the sparse model still do what the base model does, and is the drawn graph the whole graph?
 
-Answers are compared on every prompt given, edges are counted on the gates that are used in evaluation, and the
-leak test asks whether closed edges speak through the softmax denominator: it takes them out of there as well, so
-that the open weights of a row sum to one, and counts the answers that change. If any does, the open edges alone
-do not determine the answer.
+Answers are compared on every prompt given, edges are counted on the gates that are used in evaluation, and
+the leak test asks whether closed edges speak through the softmax denominator: it takes them out of there as
+well, so that the open weights of a row sum to one, and counts the answers that change. If any does, the open
+edges alone do not determine the answer.
+
+`prove` goes on to intervene (`gossamer.intervene`): is the circuit sufficient, is each live edge necessary,
+how small can it be made? Prompts are compared one by one; shares carry Wilson's interval.
 """
 
 from __future__ import annotations
@@ -18,9 +21,76 @@ from transformers import PreTrainedModel
 
 from .circuit import Circuit
 from .errors import refuse
+from .intervals import wilson
+from .intervene import SCOPES, Bench, Necessity, Sufficiency, leaks, necessary, sufficient
+from .minimal import Minimal, minimal
 from .modeling import gates_of
 from .probe import evaluating, first_output
 from .trace import trace
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What interventions say about a circuit on its N prompts.
+
+    Attributes:
+        sufficient: scope -> how often the circuit alone gives the model's own answer.
+        live_alone: the same for its live edges alone, held open prompt by prompt.
+        necessity: what breaks when a live edge is closed.
+        minimal: a smallest working subset over all prompts; None if it was not asked for.
+        leaks: prompts whose answer changes when closed edges leave the softmax denominator.
+        n: prompts.
+    """
+
+    sufficient: dict[str, Sufficiency]
+    live_alone: Sufficiency
+    necessity: Necessity
+    minimal: Minimal | None
+    leaks: int
+    n: int
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain numbers, each with its denominator."""
+        return {
+            "n": self.n,
+            "sufficient": {scope: found.as_record() for scope, found in self.sufficient.items()},
+            "live_alone": self.live_alone.as_record(),
+            "necessary": self.necessity.as_record(),
+            "minimal": None if self.minimal is None else self.minimal.as_record(),
+            "leaks": {"changed": self.leaks, "n": self.n, "interval": wilson(self.leaks, self.n)},
+        }
+
+
+def prove(
+    model: PreTrainedModel,
+    circuit: Circuit,
+    input_ids: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    smallest: bool = True,
+    batch_size: int = 1024,
+) -> Proof:
+    """Put a circuit to the test by closing edges of the model it was traced on.
+
+    Args:
+        model: gated, or dense.
+        circuit: traced on exactly `input_ids`, (N, T).
+        smallest: also search the smallest working subset, which costs most.
+    Raises: `GossamerError` for an empty circuit, other prompts, or edges that the model does not have.
+    """
+    with Bench(model, circuit, input_ids, attention_mask, batch_size).ready() as bench:
+        found = necessary(bench)
+        order = sorted(found.edges, key=lambda edge: found.edges[edge])
+        with Bench(model, circuit.live(), input_ids, attention_mask, batch_size).ready() as live:
+            live_alone = sufficient(live)
+        return Proof(
+            sufficient={scope: sufficient(bench, scope=scope) for scope in SCOPES},
+            live_alone=live_alone,
+            necessity=found,
+            minimal=minimal(bench, order=order) if smallest else None,
+            leaks=leaks(bench),
+            n=len(input_ids),
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +136,9 @@ class Verification:
 def answers(model: PreTrainedModel, input_ids: Tensor, batch_size: int = 1024) -> Tensor:
     """Top-1 output tokens, (N, T) int64, of a model as it stands."""
     with evaluating(model):
-        rows = [first_output(model, {"input_ids": ids.to(model.device)}) for ids in input_ids.split(batch_size)]
+        rows = [
+            first_output(model, {"input_ids": ids.to(model.device)}) for ids in input_ids.split(batch_size)
+        ]
     return torch.cat([row.argmax(-1).cpu() for row in rows])
 
 
@@ -91,7 +163,9 @@ def verify(
     """
     if input_ids.shape != labels.shape or not len(input_ids):
         raise refuse(
-            f"input_ids {tuple(input_ids.shape)}, labels {tuple(labels.shape)}", "possible: (N, T) twice", "stack rows"
+            f"input_ids {tuple(input_ids.shape)}, labels {tuple(labels.shape)}",
+            "possible: (N, T) twice",
+            "stack rows",
         )
     gates = gates_of(sparse)
     ours, theirs = answers(sparse, input_ids, batch_size), answers(base, input_ids, batch_size)
@@ -107,3 +181,8 @@ def verify(
         correct=correct,
         circuit=trace(sparse, input_ids, text=text, outputs=outputs, batch_size=batch_size),
     )
+
+
+def stands(proof: Proof) -> bool:
+    """Whether all claims hold on every prompt: sufficient, leak-free, and no live edge is idle."""
+    return proof.sufficient["prompt"].same == proof.n and not proof.necessity.idle and not proof.leaks
