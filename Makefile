@@ -1,0 +1,33 @@
+# Each target does its own set-up: Python 3.11 or later and make are all that a fresh machine needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+SEED ?= 0
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,graphs,serve]'
+	touch $@
+
+demo: $(VENV)/ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
+	$(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
+
+test: $(VENV)/ready  ## every test that this machine can run
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready  ## format, rules, types
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright src
+
+bench: $(VENV)/ready  ## what a step costs, side by side; see benchmarks/ for the long ones
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/memory.py
+
+clean:
+	rm -rf $(VENV) build dist

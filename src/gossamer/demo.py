@@ -1,0 +1,327 @@
+"""The figure, end to end: train a model that adds, make it sparse, prove it on every sum, draw it.
+
+The folder that a demo leaves (and from which it continues):
+
+    settings.json   what was asked; a folder is continued only under the same settings
+    base/           the base model, an ordinary checkpoint            sparse/   the gated one
+    work/           trainer checkpoints, until the stage that made them is done
+    figure.{svg,pdf,png}, figure-12+34.* ...     report.json, report.md
+
+Which sums are for what: 80 % train both models; half of the held-out ones help to choose the kept model, together
+with the training sums; the other half is looked at once, by the final proof, and is reported on its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import BertForMaskedLM, PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as hf_logging
+
+from .checkpoint import load, load_dense, save, save_folder
+from .config import SparsityConfig
+from .errors import DivergedTraining, GossamerWarning, refuse, require_range
+from .files import read_json, require_writable, write_json, write_text
+from .probe import evaluating, first_output
+from .progress import ProgressLine
+from .report import as_markdown, build_report
+from .rows import TensorRows, collate_rows
+from .sparsify import Outcome, sparsify
+from .tasks.addition import Addition, as_text
+from .trace import trace
+from .verify import answers, verify
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What a demo run is: with the machine's arithmetic, these determine its result."""
+
+    seed: int = 0
+    digits: int = 2
+    base_steps: int = 800
+    steps: int = 4000
+    ceiling: str = "kl=0.002"
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        require_range("seed", self.seed, 0, 2**31)
+        require_range("base_steps", self.base_steps, 1, 10**7)
+        require_range("steps", self.steps, 1, 10**7)
+
+    def sparsity(self, folder: Path) -> SparsityConfig:
+        """The recipe for addition; where each number comes from is in LOG.md."""
+        return SparsityConfig(
+            output_dir=str(folder),
+            max_steps=self.steps,
+            ceiling=self.ceiling,
+            min_agreement=1.0,
+            per_device_train_batch_size=self.batch_size,
+            per_device_eval_batch_size=1024,
+            learning_rate=1e-3,
+            lr_scheduler_type="cosine_with_min_lr",
+            lr_scheduler_kwargs={"min_lr_rate": 0.1},
+            warmup_steps=50,
+            weight_decay=0.0,
+            adam_beta2=0.99,
+            loose=10.0,
+            tighten_from=0.6,
+            tighten_until=1.0,
+            dual_rate=0.02,
+            impl="blockwise",
+            seed=self.seed,
+            eval_steps=_every(self.steps),
+            save_steps=_every(self.steps),
+            logging_steps=10,
+            disable_tqdm=True,
+            remove_unused_columns=False,  # its wrapper would take a ready batch apart again
+        )
+
+
+def _every(steps: int) -> int:
+    """Steps between evaluations: about thirty in a run, so that the best moment is not missed."""
+    return max(1, steps // 30)
+
+
+def run_demo(
+    out: Path,
+    settings: DemoSettings,
+    *,
+    sums: Sequence[str] = ("36+28",),
+    print_json: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Make or continue the demo in `out`; returns the report, which is also written there.
+
+    Raises: `GossamerError` for bad sums, another run's folder, an unwritable folder.
+    """
+    console = console or Console(stderr=print_json)
+    task = Addition(settings.digits)
+    chosen = [task.parse(text) for text in sums]
+    require_writable(out)
+    _claim(out, settings)
+    with quiet():
+        started = time.monotonic()
+        base = _stage(console, out / "base", "base model", load_dense, lambda: train_base(task, settings, out, console))
+        outcome_file = out / "work" / "outcome.json"
+        sparse = _stage(
+            console, out / "sparse", "sparse model", _load_sparse, lambda: make_sparse(task, settings, base, out, console)
+        )
+        run = read_json(outcome_file) if outcome_file.is_file() else {}
+        console.print(f"verifying all {task.n_sums:,} sums", highlight=False)
+        report = prove(task, settings, base, sparse, run)
+        report["seconds"] = {**run.get("seconds", {}), "this_call": round(time.monotonic() - started, 1)}
+        figures = draw_sums(task, base, sparse, chosen, out)
+        report["figures"] = figures
+        write_json(out / "report.json", report)
+        write_text(out / "report.md", as_markdown(report))
+    if print_json:
+        print(json.dumps(report, indent=2))  # noqa: T201
+    _say_result(console, report, out)
+    return report
+
+
+def _claim(out: Path, settings: DemoSettings) -> None:
+    """Refuse to continue a folder that other settings made."""
+    path = out / "settings.json"
+    if not path.is_file():
+        write_json(path, asdict(settings))
+        return
+    found = read_json(path)
+    if found != asdict(settings):
+        names = [name for name, value in asdict(settings).items() if found.get(name) != value]
+        told = ", ".join(f"{name} {found.get(name)}, now {getattr(settings, name)}" for name in names)
+        raise refuse(f"{out} was made with other settings ({told})", "possible: the same settings", "choose another --out")
+
+
+def _stage(console: Console, folder: Path, what: str, reload: Any, make: Any) -> PreTrainedModel:
+    """Reuse a finished stage, or do it; says which."""
+    if (folder / "config.json").is_file():
+        console.print(f"{what}: complete in {folder}, reused", highlight=False)
+        return reload(folder)
+    return make()
+
+
+def _load_sparse(folder: Path) -> PreTrainedModel:
+    return load(folder, impl="blockwise")
+
+
+def train_base(task: Addition, settings: DemoSettings, out: Path, console: Console) -> PreTrainedModel:
+    """Train the dense model with the plain Trainer and save it whole."""
+    started = time.monotonic()
+    set_seed(settings.seed)
+    model = BertForMaskedLM(task.model_config())
+    train, _ = task.split(settings.seed)
+    inputs, labels = task.encode(train)
+    work = out / "work" / "base"
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        max_steps=settings.base_steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=2e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=50,
+        weight_decay=0.01,
+        seed=settings.seed,
+        save_steps=max(1, settings.base_steps // 4),
+        save_total_limit=1,
+        logging_steps=10,
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=TensorRows(input_ids=inputs, labels=labels),
+        data_collator=collate_rows,
+    )
+    _train(trainer, "base model", work, console)
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise refuse("the base model's weights are not finite", "possible: a stable run", "report it", DivergedTraining)
+    save_folder(model.eval(), out / "base")
+    _finish(out, "base", started)
+    return model
+
+
+def _train(trainer: Trainer, title: str, work: Path, console: Console) -> None:
+    trainer.remove_callback(PrinterCallback)
+    bar = ProgressLine(title, console)
+    trainer.add_callback(bar)
+    checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
+    if checkpoint:
+        console.print(f"{title}: continued from {Path(checkpoint).name}", highlight=False)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        bar.close()
+
+
+def make_sparse(
+    task: Addition, settings: DemoSettings, base: PreTrainedModel, out: Path, console: Console
+) -> PreTrainedModel:
+    """Finetune a copy of the base under the penalty, keep the best feasible model, save it whole."""
+    started = time.monotonic()
+    model = load_dense(out / "base")
+    train, held_out = task.split(settings.seed)
+    choosing = torch.cat([train, held_out[: len(held_out) // 2]])
+    work = out / "work" / "sparse"
+    bar = ProgressLine("sparse model", console)
+    try:
+        result = sparsify(
+            model,
+            rows(task, base, train),
+            rows(task, base, choosing),
+            settings.sparsity(work),
+            base=base,
+            resume=work.is_dir(),
+            data_collator=collate_rows,
+            callbacks=[bar],
+        )
+    finally:
+        bar.close()
+    save(result.model, out / "sparse")
+    _finish(out, "sparse", started, _as_run(result))
+    if not result.feasible:
+        warnings.warn(result.missed, GossamerWarning, stacklevel=2)
+    return result.model.eval()
+
+
+def rows(task: Addition, base: PreTrainedModel, index: Tensor) -> TensorRows:
+    """Inputs, labels and the base model's output for the sums `index`: there are few, so the base runs once."""
+    inputs, labels = task.encode(index)
+    with evaluating(base):
+        outputs = torch.cat([first_output(base, {"input_ids": ids}) for ids in inputs.split(1024)])
+    return TensorRows(input_ids=inputs, labels=labels, base_output=outputs)
+
+
+def _as_run(result: Outcome) -> dict[str, Any]:
+    return {
+        "feasible": result.feasible,
+        "missed": result.missed,
+        "kept_step": result.step,
+        "steps": result.steps,
+        "chosen_on": result.metrics,
+    }
+
+
+def _finish(out: Path, stage: str, started: float, more: dict[str, Any] | None = None) -> None:
+    """Note what a stage took, and drop its trainer checkpoints."""
+    path = out / "work" / "outcome.json"
+    known = read_json(path) if path.is_file() else {"seconds": {}}
+    known["seconds"][stage] = round(time.monotonic() - started, 1)
+    write_json(path, known | (more or {}))
+    shutil.rmtree(out / "work" / stage, ignore_errors=True)
+
+
+def prove(
+    task: Addition, settings: DemoSettings, base: PreTrainedModel, sparse: PreTrainedModel, run: dict[str, Any]
+) -> dict[str, Any]:
+    """Verify both models on all sums and gather the report."""
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    found = verify(base, sparse, inputs, labels, text=as_text)
+    _, held_out = task.split(settings.seed)
+    unseen = held_out[len(held_out) // 2 :]
+    return build_report(task, asdict(settings), found, unseen, run)
+
+
+def draw_sums(
+    task: Addition, base: PreTrainedModel, sparse: PreTrainedModel, chosen: Sequence[int], out: Path
+) -> dict[str, Any]:
+    """Draw the two-panel figure of each chosen sum; returns what is in each."""
+    from .draw import draw
+    from .draw import save as save_figure
+
+    told: dict[str, Any] = {}
+    for number, index in enumerate(chosen):
+        inputs, _ = task.encode(torch.tensor([index]))
+        dense, thin = (trace(model, inputs, text=as_text) for model in (base, sparse))
+        first, second = (int(x) for x in task.operands(torch.tensor(index)))
+        name = "figure" if number == 0 else f"figure-{first}+{second}"
+        save_figure(draw(dense, thin), out / name)
+        told[f"{first}+{second}"] = {
+            "file": name,
+            "base_edges": len(dense),
+            "sparse_edges": len(thin),
+            "base_answer": "".join(dense.answers[0]),
+            "sparse_answer": "".join(thin.answers[0]),
+        }
+    return told
+
+
+class quiet:  # noqa: N801
+    """Keep transformers' own progress lines out of ours inside a `with` block; warnings of ours still show."""
+
+    def __enter__(self) -> None:
+        self.level = hf_logging.get_verbosity()
+        hf_logging.set_verbosity_error()
+        hf_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        hf_logging.set_verbosity(self.level)
+        hf_logging.enable_progress_bar()
+
+
+def _say_result(console: Console, report: dict[str, Any], out: Path) -> None:
+    proof = report["proof"]
+    console.print(
+        f"base exact on {proof['base_exact']:,} of {proof['prompts']:,} sums, sparse on {proof['sparse_exact']:,}; "
+        f"{proof['edges_mean']:.2f} of {proof['edges_possible']:,} attention edges open on average. "
+        f"Figure and report: {out}",
+        highlight=False,
+    )
+
+
+__all__ = ["DemoSettings", "answers", "run_demo"]
