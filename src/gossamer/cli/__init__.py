@@ -13,10 +13,10 @@ import typer
 from click.exceptions import Abort, ClickException, Exit
 from rich.console import Console
 
-from . import demo
+from . import demo, view
 from ..errors import CeilingMissed, GossamerError
 
-VERBS = (demo,)
+VERBS = (demo, view)
 
 app = typer.Typer(
     name="gossamer",

@@ -1,0 +1,45 @@
+"""`gossamer view`: the interactive page of a base and a sparse model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[
+    Path, typer.Argument(help="Folder that holds base/ and sparse/, as gossamer demo writes it.")
+]
+Texts = Annotated[
+    list[str] | None, typer.Option("--text", help="A prompt, for language models; may be repeated.")
+]
+
+
+def view(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="The HTML file; DIR/view.html by default.")] = None,
+    text: Texts = None,
+    sum_: Annotated[str, typer.Option("--sum", help="The sum shown first, for models that add.")] = "36+28",
+    base: Annotated[Path | None, typer.Option(help="The dense model, if not DIR/base.")] = None,
+    sparse: Annotated[Path | None, typer.Option(help="The gated model, if not DIR/sparse.")] = None,
+    threshold: Annotated[
+        float, typer.Option(help="Smallest weight that counts as an edge of a dense LM.")
+    ] = 0.01,
+) -> None:
+    """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
+    from rich.console import Console
+
+    from ..files import write_text
+    from ..pages import view_folders
+
+    target = folder / "view.html" if out is None else out
+    html = view_folders(
+        base or folder / "base", sparse or folder / "sparse", text or [], start=sum_, threshold=threshold
+    )
+    write_text(target, html)
+    Console(stderr=True, highlight=False).print(f"{target} ({len(html.encode()) / 1e6:.1f} MB)", markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(view)

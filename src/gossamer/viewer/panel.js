@@ -1,0 +1,169 @@
+// @ts-check
+/*
+ * One panel on the page: a heading, a count, and a window onto the circuit that scrolls sideways. Only what the
+ * window shows is drawn: as SVG up to MOST_SVG lines, on a canvas beyond.
+ */
+
+const MOST_SVG = 2500;
+
+/** @typedef {{layer: number, query: number, key: number}} LineKey */
+/**
+ * @typedef {object} Panel
+ * @property {PanelData} data @property {HTMLElement} root @property {HTMLElement} count
+ * @property {HTMLElement} scroller @property {HTMLElement} spacer @property {HTMLElement} stage
+ * @property {HTMLCanvasElement} canvas @property {SVGSVGElement} svg
+ * @property {View | null} view @property {Uint8Array} live @property {Lines} lines @property {Grid} grid @property {number[]} chosen
+ * @property {(position: number) => boolean} isWrong
+ */
+
+/** @template {keyof HTMLElementTagNameMap} K @param {K} tag @param {Record<string, string>} [attrs] @param {...(Node | string)} children @returns {HTMLElementTagNameMap[K]} */
+function make(tag, attrs = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const name in attrs) element.setAttribute(name, attrs[name]);
+  element.append(...children);
+  return element;
+}
+
+/** @param {PanelData} data @returns {Panel} */
+function makePanel(data) {
+  const canvas = make("canvas", { "aria-hidden": "true" });
+  const svg = /** @type {SVGSVGElement} */ (toDom({ tag: "svg", attrs: { role: "group" } }));
+  const stage = make("div", { class: "stage" }, canvas, svg), spacer = make("div", { class: "spacer" }, stage);
+  const scroller = make("div", { class: "scroller" }, spacer), count = make("p", { class: "count" });
+  const root = make("section", { class: "panel", id: `panel-${data.name}`, "aria-labelledby": `title-${data.name}` },
+    make("h2", { id: `title-${data.name}` }, data.title), count, scroller);
+  const none = /** @type {any} */ (null);
+  return { data, root, count, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, grid: none, chosen: [], isWrong: () => false };
+}
+
+/** Give a panel a new prompt's view. @param {Panel} panel @param {View} view @param {string[] | null} expected the answer, or null */
+function setView(panel, view, expected) {
+  panel.view = view;
+  panel.live = liveMask(view);
+  panel.isWrong = (p) => !!expected && view.outputs.includes(p) && expected[p] !== view.answers[p];
+}
+
+/** @param {Panel} panel @param {Filter} filter */
+function filterPanel(panel, filter) {
+  if (!panel.view) return;
+  const { view, live, data } = panel;
+  panel.lines = linesOf(view.edges, shownMask(view, filter, live), live);
+  const idle = live.reduce((sum, x) => sum + (x ? 0 : 1), 0), number = (/** @type {number} */ x) => x.toLocaleString("en");
+  const percent = (100 * view.open) / Math.max(1, view.visible);
+  const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
+  if (idle && !filter.liveOnly) parts.push(`${number(idle)} never reach the answer`);
+  parts.push(`${number(panel.lines.edges)} shown as ${number(panel.lines.n)} lines`);
+  panel.count.textContent = parts.join("; ") + (data.note ? `; ${data.note}` : "");
+  Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.join("") });
+}
+
+/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} zoom @param {Theme} theme @param {Stop | null} through */
+function paintPanel(panel, width, zoom, theme, through) {
+  const { view, data, svg } = panel;
+  if (!view) return;
+  const grid = (panel.grid = gridFor(view, data.layers, width, zoom));
+  panel.spacer.style.width = `${Math.max(grid.width, grid.full)}px`;
+  panel.stage.style.width = `${grid.width}px`;
+  panel.spacer.style.height = panel.stage.style.height = `${grid.height}px`;
+  const wide = grid.full > grid.width + 1;
+  if (wide) panel.scroller.tabIndex = 0;
+  else panel.scroller.removeAttribute("tabindex");
+  const focused = svg.contains(document.activeElement) ? /** @type {Element} */ (document.activeElement).id : "";
+  svg.setAttribute("viewBox", `0 0 ${grid.width} ${grid.height}`);
+  svg.setAttribute("width", String(grid.width));
+  svg.setAttribute("height", String(grid.height));
+  svg.setAttribute("aria-label", describe(panel));
+  const shapes = panelShapes(panel, theme, panel.lines.n > MOST_SVG);
+  svg.replaceChildren(...shapes.map(toDom), toDom({ tag: "g", attrs: { class: "overlay" } }));
+  nameTokens(panel, through);
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {boolean} onCanvas @returns {Shape[]} */
+function panelShapes(panel, theme, onCanvas) {
+  const view = /** @type {View} */ (panel.view), { grid, lines, canvas, isWrong } = panel;
+  const left = panel.scroller.scrollLeft, columns = columnsShown(grid, left);
+  panel.chosen = linesShown(view, lines, columns);
+  panel.root.dataset.drawn = String(panel.chosen.length);
+  panel.root.dataset.mode = onCanvas ? "canvas" : "svg";
+  canvas.hidden = !onCanvas;
+  if (onCanvas) {
+    const ratio = Math.min(2, window.devicePixelRatio || 1);
+    canvas.width = grid.width * ratio;
+    canvas.height = grid.height * ratio;
+    const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    paintEdges(pen, grid, view, lines, panel.chosen, left, theme);
+  }
+  return [
+    ...(onCanvas ? [] : streamShapes(grid, view, lines, columns, left, theme)),
+    ...(onCanvas ? [] : edgeShapes(grid, view, lines, panel.chosen, left, theme)),
+    ...(grid.pitch < 6 ? [] : nodeShapes(grid, view, lines, columns, left, theme)),
+    ...tokenShapes(grid, view, "input", columns, left, theme, isWrong),
+    ...tokenShapes(grid, view, "answer", columns, left, theme, isWrong),
+    ...rowNames(grid, left, theme),
+  ];
+}
+
+/** The panel in words. @param {Panel} panel */
+function describe(panel) {
+  const view = /** @type {View} */ (panel.view), most = 40;
+  /** @param {string[]} words */
+  const row = (words) => words.slice(0, most).map(shownToken).join(" ") + (words.length > most ? " and more" : "");
+  return `${panel.data.title}: input ${row(view.tokens)}; output ${row(view.answers)}; ${panel.count.textContent}`;
+}
+
+/** Make tokens reachable: one tab stop per row, the rest by arrow keys. @param {Panel} panel @param {Stop | null} through */
+function nameTokens(panel, through) {
+  const view = /** @type {View} */ (panel.view), last = { input: false, answer: false };
+  for (const token of panel.svg.querySelectorAll(".token")) {
+    const kind = token.classList.contains("input") ? "input" : "answer", position = Number(token.getAttribute("data-position"));
+    const row = kind === "input" ? 0 : panel.data.layers, on = !!through && through.row === row && through.position === position;
+    const word = shownToken((kind === "input" ? view.tokens : view.answers)[position]);
+    token.id = `${panel.data.name}-${kind}-${position}`;
+    token.setAttribute("role", "button");
+    token.setAttribute("tabindex", on || !last[kind] ? "0" : "-1");
+    token.setAttribute("aria-pressed", String(on));
+    token.setAttribute("aria-label", `${kind} ${word}, position ${position}: show only paths ${kind === "input" ? "out of" : "into"} it`);
+    last[kind] = true;
+  }
+}
+
+/** Mark a line, its ends, and the chosen node. @param {Panel} panel @param {LineKey | null} marked @param {Stop | null} through @param {Theme} theme */
+function markPanel(panel, marked, through, theme) {
+  const overlay = panel.svg.querySelector(".overlay"), { view, lines, grid } = panel;
+  if (!overlay || !view) return;
+  const left = panel.scroller.scrollLeft;
+  /** @type {Shape[]} */
+  const shapes = [], spot = (/** @type {number} */ x, /** @type {number} */ y) => shapes.push({ tag: "circle", attrs: { class: "mark", cx: round(x), cy: round(y), r: 5, fill: "none", stroke: theme.mark, "stroke-width": 2 } });
+  const i = marked ? findLine(panel, marked) : -1;
+  if (i >= 0) {
+    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
+    shapes.push({ tag: "line", attrs: { class: "mark", ...rounded({ x1, y1, x2, y2 }), stroke: theme.mark, "stroke-width": 4 } });
+    spot(x1, y1);
+    spot(x2, y2);
+  }
+  if (through) spot(xOf(grid, through.position) - left, yOf(grid, through.row));
+  overlay.replaceChildren(...shapes.map(toDom));
+}
+
+/** The index of a shown line, or -1. @param {Panel} panel @param {LineKey} wanted */
+function findLine(panel, wanted) {
+  const { edges } = /** @type {View} */ (panel.view), { lines } = panel;
+  /** @param {number} i */
+  const order = (i) => edges.layer[lines.first[i]] - wanted.layer || edges.query[lines.first[i]] - wanted.query || edges.key[lines.first[i]] - wanted.key;
+  let low = 0, high = lines.n - 1;
+  while (low <= high) {
+    const middle = (low + high) >> 1, sign = order(middle);
+    if (sign === 0) return middle;
+    if (sign < 0) low = middle + 1;
+    else high = middle - 1;
+  }
+  return -1;
+}
+
+/** @param {Panel} panel @param {number} i @returns {LineKey} */
+function keyOf(panel, i) {
+  const { edges } = /** @type {View} */ (panel.view), e = panel.lines.first[i];
+  return { layer: edges.layer[e], query: edges.query[e], key: edges.key[e] };
+}

@@ -1,0 +1,298 @@
+// @ts-check
+/*
+ * What a panel looks like: from a view and its lines to shapes, and from shapes to the page, a canvas or SVG text.
+ *
+ * A line rises from the position that is read (lower row) to the position that reads (the row above); the edges of
+ * layer l end in the row that says "Layer l". Darkness and width are the softmax weight. Lengths are CSS pixels.
+ */
+
+/** @typedef {{tag: string, attrs: Record<string, string | number>, text?: string, children?: Shape[]}} Shape */
+/**
+ * @typedef {object} Grid
+ * @property {number} width of the window @property {number} height
+ * @property {number} full  width of all columns @property {number} gutter
+ * @property {number} pitch  width of a column @property {number} rowPitch
+ * @property {number} bottom  y of row 0 @property {number} layers @property {number} tokens
+ * @property {boolean} turned @property {number} fontSize @property {boolean} labelled  whether tokens have room at all
+ */
+/** @typedef {{dark: boolean, ink: string, muted: string, guide: string, carried: string, idle: string, mark: string, wrong: string, page: string}} Theme */
+
+const THEMES = {
+  /** @type {Theme} */
+  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", idle: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff" },
+  /** @type {Theme} */
+  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", idle: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b" },
+};
+/** ColorBrewer's Blues without the lightest quarter, as in the static figure; in the dark theme it runs to white. */
+const BLUES = [[198, 219, 239], [158, 202, 225], [107, 174, 214], [66, 146, 198], [33, 113, 181], [8, 81, 156], [8, 48, 107]];
+const DARK_BLUES = [[38, 62, 92], [40, 82, 128], [46, 108, 168], [66, 146, 205], [107, 178, 224], [158, 208, 240], [222, 240, 255]];
+const SHADES = 24;
+const LONGEST = 14;
+
+/** @param {number} t in [0, 1] @param {Theme} theme */
+function blue(t, theme) {
+  const stops = theme.dark ? DARK_BLUES : BLUES;
+  const x = Math.min(1, Math.max(0, t)) * (stops.length - 1), i = Math.min(stops.length - 2, Math.floor(x));
+  const mix = stops[i].map((a, c) => Math.round(a + (stops[i + 1][c] - a) * (x - i)));
+  return `rgb(${mix.join(",")})`;
+}
+
+/** @param {number} t in [0, 1] */
+const thickness = (t) => 0.8 + 2.4 * t;
+
+/** A token as it is shown: whitespace as signs, controls and direction marks as boxes, long ones cut. @param {string} token */
+function shownToken(token) {
+  /** @type {Record<string, string>} */
+  const signs = { " ": "␣", "\n": "↵", "\t": "⇥" };
+  const visible = Array.from(token, (c) => signs[c] ?? (/[\p{C}\p{Z}]/u.test(c) ? "□" : c));
+  if (visible.length > LONGEST) visible.splice(LONGEST - 5, visible.length - LONGEST + 1, "…");
+  return visible.join("") || "∅";
+}
+
+/** @type {Map<string, number>} */
+const widths = new Map();
+/** Width in pixels per pixel of font size. @param {string} text */
+function measure(text) {
+  let width = widths.get(text);
+  if (width === undefined) {
+    const pen = /** @type {CanvasRenderingContext2D} */ (document.createElement("canvas").getContext("2d"));
+    pen.font = "100px system-ui, sans-serif";
+    widths.set(text, (width = pen.measureText(text).width / 100));
+  }
+  return width;
+}
+
+/**
+ * Where things are.
+ * @param {View} view @param {number} layers @param {number} width of the window
+ * @param {number} zoom  0: as narrow as fits or is legible; else pixels per column
+ * @returns {Grid}
+ */
+function gridFor(view, layers, width, zoom) {
+  const tokens = view.tokens.length, gutter = width < 520 ? 34 : 74, room = width - gutter - 14;
+  const pitch = zoom || Math.min(90, Math.max(room / tokens, 17));
+  const widest = Math.max(...[...view.tokens, ...view.answers].map((token) => measure(shownToken(token))));
+  const upright = Math.min(17, (0.86 * pitch) / widest), turned = upright < 11;
+  const fontSize = turned ? Math.min(13, pitch / 1.15) : upright, labelled = fontSize >= 7.5;
+  const label = !labelled ? 6 : turned ? widest * fontSize + 10 : 26;
+  const rowPitch = Math.max(26, Math.min(58, 380 / layers)), bottom = label + 14 + layers * rowPitch;
+  return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, labelled };
+}
+
+/** @param {Grid} grid @param {number} position */
+const xOf = (grid, position) => grid.gutter + (position + 0.5) * grid.pitch + Math.max(0, (grid.width - grid.full) / 2);
+/** @param {Grid} grid @param {number} row */
+const yOf = (grid, row) => grid.bottom - row * grid.rowPitch;
+
+/** Columns that a window scrolled to `left` shows, one more on either side. @param {Grid} grid @param {number} left */
+function columnsShown(grid, left) {
+  const first = Math.floor((left - 1) / grid.pitch) - 1, last = Math.ceil((left + grid.width - grid.gutter) / grid.pitch) + 1;
+  return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
+}
+
+/**
+ * Lines that touch the shown columns, weakest first so that the strong lie on top, as indices of `lines`.
+ * @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @returns {number[]}
+ */
+function linesShown(view, lines, columns) {
+  /** @type {number[][]} */
+  const buckets = Array.from({ length: 2 * SHADES }, () => []);
+  const { key, query } = view.edges;
+  for (let i = 0; i < lines.n; i++) {
+    const a = key[lines.first[i]], b = query[lines.first[i]];
+    if (Math.max(a, b) < columns.first || Math.min(a, b) > columns.last) continue;
+    buckets[(lines.live[i] ? SHADES : 0) + Math.min(SHADES - 1, Math.floor(lines.weight[i] * SHADES))].push(i);
+  }
+  return buckets.flat();
+}
+
+/** The two ends of a line in the window. @param {Grid} grid @param {View} view @param {Lines} lines @param {number} i @param {number} left */
+function endsOf(grid, view, lines, i, left) {
+  const e = lines.first[i], layer = view.edges.layer[e];
+  return {
+    x1: xOf(grid, view.edges.key[e]) - left, y1: yOf(grid, layer),
+    x2: xOf(grid, view.edges.query[e]) - left, y2: yOf(grid, layer + 1),
+  };
+}
+
+/** @param {Theme} theme @param {number} weight @param {boolean} live @returns {{color: string, width: number, dash: number[]}} */
+function strokeOf(theme, weight, live) {
+  const t = (Math.min(SHADES - 1, Math.floor(weight * SHADES)) + 0.5) / SHADES;
+  return live ? { color: blue(t, theme), width: thickness(t), dash: [] } : { color: theme.idle, width: 0.6 + t, dash: [4, 3] };
+}
+
+/**
+ * @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} chosen @param {number} left @param {Theme} theme
+ * @returns {Shape[]}
+ */
+function edgeShapes(grid, view, lines, chosen, left, theme) {
+  return chosen.map((i) => {
+    const { color, width, dash } = strokeOf(theme, lines.weight[i], !!lines.live[i]);
+    /** @type {Shape} */
+    const shape = { tag: "line", attrs: { class: "edge", ...rounded(endsOf(grid, view, lines, i, left)), stroke: color, "stroke-width": round(width) } };
+    if (dash.length) shape.attrs["stroke-dasharray"] = dash.join(" ");
+    return shape;
+  });
+}
+
+/** @param {number} x */
+const round = (x) => Math.round(x * 100) / 100;
+/** @param {Record<string, number>} numbers */
+const rounded = (numbers) => Object.fromEntries(Object.entries(numbers).map(([name, x]) => [name, round(x)]));
+
+/** The same lines on a canvas, one path per shade. @param {CanvasRenderingContext2D} pen @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} chosen @param {number} left @param {Theme} theme */
+function paintEdges(pen, grid, view, lines, chosen, left, theme) {
+  let shade = "";
+  pen.beginPath();
+  for (const i of chosen) {
+    const { color, width, dash } = strokeOf(theme, lines.weight[i], !!lines.live[i]);
+    if (color + width !== shade) {
+      if (shade) pen.stroke();
+      shade = color + width;
+      pen.beginPath();
+      pen.strokeStyle = color;
+      pen.lineWidth = width;
+      pen.setLineDash(dash);
+    }
+    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
+    pen.moveTo(x1, y1);
+    pen.lineTo(x2, y2);
+  }
+  pen.stroke();
+}
+
+/**
+ * Which rows of a position's residual stream carry what shown live lines move: from its first writing, or from the
+ * input if it is read before, up to its last reading, or to the top if it is a written answer.
+ * @param {View} view @param {Lines} lines @param {number} layers @returns {Map<number, {low: number, high: number}>}
+ */
+function carriedRows(view, lines, layers) {
+  const { layer, query, key } = view.edges, written = new Map(), firstRead = new Map(), high = new Map();
+  for (let i = 0; i < lines.n; i++) {
+    const e = lines.first[i];
+    if (!lines.live[i]) continue;
+    if (!written.has(query[e])) written.set(query[e], layer[e] + 1);
+    if (!firstRead.has(key[e])) firstRead.set(key[e], layer[e]);
+    high.set(key[e], layer[e]);
+  }
+  for (const p of view.outputs) if (written.has(p)) high.set(p, layers);
+  const found = new Map();
+  for (const [p, top] of high) {
+    const start = written.get(p) ?? Infinity, low = (firstRead.get(p) ?? Infinity) < start ? 0 : start;
+    if (low < top) found.set(p, { low, high: top });
+  }
+  return found;
+}
+
+/**
+ * Residual streams; what live lines use of them is darker.
+ * @param {Grid} grid @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]}
+ */
+function streamShapes(grid, view, lines, columns, left, theme) {
+  /** @type {Shape[]} */
+  const shapes = [], carried = carriedRows(view, lines, grid.layers);
+  /** @param {number} x @param {number} low @param {number} high @param {string} stroke @param {number} width */
+  const stream = (x, low, high, stroke, width) => shapes.push({ tag: "line", attrs: { class: "stream", x1: x, x2: x, y1: round(yOf(grid, low)), y2: round(yOf(grid, high)), stroke, "stroke-width": width } });
+  for (let p = columns.first; p <= columns.last; p++) {
+    const x = round(xOf(grid, p) - left), span = carried.get(p);
+    stream(x, 0, grid.layers, theme.guide, 1);
+    if (span) stream(x, span.low, span.high, theme.carried, 1.4);
+  }
+  return shapes;
+}
+
+/** Nodes; those that live lines touch are dark. @param {Grid} grid @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]} */
+function nodeShapes(grid, view, lines, columns, left, theme) {
+  /** @type {Shape[]} */
+  const shapes = [], radius = Math.min(2.6, grid.pitch / 6), used = new Set(), { layer, query, key } = view.edges, rows = grid.layers + 1;
+  for (let i = 0; i < lines.n; i++)
+    if (lines.live[i]) used.add(key[lines.first[i]] * rows + layer[lines.first[i]]).add(query[lines.first[i]] * rows + layer[lines.first[i]] + 1);
+  for (let p = columns.first; p <= columns.last; p++)
+    for (let row = 0; row < rows; row++)
+      shapes.push({ tag: "circle", attrs: { class: "node", cx: round(xOf(grid, p) - left), cy: round(yOf(grid, row)), r: radius, fill: used.has(p * rows + row) ? theme.ink : theme.carried } });
+  return shapes;
+}
+
+/** @param {Grid} grid @param {number} left @param {Theme} theme @returns {Shape[]} */
+function rowNames(grid, left, theme) {
+  const narrow = grid.gutter < 60, x = Math.max(0, (grid.width - grid.full) / 2) + 2, every = Math.ceil(13 / grid.rowPitch);
+  /** @type {Shape[]} */
+  const shapes = left > 0 ? [{ tag: "rect", attrs: { x: 0, y: 0, width: grid.gutter - 6, height: grid.height, fill: theme.page, "fill-opacity": 0.9 } }] : [];
+  for (let row = 0; row <= grid.layers; row += every) {
+    const words = row === 0 ? (narrow ? "in" : "Input") : `${narrow ? "L" : "Layer "}${row - 1}`;
+    shapes.push({ tag: "text", attrs: { class: "row-name", x: round(x), y: round(yOf(grid, row) + 4), fill: theme.muted, "font-size": 12 }, text: words });
+  }
+  return shapes;
+}
+
+/**
+ * A row of tokens: the inputs below, or the answers above.
+ * @param {Grid} grid @param {View} view @param {"input" | "answer"} kind @param {{first: number, last: number}} columns
+ * @param {number} left @param {Theme} theme @param {(position: number) => boolean} isWrong @returns {Shape[]}
+ */
+function tokenShapes(grid, view, kind, columns, left, theme, isWrong) {
+  const top = kind === "answer", words = top ? view.answers : view.tokens, y = top ? yOf(grid, grid.layers) - 12 : yOf(grid, 0) + 12;
+  /** @type {Shape[]} */
+  const shapes = [];
+  for (let p = columns.first; grid.labelled && p <= columns.last; p++) {
+    const x = round(xOf(grid, p) - left), muted = top && !view.outputs.includes(p), wrong = top && isWrong(p);
+    /** @type {Record<string, string | number>} */
+    const place = grid.turned
+      ? { x: 0, y: 0, transform: `translate(${x + grid.fontSize * 0.35} ${y}) rotate(-90)`, "text-anchor": top ? "start" : "end" }
+      : { x, y: top ? y : y + grid.fontSize * 0.75, "text-anchor": "middle" };
+    const text = { tag: "text", attrs: { class: kind, ...place, fill: wrong ? theme.wrong : muted ? theme.muted : theme.ink, "font-size": round(grid.fontSize), "font-weight": wrong ? "bold" : "normal", "unicode-bidi": "isolate" }, text: shownToken(words[p]) };
+    const low = top ? 0 : y - 8, height = top ? y + 8 : grid.height - y + 8;
+    const target = { tag: "rect", attrs: { class: "target", x: round(x - grid.pitch / 2), y: round(low), width: round(grid.pitch), height: round(height), rx: 3, fill: "transparent" } };
+    shapes.push({ tag: "g", attrs: { class: `token ${kind}${wrong ? " wrong" : ""}`, "data-position": p }, children: [target, text] });
+  }
+  return shapes;
+}
+
+/** The index of the line that passes nearest to a point, within `reach` pixels, or -1. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} chosen @param {number} left @param {number} x @param {number} y @param {number} reach */
+function nearestLine(grid, view, lines, chosen, left, x, y, reach) {
+  let best = -1, least = reach;
+  for (const i of chosen) {
+    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
+    if (y > y1 || y < y2) continue;
+    const distance = (Math.abs(x - (x1 + ((x2 - x1) * (y1 - y)) / (y1 - y2))) * (y1 - y2)) / Math.hypot(x2 - x1, y1 - y2);
+    if (distance <= least) [best, least] = [i, distance];
+  }
+  return best;
+}
+
+/** @param {Shape} shape @returns {SVGElement} */
+function toDom(shape) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", shape.tag);
+  for (const name in shape.attrs) element.setAttribute(name, String(shape.attrs[name]));
+  if (shape.text !== undefined) element.textContent = shape.text;
+  if (shape.children) element.append(...shape.children.map(toDom));
+  return element;
+}
+
+/** @param {string} text */
+const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
+
+/** @param {Shape} shape @returns {string} */
+function toText(shape) {
+  const attrs = Object.entries(shape.attrs).map(([name, value]) => ` ${name}="${escaped(String(value))}"`);
+  return `<${shape.tag}${attrs.join("")}>${escaped(shape.text ?? "")}${(shape.children ?? []).map(toText).join("")}</${shape.tag}>`;
+}
+
+/** Panels below one another as a file of their own. @param {{title: string, caption: string, width: number, height: number, shapes: Shape[]}[]} panels @param {Theme} theme @returns {string} */
+function svgFile(panels, theme) {
+  const width = Math.max(...panels.map((panel) => panel.width)), head = 44;
+  let y = 0;
+  const body = panels.map((panel) => {
+    /** @type {Shape[]} */
+    const words = [
+      { tag: "text", attrs: { x: 4, y: 18, fill: theme.ink, "font-size": 15, "font-weight": "bold" }, text: panel.title },
+      { tag: "text", attrs: { x: 4, y: 35, fill: theme.muted, "font-size": 11 }, text: panel.caption },
+      { tag: "g", attrs: { transform: `translate(0 ${head})` }, children: panel.shapes },
+    ];
+    const group = toText({ tag: "g", attrs: { transform: `translate(0 ${y})` }, children: words });
+    y += head + panel.height + 12;
+    return group;
+  });
+  const size = `width="${width}" height="${y}" viewBox="0 0 ${width} ${y}"`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="system-ui, 'DejaVu Sans', Verdana, sans-serif"><rect width="100%" height="100%" fill="${theme.page}"/>${body.join("\n")}</svg>\n`;
+}
