@@ -1,0 +1,105 @@
+"""The Lagrangian on problems whose solution is known, and the ceilings that a person can type."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gossamer.ceiling import KINDS, Ceiling, Multiplier
+from gossamer.errors import GossamerError
+from gossamer.schedule import Schedule
+
+
+def solve(slope: float, epsilon: float, steps: int = 6000) -> tuple[float, float]:
+    """Gradient descent on A(x) = x, D(x) = slope / x, whose constrained minimum is x = slope / epsilon."""
+    ceiling, multiplier = Ceiling("kl", epsilon), Multiplier(rate=0.01, decay=0.9)
+    x = 10.0
+    for _ in range(steps):
+        divergence = slope / x
+        gradient = (1 - multiplier.value * slope / x**2) / (1 + multiplier.value)
+        x = max(0.05, x - 0.1 * gradient)
+        multiplier.step(divergence, ceiling)
+    return x, multiplier.value
+
+
+@pytest.mark.parametrize(("slope", "epsilon"), [(1.0, 0.5), (2.0, 0.5), (0.3, 0.1)])
+def test_multiplier_finds_the_constrained_minimum(slope: float, epsilon: float) -> None:
+    x, value = solve(slope, epsilon)
+    assert x == pytest.approx(slope / epsilon, rel=1e-3)
+    # At the optimum dA/dx + lambda dD/dx = 0, so lambda = x^2 / slope.
+    assert value == pytest.approx((slope / epsilon) ** 2 / slope, rel=1e-2)
+
+
+def test_lagrangian_keeps_its_scale() -> None:
+    multiplier = Multiplier()
+    for log_value in (-5.0, 0.0, 9.0):
+        multiplier.log_value = log_value
+        assert 0.0 <= multiplier.lagrangian(1.0, 1.0) <= 1.0 + 1e-12
+
+
+def test_multiplier_moves_at_most_its_rate_and_is_clamped() -> None:
+    multiplier, ceiling = Multiplier(rate=0.5, decay=0.0, high=2.0), Ceiling("kl", 0.1)
+    multiplier.step(1e9, ceiling)
+    assert multiplier.log_value == pytest.approx(0.5)
+    for _ in range(10):
+        multiplier.step(1e9, ceiling)
+    assert multiplier.value == pytest.approx(2.0)
+
+
+def test_multiplier_state_survives_a_round_trip() -> None:
+    first, ceiling = Multiplier(rate=0.1), Ceiling("kl", 0.1)
+    for divergence in (0.3, 0.2, 0.05):
+        first.step(divergence, ceiling)
+    second = Multiplier()
+    second.load_state_dict(first.state_dict())
+    first.step(0.4, ceiling)
+    second.step(0.4, ceiling)
+    assert first == second
+
+
+def test_a_non_finite_divergence_is_refused() -> None:
+    with pytest.raises(GossamerError, match="divergence nan; possible: a finite number; lower the learning rate"):
+        Multiplier().step(math.nan, Ceiling("kl", 0.1))
+
+
+@pytest.mark.parametrize("text", ["kl", "kl=", "kl=x", "kl=-1", "kl=0", "kl=nan", "mse=0.1"])
+def test_bad_ceilings_are_one_clear_line(text: str) -> None:
+    with pytest.raises(GossamerError) as error:
+        Ceiling.parse(text)
+    message = str(error.value)
+    assert "possible:" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ceilings_are_read_and_written(kind: str) -> None:
+    ceiling = Ceiling.parse(f"{kind}=0.25")
+    assert (ceiling.kind, ceiling.value, str(ceiling)) == (kind, 0.25, f"{kind}=0.25")
+    assert ceiling.needs_base == (kind != "loss")
+    assert ceiling.excess(0.25) == 0
+    assert ceiling.scaled(4).value == 1.0
+
+
+def test_the_ceiling_starts_loose_and_ends_as_asked() -> None:
+    schedule, final = Schedule(steps=100, loose=10.0, tighten_from=0.5, tighten_until=0.9), Ceiling("kl", 0.01)
+    values = [schedule.ceiling(step, final).value for step in range(100)]
+    assert values[0] == values[49] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert values[70] == pytest.approx(0.01 * 10**0.5)
+    assert values[90:] == [0.01] * 10
+
+
+def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
+    paced = Schedule(steps=100, bias=4.0, anneal=0.1)
+    assert paced.next_bias(4.0, holds=False) == 4.0
+    assert paced.next_bias(4.0, holds=True) == pytest.approx(3.6)
+    assert Schedule(steps=100, bias=4.0, anneal=0.1, pace="clock").next_bias(4.0, holds=False) == pytest.approx(3.6)
+    assert paced.next_bias(0.1, holds=True) == 0.0
+
+
+def test_contradicting_schedules_are_refused() -> None:
+    with pytest.raises(GossamerError, match="start loose and end tight"):
+        Schedule(steps=10, tighten_from=0.9, tighten_until=0.5)
+    with pytest.raises(GossamerError, match="bias pace='fast' is not known; possible: feasible, clock"):
+        Schedule(steps=10, pace="fast")
