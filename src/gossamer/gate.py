@@ -1,12 +1,13 @@
-"""The gate: a hard 0/1 decision per attention edge, taken from the logit that the head already computes.
+"""The gate: a hard 0/1 decision per attention edge, from the logit that the head already computes.
 
-    g      = s + c                         s: scaled attention logit in nats; c: the gate bias, one constant
+    g      = s + c                         s: scaled attention logit in nats; c: the gate bias
     z      = 1[ g + n > 0 ]                n: logistic noise while training, 0 otherwise
     dz/dg := sigma'(g + n)                 straight-through
     p      = sigma(g)                      the probability that the noisy gate is open
 
-With n = logit(u) and u uniform, sigma(g + n) = p u / (p u + (1 - p)(1 - u)): no logarithm is needed, and u = 1/2
-is the gate without noise. There is nothing to initialise and nothing to save: c = +inf opens every gate.
+With n = logit(u) and u uniform, sigma(g + n) = p u / (p u + (1 - p)(1 - u)): no logarithm is
+needed, and u = 1/2 is the gate without noise. There is nothing to initialise and nothing to save:
+c = +inf opens every gate.
 Source: arXiv 2512.05865 and its public kernel; the closed form in u is ours.
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 
 def soften(probability: Tensor, uniform: Tensor | None) -> Tensor:
-    """sigma(g + logit(u)) from p = sigma(g): the surrogate whose derivative the straight-through gradient uses.
+    """sigma(g + logit(u)) from p = sigma(g): the surrogate of the straight-through gradient.
 
     Args:
         probability: any shape, in [0, 1].
@@ -30,19 +31,23 @@ def soften(probability: Tensor, uniform: Tensor | None) -> Tensor:
 
 
 class _HardGate(torch.autograd.Function):
-    """z = 1[soft > 1/2] with d z / d g = soft (1 - soft), and p = sigma(g) with its true derivative."""
+    """z = 1[soft > 1/2] with dz/dg := soft (1 - soft), and p = sigma(g) with its derivative."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, uniform: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx, logits: Tensor, uniform: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         probability = torch.sigmoid(logits)
         soft = soften(probability, uniform)
         ctx.save_for_backward(probability, soft)
-        # A float comparison of g itself keeps the noise-free gate exact where sigma(g) rounds to 1/2.
+        # Comparing g itself keeps the noise-free gate exact where sigma(g) rounds to 1/2.
         opened = logits > 0 if uniform is None else soft > 0.5
         return opened.to(logits.dtype), probability
 
     @staticmethod
-    def backward(ctx, grad_gate: Tensor | None, grad_probability: Tensor | None):  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx, grad_gate: Tensor | None, grad_probability: Tensor | None
+    ):
         probability, soft = ctx.saved_tensors
         grad = torch.zeros_like(probability)
         if grad_gate is not None:
@@ -58,6 +63,7 @@ def hard_gate(logits: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Te
     Args:
         logits: g, any shape, in nats; +inf is always open, -inf never.
         uniform: noise in (0, 1) of the same shape, or None for the deterministic gate.
-    Returns: (z, p), both of that shape: z in {0, 1} with the straight-through gradient; p = sigma(g).
+    Returns: (z, p), both of that shape: z in {0, 1} with the straight-through gradient; p =
+    sigma(g).
     """
     return _HardGate.apply(logits, uniform)  # type: ignore[return-value]

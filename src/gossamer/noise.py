@@ -1,21 +1,23 @@
 """Counter-based noise: the same draw for the same edge, whoever computes it and how often.
 
-What. One uniform number u in (0, 1) for every edge (batch row, head, query, key) of a layer at a step.
+What. One uniform number u in (0, 1) for every edge (batch row, head, query, key) of a layer at a
+step.
 How. Philox-4x32 (Salmon et al., SC 2011), 7 rounds, the fewest that pass BigCrush in that paper:
 
     key     = (seed, step)                                                two 32-bit words
     counter = (key // 4, query, row * H + head, layer + 2**24 * stream)   four 32-bit words
     u       = (word[ORDER[key % 4]] >> 9 + 1/2) * 2**-23                  ORDER = (1, 0, 3, 2)
 
-Stream 0 decides gates and stream 1 drops weights. 23 bits and not 24, so that u is exact in float32 and never
-rounds to 1. ORDER is how two words lie in one little-endian 64-bit integer, which saves the CPU a shuffle.
+Stream 0 decides gates and stream 1 drops weights. 23 bits and not 24, so that u is exact in
+float32 and never rounds to 1. ORDER is how two words lie in one little-endian 64-bit integer,
+which saves the CPU a shuffle.
 
 Why not torch.rand. A stateful generator draws again when gradient checkpointing runs the forward a
 second time, cannot be asked for one tile of a large matrix, and differs between devices. A counter
 has no state: a fused kernel recomputes the draw in its backward, and resuming a run needs the step
 number and nothing else.
-Price. About 6 ns an edge on one CPU thread (numpy, two words to an integer, blocks that stay in cache), five
-times what torch.rand takes; elsewhere int64 arithmetic in torch.
+Price. About 6 ns an edge on one CPU thread (numpy, two words to an integer, blocks that stay in
+cache), five times what torch.rand takes; elsewhere int64 arithmetic in torch.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _CHUNK = 1 << 14  # counters at a time; measured: fastest of 2**11 .. 2**16 wher
 
 @dataclass(frozen=True)
 class NoiseKey:
-    """What names a layer's noise at one step; seed and step are taken modulo 2**32, layer modulo 2**24."""
+    """What names a layer's noise at one step: seed, step modulo 2**32, layer modulo 2**24."""
 
     seed: int
     step: int
@@ -48,7 +50,7 @@ class NoiseKey:
 
 
 def round_keys(key: NoiseKey) -> list[tuple[int, int]]:
-    """The two 32-bit words which each round adds: (seed, step) plus a multiple of the Weyl constants."""
+    """The two 32-bit words of each round: (seed, step) plus a multiple of the Weyl constants."""
     return [
         ((key.seed + i * _WEYL[0]) & _WORD, (key.step + i * _WEYL[1]) & _WORD)
         for i in range(ROUNDS)
@@ -78,10 +80,10 @@ def _philox_packed(
     last: int,
     keys: list[tuple[int, int]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`philox` over heads x (queries x groups), as two uint64 arrays: a = c0 << 32 | c1, b = c2 << 32 | c3.
+    """`philox` over heads x (queries x groups), in pairs: a = c0 << 32 | c1, b = c2 << 32 | c3.
 
-    A round in this form is a' = hi(b) * M1 ^ a << 32 ^ k0 << 32 and b' = hi(a) * M0 ^ b << 32 ^ k1 << 32. The
-    first two are written out, since most of their terms depend on one axis only.
+    A round in this form is a' = hi(b) * M1 ^ a << 32 ^ k0 << 32 and b' = hi(a) * M0 ^ b << 32 ^ k1
+    << 32. The first two are written out, since most of their terms depend on one axis only.
     """
     m0, m1 = (np.uint64(m) for m in _MULTIPLIERS)
     half = np.uint64(32)
@@ -150,6 +152,18 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="gossamer-noise")
 
 
+def _uniform_torch(
+    key: NoiseKey, stream: int, heads: Tensor, queries: Tensor, first: int, n_keys: int
+) -> Tensor:
+    """`edge_uniform` in int64, on any device: float32 (N, T, S)."""
+    groups = torch.arange(first // 4, (first + n_keys + 3) // 4, device=heads.device)
+    axes = groups[None, None, :], queries[None, :, None], heads[:, None, None]
+    words = philox((*axes, groups.new_tensor(layer_word(key, stream))), round_keys(key))
+    drawn = torch.stack(torch.broadcast_tensors(*(words[i] for i in ORDER)), dim=-1)
+    bits = drawn.flatten(-2)[..., :n_keys] >> 9  # (N, T, S)
+    return (bits.to(torch.float32) + 0.5) * 2.0**-23
+
+
 def edge_uniform(
     key: NoiseKey,
     *,
@@ -174,12 +188,7 @@ def edge_uniform(
     if heads.device.type == "cpu":
         rows, lines = (x.numpy().astype(np.uint64) for x in (heads, queries))
         return _uniform_cpu(key, stream, rows, lines, first_key, n_keys)
-    groups = torch.arange(first_key // 4, (first_key + n_keys + 3) // 4, device=heads.device)
-    axes = groups[None, None, :], queries[None, :, None], heads[:, None, None]
-    words = philox((*axes, groups.new_tensor(layer_word(key, stream))), round_keys(key))
-    drawn = torch.stack(torch.broadcast_tensors(*(words[i] for i in ORDER)), dim=-1)
-    bits = drawn.flatten(-2)[..., :n_keys] >> 9  # (N, T, S)
-    return (bits.to(torch.float32) + 0.5) * 2.0**-23
+    return _uniform_torch(key, stream, heads, queries, first_key, n_keys)
 
 
 def layer_uniform(

@@ -19,9 +19,8 @@ from .blockwise import gated_attention_blockwise
 from .eager import gated_attention_eager
 
 
-
 def _gated_attention_triton(*args, **kwargs) -> tuple[Tensor, Tensor]:
-    """`fused.gated_attention_triton`, imported when it is first called: triton is optional and heavy."""
+    """`fused.gated_attention_triton`, imported when first called: triton is optional and heavy."""
     try:
         from .fused import gated_attention_triton
     except ImportError as missing:
@@ -79,7 +78,7 @@ def gated_attention(
     renormalise: bool = False,
     impl: str = "eager",
 ) -> GatedAttention:
-    """Attention whose edges are gated after the softmax: out = (softmax(s) * 1[s + bias + n > 0]) @ v.
+    """Attention gated after the softmax: out = (softmax(s) * 1[s + bias + n > 0]) @ v.
 
     Args:
         q: (B, H, T, D) queries.
@@ -88,21 +87,26 @@ def gated_attention(
         scale: the model's own factor on q @ k^T; the gate reads the scaled logit, in nats.
         bias: c, the gate bias in nats; +inf opens every gate and gives plain attention.
         noise: names the draw of logistic noise on the gates; None for deterministic gates.
-        mask: bool, broadcastable to (B, H, T, S), True where an edge may exist; None for everywhere.
+        mask: bool, broadcastable to (B, H, T, S), True where an edge may exist; None for
+            everywhere.
         causal: query t of T sees keys up to t + S - T, besides what `mask` says.
         window: query t sees keys less than `window` positions away from t + S - T, on both sides
             if not causal.
-        segments: integer (B, S), which packed sequence a position belongs to; edges stay inside one.
+        segments: integer (B, S), which packed sequence a position belongs to; edges stay
+            inside one.
         softcap: cap * tanh(s / cap) on the logits before gate and mask, as Gemma 2 does.
         sinks: (H,) extra softmax column per head, as GPT-OSS has.
         dropout: probability of dropping a gated weight; the rest is scaled by 1 / (1 - dropout).
         dropout_key: names the draw of the dropout; None for the key in `noise`.
-        keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For interventions.
+        keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For
+            interventions.
         renormalise: divide by the open edges' mass alone. For the leak test, not for training.
         impl: which implementation computes it, one of `IMPLEMENTATIONS`.
-    Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts no edge.
+    Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts
+    no edge.
     Raises: `GossamerError` on shapes that do not fit, a NaN bias, or an unknown `impl`.
-    Source: arXiv 2512.05865; numerator-only gating and the noise-free penalty as in its public kernel.
+    Source: arXiv 2512.05865; numerator-only gating and the noise-free penalty as in its public
+    kernel.
     """
     require_choice("impl", impl, IMPLEMENTATIONS)
     _check_shapes(q, k, v, mask, sinks, segments)

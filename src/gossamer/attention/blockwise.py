@@ -3,20 +3,22 @@
 Letters: B batch row, H query head, G key-value head, R = H / G, T query, S key, D and E widths;
 in a tile N = some key-value heads of some rows, M = R * some queries, S the keys they may see.
 
-What. `eager.py` keeps several T x S matrices per head for the backward. Here a tile is computed, used and
-forgotten, and the backward computes it again.
-How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r with e = exp(s - m):
+What. `eager.py` keeps several T x S matrices per head for the backward. Here a tile is computed,
+used and forgotten, and the backward computes it again.
+How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r with e = exp(s -
+m):
 
-    out        = (e z f @ v) * r         f: what `keep` and dropout leave of a weight; absent where all of it
+    out        = (e z f @ v) * r         f: what `keep` and dropout leave of a weight
     t          = (z + h) * f             h: the straight-through slope, soft (1 - soft)
     dA         = (dout * r) @ v^T        delta = rowsum(dout * out) * r
     ds         = e * (dA * t - delta) + dm * p (1 - p)
     dq, dk, dv = scale * ds @ k,  scale * ds^T @ q,  (e z f)^T @ (dout * r)
 
-Why not the obvious way. torch.softmax, bool tensors and torch.where cost several times what float arithmetic
-does on rows of a dozen keys, so r is applied to (T, E) rows, masks are added, and a gate is a float.
-Price. Two matrix products and the draw of the noise again in backward; a layer whose tiles take no more than
-`KEPT` elements keeps them and pays nothing. The arithmetic runs in at least float32.
+Why not the obvious way. torch.softmax, bool tensors and torch.where cost several times what float
+arithmetic does on rows of a dozen keys, so r is applied to (T, E) rows, masks are added, and a
+gate is a float.
+Price. Two matrix products and the draw of the noise again in backward; a layer whose tiles take no
+more than `KEPT` elements keeps them and pays nothing. The arithmetic runs in at least float32.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def _cast(x: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
 
 
 def _count(tile: Tile, span: Span, visibility: Visibility) -> Tensor:
-    """The expected open edges of one tile, (rows, groups, R); with open gates its visible pairs."""
+    """Expected open edges of one tile, (rows, groups, R); with open gates its visible pairs."""
     if tile.probability is None:
         return visibility.count(span)
     shape = length(span.rows), length(span.groups), visibility.shape[2], -1
@@ -155,7 +157,7 @@ def gated_attention_blockwise(
     keep: Tensor | None,
     renormalise: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The specification in linear memory; `gossamer.attention.gated_attention` documents the arguments."""
+    """The specification in linear memory; `gated_attention` documents the arguments."""
     if renormalise:
         raise cannot("blockwise", "renormalise=True", ["eager"])
     if keep is not None and keep.requires_grad:

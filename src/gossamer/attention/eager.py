@@ -1,15 +1,17 @@
 """Gated attention in plain PyTorch: the specification that every other implementation is held to.
 
-Letters: B batch row, H query head, G key-value head, T query, S key, D query/key width, E value width.
+Letters: B batch row, H query head, G key-value head, T query, S key, D query/key width, E value
+width.
 
-    s   = scale * q @ k^T,  softcap * tanh(s / softcap) where the model caps     (B, H, T, S)
+    s   = scale * q @ k^T,  softcap * tanh(s / softcap) where the model caps    (B, H, T, S)
     g   = s + bias
     z   = hard gate of g                                                        0 or 1
-    out = (softmax(s) * z) @ v          over visible keys; no renormalisation: a closed edge's mass is lost
-    m   = sum over visible (t, s) of sigma(g)                                   (B, H) expected open edges
+    out = (softmax(s) * z) @ v          over visible keys; a closed edge's mass is lost
+    m   = sum over visible (t, s) of sigma(g)            (B, H) expected open edges
 
 Both results are differentiable. Softmax and gate run in at least float32; weights are cast back,
-as the eager attention of transformers does, so that open gates (bias = +inf) repeat the base model bit for bit in float32.
+as the eager attention of transformers does, so that open gates (bias = +inf) repeat the base model
+bit for bit in float32.
 Price: several (T, S) matrices per head, kept for backward.
 """
 
@@ -24,7 +26,7 @@ from .visibility import Visibility
 
 
 def repeat_heads(x: Tensor, groups: int) -> Tensor:
-    """Repeat each key-value head for the query heads that share it: (B, G, S, D) -> (B, G * groups, S, D)."""
+    """Repeat each key-value head for its query heads: (B, G, S, D) -> (B, G * groups, S, D)."""
     return x if groups == 1 else x.repeat_interleave(groups, dim=1)
 
 
@@ -60,7 +62,7 @@ def at_least_float32(x: Tensor) -> torch.dtype:
 
 
 def kept_weights(key: NoiseKey, dropout: float, like: Tensor) -> Tensor:
-    """The factor that dropout leaves of each weight, 0 or 1 / (1 - dropout), the same for the same key."""
+    """What dropout leaves of each weight, 0 or 1 / (1 - dropout), the same for the same key."""
     drawn = layer_uniform(key, like.shape, like.device, DROPOUT)  # type: ignore[arg-type]
     return (drawn >= dropout).to(like.dtype) / (1 - dropout)
 
@@ -84,7 +86,7 @@ def gated_attention_eager(
     keep: Tensor | None,
     renormalise: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The specification; `gossamer.attention.gated_attention` documents and checks the arguments."""
+    """The specification; `gated_attention` documents and checks the arguments."""
     visible = Visibility.of(
         q, k, mask=mask, causal=causal, window=window, segments=segments
     ).all_pairs()
@@ -94,7 +96,8 @@ def gated_attention_eager(
     g = logits.to(at_least_float32(logits)) + bias
     uniform = None
     if noise is not None:
-        uniform = layer_uniform(noise, tuple(g.shape), g.device).to(g.dtype)  # type: ignore[arg-type]
+        rows, heads, queries, keys = g.shape
+        uniform = layer_uniform(noise, (rows, heads, queries, keys), g.device).to(g.dtype)
     gate, probability = hard_gate(g, uniform)
     if visible is not None:
         probability = probability.masked_fill(~visible, 0.0)

@@ -1,12 +1,14 @@
-"""Gated attention on the device: checks, strides and launches around the kernels of `triton_kernel.py`.
+"""Gated attention on the device: checks, strides and launches around the kernels of
+`triton_kernel.py`.
 
 Letters: B batch row, H query head, G key-value head, T query, S key, D and E widths.
 
-What. A torch.autograd.Function that saves q, k, v, out and one number per query, and the checks of what the
-kernels can do: float32, bfloat16 and float16, D and E up to 256, CUDA tensors (any tensors under
-TRITON_INTERPRET=1, which is how the tests run it). Triton is imported here and nowhere else, and this module
-only when impl="triton" is called.
-Price. Two small passes in torch: rowsum(dout * out) before the backward, the gradient of the sinks after it.
+What. A torch.autograd.Function that saves q, k, v, out and one number per query, and the checks of
+what the kernels can do: float32, bfloat16 and float16, D and E up to 256, CUDA tensors (any
+tensors under TRITON_INTERPRET=1, which is how the tests run it). Triton is imported here and
+nowhere else, and this module only when impl="triton" is called.
+Price. Two small passes in torch: rowsum(dout * out) before the backward, the gradient of the sinks
+after it.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ from torch.autograd.function import once_differentiable
 
 from ..errors import refuse
 from ..noise import DROPOUT, GATES, NoiseKey, layer_word
-from . import triton_kernel as kernels
+from . import triton_kernel
 from .visibility import cannot
+
+kernels: Any = triton_kernel  # a jitted function is launched as kernel[grid](...)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WIDEST = 256
@@ -37,7 +41,7 @@ class Launch(NamedTuple):
 
 
 def _signed(word: int) -> int:
-    """A 32-bit word as a signed integer, so that the compiled type never changes with its value."""
+    """A 32-bit word as a signed integer, so that its type never changes with its value."""
     return ((word + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 
 
@@ -52,12 +56,14 @@ def _strided(x: Tensor | None, shape: tuple[int, ...]) -> tuple[Any, ...]:
     """What broadcasts to (B, H, T, S) as bytes with four strides, or None and zeros."""
     if x is None:
         return None, 0, 0, 0, 0
-    x = x.bool().view(torch.uint8).expand(shape)
-    return x, *x.stride()
+    pairs = x.bool().view(torch.uint8).expand(shape)
+    return pairs, *pairs.stride()
 
 
-def _blocks(width: int) -> tuple[int, int, int]:
-    """BM, BN and warps for a head width; assumed from what flash kernels of that width use."""
+def _blocks(width: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """BM, BN and warps for a head width; assumed, but compiled for sm_90 to see that they fit."""
+    if dtype == torch.float32:
+        return (32, 32, 4) if width <= 128 else (16, 16, 4)
     if width <= 64:
         return 64, 64, 4
     return (64, 32, 4) if width <= 128 else (32, 32, 4)
@@ -98,7 +104,9 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, d_out: Tensor | None, d_count: Tensor | None):  # type: ignore[override]
         q, k, v, sinks, out, lse = ctx.saved_tensors
         launch: Launch = ctx.launch
-        d_out = torch.zeros_like(out) if d_out is None else _columns(d_out)
+        d_out = torch.zeros_like(out) if d_out is None else d_out
+        assert d_out is not None
+        d_out = _columns(d_out)
         d_count = torch.zeros_like(lse[:, :, 0]) if d_count is None else d_count.contiguous()
         delta = (d_out.float() * out.float()).sum(-1)  # (B, H, T)
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
@@ -128,7 +136,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, renormalise: bo
         raise cannot("triton", f"a head wider than {WIDEST}", ["blockwise", "eager"])
     if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         got = f"impl='triton' with tensors on {q.device.type}"
-        raise refuse(got, "possible: cuda", "pass impl='blockwise', or set TRITON_INTERPRET=1 to test")
+        raise refuse(
+            got, "possible: cuda", "pass impl='blockwise', or set TRITON_INTERPRET=1 to test"
+        )
 
 
 def gated_attention_triton(
@@ -150,11 +160,11 @@ def gated_attention_triton(
     keep: Tensor | None,
     renormalise: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The specification in fused kernels; `gossamer.attention.gated_attention` documents the arguments."""
+    """The specification in fused kernels; `gated_attention` documents the arguments."""
     _check(q, k, v, keep, renormalise)
     pairs = (*q.shape[:3], k.shape[2])
     is_open = bias == torch.inf
-    block_m, block_n, warps = _blocks(max(q.shape[-1], v.shape[-1]))
+    block_m, block_n, warps = _blocks(max(q.shape[-1], v.shape[-1]), q.dtype)
     flags: dict[str, Any] = {
         "CAUSAL": causal,
         "WINDOW": window or 0,

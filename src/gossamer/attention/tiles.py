@@ -4,9 +4,9 @@ Letters: B batch row, H query head, G key-value head, R = H / G, T query, S key,
 in a tile N = some key-value heads of some rows, M = R * some queries, S the keys they may see.
 
 With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r with e = exp(s - m).
-torch.softmax, bool tensors and torch.where cost several times what float arithmetic does on rows of
-a dozen keys (measured), so r stays apart, for the caller to apply to (M, E) rows; masks are added;
-a gate is a float.
+torch.softmax, bool tensors and torch.where cost several times what float arithmetic does on rows
+of a dozen keys (measured), so r stays apart, for the caller to apply to (M, E) rows; masks are
+added; a gate is a float.
 Price. A tile of `TILE` elements holds at most six matrices of that size, in at least float32.
 """
 
@@ -122,7 +122,7 @@ def _uniform(key: NoiseKey, stream: int, span: Span, settings: Settings, like: T
 def logits_of(
     q: Tensor, k: Tensor, span: Span, settings: Settings
 ) -> tuple[Tensor, Tensor | None]:
-    """s of one tile, -inf where hidden, and the derivative of the cap; q and k are the tile's own."""
+    """s of one tile, -inf where hidden, and the derivative of the cap; q, k are the tile's own."""
     s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=settings.scale)
     cap_slope = None
     if settings.softcap is not None:
@@ -175,14 +175,14 @@ def _factor(span: Span, settings: Settings, like: Tensor) -> Tensor | None:
     return factor
 
 
-def _row_scale(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def row_scale(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Turn s into e = exp(s - m) in place; return it with r = 1 / sum and the sinks' share."""
     top = s.amax(-1, keepdim=True)
     if sinks is not None:
         top = torch.maximum(top, sinks)
     # A row that sees nothing has m = -inf; with any finite m its e is 0, as it should be.
     top.clamp_(min=torch.finfo(s.dtype).min)
-    # exp takes 30 times as long where it underflows (torch 2.13 with MKL, measured); exp2 does not.
+    # exp takes 30 times as long where it underflows (torch 2.13, measured); exp2 does not.
     e = s.sub_(top).mul_(LOG2_E).exp2_()
     total = torch.mm(e.view(-1, e.shape[-1]), e.new_ones(e.shape[-1], 1)).view(top.shape)
     sink = None if sinks is None else torch.exp(sinks - top)
@@ -198,7 +198,7 @@ def compute(inputs: Inputs, span: Span, settings: Settings) -> Tile:
     q = queries_of(inputs.q, settings.visibility.shape[1], span)
     s, cap_slope = logits_of(q, keys_of(inputs.k, span), span, settings)
     z, p, slope = _gates(s, span, settings)
-    e, r, sink = _row_scale(s, _sinks_of(inputs.sinks, span, settings))
+    e, r, sink = row_scale(s, sinks_of(inputs.sinks, span, settings))
     gated = e if z is None else z.mul_(e)
     factor = _factor(span, settings, e)
     if factor is not None:
@@ -207,7 +207,7 @@ def compute(inputs: Inputs, span: Span, settings: Settings) -> Tile:
     return Tile(e, r, gated, slope if settings.wants_grad else None, p, cap_slope, sink)
 
 
-def _sinks_of(sinks: Tensor | None, span: Span, settings: Settings) -> Tensor | None:
+def sinks_of(sinks: Tensor | None, span: Span, settings: Settings) -> Tensor | None:
     """The sinks of a tile's rows: (H,) -> (N, M, 1)."""
     if sinks is None:
         return None

@@ -3,20 +3,23 @@
 Letters: B batch row, H query head, G key-value head, R = H / G, T query, S key, D and E widths;
 BM queries by BN keys are one tile, BD and BE the widths rounded up to a power of two.
 
-What. The function of `eager.py` for float32, bfloat16 and float16, with gradients for both results.
+What. The function of `eager.py` for float32, bfloat16 and float16, with gradients for both
+results.
 How. The forward goes through the keys of BM queries once and keeps a running maximum m and sum l:
 
     lse   = m + log l                 saved, (B, H, T); sinks are inside
     out   = sum_s exp(s - lse) z f v
-    count = sum_s sigma(g)            saved per BM queries and added up afterwards, hence deterministic
+    count = sum_s sigma(g)            saved per BM queries and added up afterwards: deterministic
 
-The backward computes s, z and the noise again, tile by tile, with the formulas of `blockwise.py`: one kernel
-holds BM queries and writes dq; one holds BN keys, goes through all R heads that share them, and writes dk and
-dv. Nothing is added atomically. Tiles that the causal mask or the window hides wholly are not visited.
-Why not the obvious way. Saving the gates would be T x S bits; a counter-based draw costs 14 multiplications
-for 4 edges and no memory. One backward kernel would have to add dq atomically, in an order that changes.
-Price. s is computed three times over both passes, and 0 / 1 gates save no time in training; in inference a
-tile whose gates are all closed skips its values. Block sizes are assumed, not tuned.
+The backward computes s, z and the noise again, tile by tile, with the formulas of `blockwise.py`:
+one kernel holds BM queries and writes dq; one holds BN keys, goes through all R heads that share
+them, and writes dk and dv. Nothing is added atomically. Tiles that the causal mask or the window
+hides wholly are not visited.
+Why not the obvious way. Saving the gates would be T x S bits; a counter-based draw costs 14
+multiplications for 4 edges and no memory. One backward kernel would have to add dq atomically, in
+an order that changes.
+Price. s is computed three times over both passes, and 0 / 1 gates save no time in training; in
+inference a tile whose gates are all closed skips its values. Block sizes are assumed, not tuned.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def _uniform(seed, step, word, head, rows, first, BM: tl.constexpr, BN: tl.const
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0 += w0
         k1 += w1
-    # Key 4 i + 2 a + b takes word (1, 0, 3, 2)[2 a + b]: the outer join runs over b, the inner over a.
+    # Key 4 i + 2 a + b takes word (1, 0, 3, 2)[2 a + b]: the outer join runs over b.
     words = tl.reshape(tl.join(tl.join(c1, c3), tl.join(c0, c2)), (BM, BN))
     return ((words >> 9).to(tl.int32).to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2**-23
 

@@ -1,6 +1,8 @@
-"""Which keys a query may see: the one definition that all implementations of gated attention share.
+"""Which keys a query may see: the one definition that all implementations of gated attention
+share.
 
-Letters: B batch row, G key-value head, R query heads per key-value head, H = G * R, T query, S key.
+Letters: B batch row, G key-value head, R query heads per key-value head, H = G * R, T query, S
+key.
 
 Query t stands at position t + S - T among the keys, as the last T of S positions do in generation
 with a cache.
@@ -8,9 +10,10 @@ with a cache.
     visible[b, h, t, s] = mask[b, h, t, s]
                           and s <= t + S - T                     if causal
                           and |t + S - T - s| < window           if window
-                          and segments[b, t + S - T] == segments[b, s]   if segments (packed sequences)
+                          and segments[b, t + S - T] == segments[b, s]   if segments (packing)
 
-What nobody wrote down is never built: without a mask, a causal tile hides only its last few columns.
+What nobody wrote down is never built: without a mask, a causal tile hides only its last few
+columns.
 """
 
 from __future__ import annotations
@@ -96,7 +99,7 @@ class Visibility(NamedTuple):
         return self.shape[4] - self.shape[3]
 
     def key_range(self, start: int, stop: int) -> slice:
-        """The keys that queries start .. stop - 1 can see at most; never empty, starts at a multiple of 4."""
+        """The keys that queries start .. stop - 1 may see: never empty, from a multiple of 4."""
         first, last, keys = start + self.offset, stop - 1 + self.offset, self.shape[4]
         low = 0 if self.window is None else max(0, first - self.window + 1)
         high = keys if self.window is None else min(keys, last + self.window)
@@ -154,10 +157,12 @@ class Visibility(NamedTuple):
     def count_all(self) -> Tensor:
         """How many pairs are visible in all, (B, G, R)."""
         rows, groups, _, queries, keys = self.shape
-        return self.count(Span(slice(0, rows), slice(0, groups), slice(0, queries), slice(0, keys)))
+        return self.count(
+            Span(slice(0, rows), slice(0, groups), slice(0, queries), slice(0, keys))
+        )
 
     def all_pairs(self) -> Tensor | None:
-        """The visible pairs of the whole call, broadcastable to (B, H, T, S), or None where all are."""
+        """The visible pairs of the call, broadcastable to (B, H, T, S), or None where all are."""
         rows, groups, _, queries, keys = self.shape
         span = Span(slice(0, rows), slice(0, groups), slice(0, queries), slice(0, keys))
         found = self.hidden(span)
