@@ -52,7 +52,11 @@ def counted(logits: Tensor, inputs: dict[str, Any], *, causal: bool) -> Counted:
     if logits.dim() == 2:
         return Counted(logits, torch.arange(len(logits), device=logits.device), labels)
     if labels is None:
-        kept = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device) if mask is None else mask.bool()
+        kept = (
+            torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+            if mask is None
+            else mask.bool()
+        )
     else:
         logits, labels = (logits[:, :-1], labels[:, 1:]) if causal else (logits, labels)
         kept = labels != IGNORED
@@ -60,6 +64,18 @@ def counted(logits: Tensor, inputs: dict[str, Any], *, causal: bool) -> Counted:
     if bool(kept.all()):
         return Counted(logits.flatten(0, 1), rows.flatten(), None if labels is None else labels.flatten())
     return Counted(logits[kept], rows[kept], None if labels is None else labels[kept])
+
+
+def count(kind: str, inputs: dict[str, Any], *, causal: bool) -> int:
+    """How many items `per_item` will return for a batch, told from the batch alone."""
+    labels, mask = inputs.get("labels"), inputs.get("attention_mask")
+    first = next(x for x in inputs.values() if isinstance(x, Tensor))
+    per_row = labels.dim() == 1 if labels is not None else "input_ids" not in inputs
+    if kind == "cosine" or per_row:
+        return len(first)
+    if labels is not None:
+        return int(((labels[:, 1:] if causal else labels) != IGNORED).sum())
+    return inputs["input_ids"].numel() if mask is None else int(mask.sum())
 
 
 def kl_per_token(base: Tensor, sparse: Tensor) -> Tensor:
@@ -83,7 +99,9 @@ def pooled(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
-def per_item(kind: str, sparse: Tensor, base: Tensor | None, inputs: dict[str, Any], *, causal: bool) -> Items:
+def per_item(
+    kind: str, sparse: Tensor, base: Tensor | None, inputs: dict[str, Any], *, causal: bool
+) -> Items:
     """The divergence of every counted token (or sequence, for `cosine`), in nats or as 1 - cosine.
 
     Args:
@@ -91,7 +109,9 @@ def per_item(kind: str, sparse: Tensor, base: Tensor | None, inputs: dict[str, A
         sparse, base: model outputs on the same batch; `base` may be None for `loss` alone.
     """
     if kind != "loss" and base is None:
-        raise refuse(f"ceiling {kind} without a base model", "possible: the loss ceiling", "pass the base model")
+        raise refuse(
+            f"ceiling {kind} without a base model", "possible: the loss ceiling", "pass the base model"
+        )
     if kind == "cosine":
         mask = inputs.get("attention_mask")
         similarity = F.cosine_similarity(pooled(sparse.float(), mask), pooled(base.float(), mask), dim=-1)  # type: ignore[union-attr]
@@ -102,7 +122,9 @@ def per_item(kind: str, sparse: Tensor, base: Tensor | None, inputs: dict[str, A
     theirs = counted(base, inputs, causal=causal)  # type: ignore[arg-type]
     if kind == "kl":
         return Items(kl_per_token(theirs.logits, ours.logits), ours.rows)
-    gap = cross_entropy_per_token(ours.logits, ours.targets) - cross_entropy_per_token(theirs.logits, theirs.targets)
+    gap = cross_entropy_per_token(ours.logits, ours.targets) - cross_entropy_per_token(
+        theirs.logits, theirs.targets
+    )
     return Items(gap, ours.rows)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
 
 from .config import SparsityConfig
+from .resume import last_checkpoint
 from .trainer import SparsityTrainer
 
 
@@ -62,7 +62,7 @@ def sparsify(
     trainer = SparsityTrainer(
         model, config, base=base, train_dataset=train_dataset, eval_dataset=eval_dataset, **trainer_options
     )
-    checkpoint = get_last_checkpoint(str(config.output_dir)) if resume else None
+    checkpoint = last_checkpoint(str(config.output_dir)) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)
     return outcome(trainer)
 

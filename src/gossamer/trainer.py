@@ -4,8 +4,9 @@ One optimizer step:
 
     1. name the noise of this forward pass, run the model, collect the expected open edges   A
     2. run the frozen base on the same batch (or read its outputs from the batch)             D
+       D is a mean over all items of the step, whichever micro-batch or rank they are in
     3. loss = (A + lambda D) / (1 + lambda)
-    4. before the optimizer steps: average D over micro-batches and ranks, refuse NaN, move lambda and the bias
+    4. before the optimizer steps: reduce D over micro-batches and ranks, refuse NaN, move lambda and the bias
 
 Distribution, precision, accumulation, checkpoints and logging are the Trainer's own. What is added to a
 checkpoint is one small file, `edge_gates_state.json`, so that a resumed run holds the same lambda.
@@ -13,43 +14,43 @@ checkpoint is one small file, `edge_gates_state.json`, so that a resumed run hol
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
+from .base import frozen_base
 from .ceiling import Ceiling
 from .config import SparsityConfig
-from .divergence import agreement, per_item
-from .errors import CheckpointError, DivergedTraining, GossamerWarning, UnsupportedModel, refuse
+from .distributed import fingerprint, rank_seed, reduced, require_agreement
+from .divergence import agreement, count, per_item
+from .errors import CheckpointError, DivergedTraining, UnsupportedModel, refuse
 from .metrics import Tally
 from .modeling import CONFIG_BLOCK, Gates, Record, attach, find_gates, write_config
 from .probe import first_output
+from .resume import STATE_FILE, AtomicCheckpoints, read_state
 
-STATE_FILE = "edge_gates_state.json"
 BASE_OUTPUT = "base_output"  # a column of the batch that holds the base model's output, computed beforehand
 
 
-class SparsityTrainer(Trainer):
+class SparsityTrainer(AtomicCheckpoints):
     """Finetune `model` to have few open attention edges while its divergence stays under `args.ceiling`.
 
     Args:
         model: a dense model (gates are attached here) or a gated one.
         args: `SparsityConfig`.
-        base: the frozen dense model to compare with; by default a copy of `model` as it comes in. A batch with a
-            `base_output` column needs none.
+        base: the frozen dense model to compare with; by default a copy of `model` as it comes. Batches with
+            a `base_output` column need none.
         Everything else as for `transformers.Trainer`.
     Raises: `UnsupportedModel`, `GossamerError`; `DivergedTraining` on NaN.
     """
 
-    # Our loss is a mean over the micro-batch; unset, the Trainer would take it as already divided (FIELD: v5).
+    # Our loss is a mean over the micro-batch; unset, the Trainer would take it as already divided.
     loss_is_scaled_for_ga = False
     args: SparsityConfig
 
@@ -65,21 +66,34 @@ class SparsityTrainer(Trainer):
                 "load it with gossamer.load(path)",
                 UnsupportedModel,
             )
-        self.base = _frozen_base(model, base, gates, needed=self.ceiling.needs_base)
+        self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
         self.gates: Gates = gates or attach(model, impl=args.impl)
-        self.gates.seed, self.gates.bias = args.seed, args.gate_bias
+        self.gates.seed, self.gates.bias = rank_seed(args.seed, args.process_index), args.gate_bias
+        self.fingerprint = fingerprint(model)
         self.multiplier = args.multiplier()
         self.forwards = 0
         self._window: list[Tensor] = []
+        self._share: float | None = None
         self._waiting: dict[str, list[float]] = defaultdict(list)
         super().__init__(model=model, args=args, **kwargs)
-        self.causal = all(getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__)
+        self.causal = all(
+            getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__
+        )
         self.add_callback(_Controller(self))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         if BASE_OUTPUT not in self._signature_columns:  # type: ignore[operator]
             self._signature_columns = [*self._signature_columns, BASE_OUTPUT]  # type: ignore[misc]
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of one step; their items are counted here, before any of them runs."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        mine = sum(count(self.ceiling.kind, batch, causal=self.causal) for batch in batches)
+        total = self.accelerator.reduce(torch.tensor(float(mine), device=self.args.device), reduction="sum")
+        # Gradients are averaged over micro-batches and ranks later; sum * share makes that a mean over items.
+        self._share = len(batches) * self.accelerator.num_processes / max(1.0, float(total))
+        return batches, items
 
     def compute_loss(
         self,
@@ -94,13 +108,16 @@ class SparsityTrainer(Trainer):
             self.forwards += 1
         output, record = self._forward(model, inputs)
         base = self._base_output(inputs)
-        divergence = per_item(self.ceiling.kind, output, base, inputs, causal=self.causal).values.mean()
+        items = per_item(self.ceiling.kind, output, base, inputs, causal=self.causal).values
+        divergence = items.sum() * self._share if model.training and self._share else items.mean()
         openness = record.density()
         if model.training:
             _require_gradient(record)
             self._window.append(divergence.detach())
             self._waiting["expected_density"].append(float(openness.detach()))
-            self._waiting["expected_open_edges"].append(float(openness.detach()) * record.total_visible() / len(output))
+            self._waiting["expected_open_edges"].append(
+                float(openness.detach()) * record.total_visible() / len(output)
+            )
         loss = self.multiplier.lagrangian(openness, divergence)
         return (loss, {"logits": output}) if return_outputs else loss
 
@@ -115,9 +132,11 @@ class SparsityTrainer(Trainer):
             return inputs[BASE_OUTPUT]
         if self.base is None:
             return None
-        if next(self.base.parameters()).device != self.args.device:
+        weight = next(self.base.parameters(), None)
+        if weight is not None and weight.device != self.args.device:
             self.base.to(self.args.device)
-        return first_output(self.base, _features(inputs))
+        with self.accelerator.autocast():
+            return first_output(self.base, _features(inputs))
 
     def control_step(self) -> None:
         """Move lambda and the gate bias, once per optimizer step, by the divergence of its micro-batches."""
@@ -128,7 +147,7 @@ class SparsityTrainer(Trainer):
             raise refuse(
                 f"divergence became {measured} at step {self.state.global_step + 1}",
                 "possible: finite numbers only",
-                f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; the last checkpoint is intact",
+                f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; checkpoints are intact",
                 DivergedTraining,
             )
         schedule = self.args.schedule(self.state.max_steps)
@@ -151,12 +170,15 @@ class SparsityTrainer(Trainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
-        """One evaluation batch on deterministic gates; its numbers go to the tally, not into stored predictions."""
+        """One evaluation batch on deterministic gates; its numbers go to the tally and are not stored."""
         inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
         with torch.no_grad(), self.gates.counting(self.tally):
             output = first_output(model, _features(inputs))
         base = self._base_output(inputs)
-        compared = {kind: per_item(kind, output, base, inputs, causal=self.causal) for kind in self._kinds(inputs, base)}
+        compared = {
+            kind: per_item(kind, output, base, inputs, causal=self.causal)
+            for kind in self._kinds(inputs, base)
+        }
         if base is not None and self.ceiling.kind != "cosine":
             compared["agreement"] = agreement(output, base, inputs, causal=self.causal)
         compared["divergence"] = compared[self.ceiling.kind]
@@ -178,14 +200,14 @@ class SparsityTrainer(Trainer):
         prefix = kwargs.get("metric_key_prefix", "eval")
         result = super().evaluation_loop(dataloader, description, *args, **kwargs)
         if self.args.world_size > 1:
-            self.tally = _reduced(self.tally, self.accelerator)
+            self.tally = reduced(self.tally, self.accelerator)
         found = self.tally.summary()
         found["score"] = self.score(found)
         result.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         return result
 
     def score(self, found: dict[str, float]) -> float:
-        """What `load_best_model_at_end` minimises: the density of a feasible model, else 1 + how far it misses."""
+        """What `load_best_model_at_end` minimises: density if feasible, else 1 + how far the model misses."""
         excess = max(0.0, self.ceiling.excess(found["divergence"]))
         short = max(0.0, self.args.min_agreement - found.get("agreement", 1.0))
         return found["density"] if excess == 0 and short == 0 else 1 + excess + short
@@ -194,19 +216,21 @@ class SparsityTrainer(Trainer):
 
     def state_dict(self) -> dict[str, Any]:
         """What the controller must remember across a resume."""
-        gates = {"bias": self.gates.bias, "sampling": self.gates.sampling, "seed": self.gates.seed}
+        gates = {"bias": self.gates.bias, "sampling": self.gates.sampling}
         return {"ceiling": str(self.ceiling), "multiplier": self.multiplier.state_dict(), "gates": gates,
-                "forwards": self.forwards}  # fmt: skip
+                "forwards": self.forwards, "seed": self.args.seed, "base": self.fingerprint}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a saved controller back."""
-        if state["ceiling"] != str(self.ceiling):
-            raise refuse(
-                f"ceiling {self.ceiling} on a checkpoint made under {state['ceiling']}",
-                "possible: the same ceiling",
-                "resume with that ceiling, or start a new run",
-                CheckpointError,
-            )
+        now = self.state_dict()
+        for name in ("ceiling", "seed", "base"):
+            if name in state and state[name] != now[name]:
+                raise refuse(
+                    f"{name} {now[name]} on a checkpoint made with {name} {state[name]}",
+                    f"possible: the same {name}",
+                    "resume with what the run was started with, or start a new one in another folder",
+                    CheckpointError,
+                )
         self.multiplier.load_state_dict(state["multiplier"])
         for name, value in state["gates"].items():
             setattr(self.gates, name, value)
@@ -223,20 +247,33 @@ class SparsityTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.load_state_dict(_read_state(Path(checkpoint)))
+            self.load_state_dict(read_state(Path(checkpoint)))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        best = _read_state(Path(self.state.best_model_checkpoint))  # type: ignore[arg-type]
+        best = read_state(Path(self.state.best_model_checkpoint))  # type: ignore[arg-type]
         self.gates.bias = best["gates"]["bias"]
         write_config(self.accelerator.unwrap_model(self.model))
 
 
 class _Controller(TrainerCallback):
-    """Calls the trainer's control step when the gradients of all micro-batches are there."""
+    """Calls the trainer's control step when the gradients of all micro-batches are there.
+
+    DDP copies the weights of rank 0 to all, so what the ranks must agree on is compared as they came in.
+    """
 
     def __init__(self, trainer: SparsityTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        facts = {
+            "the ceiling": trainer.ceiling,
+            "the seed": args.seed,
+            "the number of steps": state.max_steps,
+        }
+        facts |= {"the base model": trainer.fingerprint, "lambda": trainer.multiplier.value}
+        require_agreement(trainer.accelerator, facts)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.control_step()
@@ -247,20 +284,6 @@ def _features(inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name not in ("labels", BASE_OUTPUT)}
 
 
-def _frozen_base(
-    model: PreTrainedModel, base: nn.Module | None, gates: Gates | None, *, needed: bool
-) -> nn.Module | None:
-    if not needed:
-        return None
-    if base is None and gates is not None:
-        warnings.warn("a gated model without base=...: batches must carry base_output", GossamerWarning, stacklevel=3)
-        return None
-    if base is model:
-        raise refuse("base is the model itself", "possible: a separate dense model", "pass a copy, or leave it out")
-    frozen = copy.deepcopy(model) if base is None else base
-    return frozen.eval().requires_grad_(False)
-
-
 def _require_gradient(record: Record) -> None:
     if torch.is_grad_enabled() and record.expected_open and not record.expected_open[-1].requires_grad:
         raise refuse(
@@ -268,24 +291,3 @@ def _require_gradient(record: Record) -> None:
             "possible: trainable query and key projections, non-reentrant gradient checkpointing",
             "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
         )
-
-
-def _reduced(tally: Tally, accelerator: Any) -> Tally:
-    """The tally of all ranks; they saw the same layers and kinds, so their sums line up by name."""
-    names = sorted(tally.sums)
-    sums = torch.tensor([tally.sums[name] for name in names], dtype=torch.float64, device=accelerator.device)
-    total = Tally()
-    total.sums.update(zip(names, accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
-    return total
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / STATE_FILE
-    if not path.is_file():
-        raise refuse(
-            f"{folder} has no {STATE_FILE}",
-            "possible: checkpoints that SparsityTrainer wrote",
-            "resume from another checkpoint",
-            CheckpointError,
-        )
-    return json.loads(path.read_text())

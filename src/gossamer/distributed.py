@@ -1,0 +1,63 @@
+"""What several processes must share: sums, one multiplier, one set of facts. What they must not: the noise.
+
+Rank r draws its noise from seed + r * STRIDE: other rows of the joint batch, other draws. What steers (the
+divergence, the tally of an evaluation) is reduced over ranks first, so that all take the same decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import refuse
+from .metrics import Tally
+
+STRIDE = 0x9E3779B1  # odd, so that ranks differ modulo 2**32; the golden ratio's, as in Knuth's hash
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """The noise seed of one process; `seed` itself on rank 0."""
+    return (seed + rank * STRIDE) % 2**32
+
+
+def reduced(tally: Tally, accelerator: Any) -> Tally:
+    """The tally of all ranks; they saw the same layers and kinds, so their sums line up by name."""
+    names = sorted(tally.sums)
+    sums = torch.tensor([tally.sums[name] for name in names], dtype=torch.float64, device=accelerator.device)
+    total = Tally()
+    total.sums.update(zip(names, accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
+    return total
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A short name of a model's weights, without adapters: a hash over the ends of every parameter."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in model.named_parameters():
+        if "lora_" not in name:
+            flat = weight.detach().flatten()
+            ends = torch.cat([flat[:16], flat[-16:]]).float().cpu()
+            digest.update(str(tuple(weight.shape)).encode() + ends.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def require_agreement(accelerator: Any, facts: dict[str, Any]) -> None:
+    """Raise on every rank unless all ranks hold the same facts, naming the first that differs."""
+    if accelerator.num_processes == 1:
+        return
+    hashes = [_number(str(value)) for value in facts.values()]
+    mine = torch.tensor(hashes, dtype=torch.int64, device=accelerator.device)
+    everyone = accelerator.gather(mine).view(accelerator.num_processes, len(hashes))
+    for i, (name, value) in enumerate(facts.items()):
+        if bool((everyone[:, i] != everyone[0, i]).any()):
+            raise refuse(
+                f"ranks disagree on {name} (rank {accelerator.process_index} has {value})",
+                "possible: the same command, code, model and data on every rank",
+                "compare what each of them was started with",
+            )
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
