@@ -1,0 +1,1 @@
+"""Component circuits: heads and MLPs as nodes, and the edges between them with q, k and v apart."""
