@@ -5,8 +5,7 @@ in a tile N = some key-value heads of some rows, M = R * some queries, S the key
 
 What. `eager.py` keeps several T x S matrices per head for the backward. Here a tile is computed,
 used and forgotten, and the backward computes it again.
-How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r with e = exp(s -
-m):
+How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r, e = exp(s - m):
 
     out        = (e z f @ v) * r         f: what `keep` and dropout leave of a weight
     t          = (z + h) * f             h: the straight-through slope, soft (1 - soft)

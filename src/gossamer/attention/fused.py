@@ -104,17 +104,15 @@ class _Fused(torch.autograd.Function):
     def backward(ctx, d_out: Tensor | None, d_count: Tensor | None):  # type: ignore[override]
         q, k, v, sinks, out, lse = ctx.saved_tensors
         launch: Launch = ctx.launch
-        d_out = torch.zeros_like(out) if d_out is None else d_out
-        assert d_out is not None
-        d_out = _columns(d_out)
+        given_out = _columns(torch.zeros_like(out) if d_out is None else d_out)
         d_count = torch.zeros_like(lse[:, :, 0]) if d_count is None else d_count.contiguous()
-        delta = (d_out.float() * out.float()).sum(-1)  # (B, H, T)
+        delta = (given_out.float() * out.float()).sum(-1)  # (B, H, T)
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-        strides = [s for x in (q, k, v, d_out) for s in x.stride()[:3]]
+        strides = [s for x in (q, k, v, given_out) for s in x.stride()[:3]]
         shared = (*launch.sizes, *launch.numbers, *launch.masks)
         by_query = (-(-q.shape[2] // launch.flags["BM"]), q.shape[0] * q.shape[1])
         by_key = (-(-k.shape[2] // launch.flags["BN"]), k.shape[0] * k.shape[1])
-        given = (q, k, v, d_out, lse, delta, d_count)
+        given = (q, k, v, given_out, lse, delta, d_count)
         kernels.backward_queries[by_query](*given, dq, *strides, *shared, **launch.flags)
         kernels.backward_keys[by_key](*given, dk, dv, *strides, *shared, **launch.flags)
         d_sinks = None

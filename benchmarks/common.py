@@ -1,0 +1,160 @@
+"""What the attention benchmarks share: the case, its correctness check, fair timing, and the record.
+
+A case is checked before it is timed, against eager in float64, and refused if it fails. Runs are
+interleaved, one of each contestant per round, so that a busy machine slows all of them alike; only
+ratios within one record mean anything. A record names device, dtype, versions, shapes and commit,
+and no host, no user and no path.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import re
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gossamer.attention import gated_attention
+from gossamer.noise import NoiseKey
+
+RESULTS = Path(__file__).parent / "results"
+KEY = NoiseKey(seed=0, step=1, layer=2)
+CHECKED_LENGTH = 200  # a check at full length would need the matrices that we avoid
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape and one way of gating; B rows, H heads, G key-value heads, T positions, D wide."""
+
+    rows: int
+    heads: int
+    groups: int
+    length: int
+    width: int
+    mode: str  # "sampled", "hard", "open", or "dense" for scaled_dot_product_attention
+    backward: bool
+    causal: bool = True
+    bias: float = 0.0
+
+    def inputs(self, device: str, dtype: torch.dtype, length: int | None = None) -> list[Tensor]:
+        """q, k, v as a transformer lays them out: (B, T, H, D), seen as (B, H, T, D)."""
+        maker = torch.Generator().manual_seed(0)
+        sizes = (self.heads, self.groups, self.groups)
+        return [
+            torch.randn(self.rows, length or self.length, n, self.width, generator=maker)
+            .to(device, dtype)
+            .transpose(1, 2)
+            .requires_grad_(self.backward)
+            for n in sizes
+        ]
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of `gated_attention`."""
+        bias = torch.inf if self.mode == "open" else self.bias
+        noise = KEY if self.mode == "sampled" else None
+        return {"scale": self.width**-0.5, "causal": self.causal, "bias": bias, "noise": noise}
+
+
+def run(case: Case, impl: str, qkv: list[Tensor]) -> list[Tensor]:
+    """One forward, and one backward where the case has one; returns results and gradients."""
+    if impl == "sdpa":
+        out = torch.nn.functional.scaled_dot_product_attention(
+            *qkv, is_causal=case.causal, enable_gqa=case.heads != case.groups
+        )
+        results, loss = [out], out.sum()
+    else:
+        results = list(gated_attention(*qkv, impl=impl, **case.arguments()))
+        loss = results[0].sum() + results[1].sum()
+    return [*results, *torch.autograd.grad(loss, qkv)] if case.backward else results
+
+
+def check(case: Case, impl: str, device: str, dtype: torch.dtype) -> str | None:
+    """None if each result errs at most twice what eager does in this precision, else why not."""
+    if impl == "sdpa":
+        return None
+    length = min(case.length, CHECKED_LENGTH)
+    given = case.inputs(device, dtype, length)
+    exact = run(case, "eager", [_to(x, "cpu", torch.float64) for x in given])
+    eager, got = run(case, "eager", given), run(case, impl, given)
+    names = ("out", "expected_open", "dq", "dk", "dv")
+    for name, x, e, true in zip(names, got, eager, exact, strict=False):
+        errors = [float((y.double().cpu() - true).square().mean().sqrt()) for y in (x, e)]
+        size = float(true.square().mean().sqrt())
+        if not errors[0] <= 2 * errors[1] + 2 * torch.finfo(dtype).eps * size:
+            return f"{impl} {name}: error {errors[0]:.2e}, eager's {errors[1]:.2e}"
+    return None
+
+
+def _to(x: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+    return x.detach().to(device, dtype).requires_grad_(x.requires_grad)
+
+
+def medians(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Milliseconds per call, the median over interleaved rounds after one that does not count.
+
+    On a CPU it is processor time over all threads, which other people's work hardly disturbs; on
+    CUDA it is the time on the clock.
+    """
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda else time.process_time
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        for name, call in contestants.items():
+            if cuda:
+                torch.cuda.synchronize()
+            start = clock()
+            call()
+            if cuda:
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(1e3 * (clock() - start))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def device_name(device: str) -> str:
+    """The device in words, for people and for file names."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    found = (
+        re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+        if (platform.system() == "Linux")
+        else None
+    )
+    return found.group(1) if found else platform.machine()
+
+
+def circumstances(device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What a number is worth nothing without."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "device": device_name(device),
+        "clock": "wall" if device == "cuda" else "processor time",
+        "threads": torch.get_num_threads(),
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip() or "unknown",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def save(kind: str, device: str, record: dict[str, Any], lines: list[str]) -> Path:
+    """Write `<kind>_<device>_<year-month>.json` and `.md` into the results; return the second."""
+    RESULTS.mkdir(exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+    stem = f"{kind}_{slug}_{datetime.date.today():%Y-%m}"
+    (RESULTS / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+    page = RESULTS / f"{stem}.md"
+    page.write_text("\n".join(lines) + "\n")
+    return page
