@@ -16,8 +16,8 @@ Why not torch.rand. A stateful generator draws again when gradient checkpointing
 second time, cannot be asked for one tile of a large matrix, and differs between devices. A counter
 has no state: a fused kernel recomputes the draw in its backward, and resuming a run needs the step
 number and nothing else.
-Price. About 6 ns an edge on one CPU thread (numpy, two words to an integer, blocks that stay in
-cache), five times what torch.rand takes; elsewhere int64 arithmetic in torch.
+Price. 6 to 8 ns an edge on one CPU thread (numpy, two words to an integer, blocks that stay in
+cache), about twice what torch.rand takes; elsewhere int64 arithmetic in torch.
 """
 
 from __future__ import annotations

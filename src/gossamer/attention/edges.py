@@ -3,8 +3,7 @@
 Letters: B batch row, H query head, G key-value head, T query, S key, D width, N edges found.
 
 What. `open_edges` lists the pairs whose deterministic gate is open; `strong_edges` lists what a
-base model leans
-on: weights from a threshold on, or the largest few of each query.
+base model leans on: weights from a threshold on, or the largest few of each query.
 How. Tile by tile, twice: the first time only to count, so that the second can write into arrays of
 the right size. Memory is one tile and N edges of 24 bytes (and 16 more each while they are put in
 order).

@@ -1,5 +1,4 @@
-"""Gated attention on the device: checks, strides and launches around the kernels of
-`triton_kernel.py`.
+"""Gated attention on the device: checks and launches around the kernels of `triton_kernel.py`.
 
 Letters: B batch row, H query head, G key-value head, T query, S key, D and E widths.
 

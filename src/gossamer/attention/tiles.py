@@ -21,9 +21,7 @@ from torch import Tensor
 from ..noise import DROPOUT, GATES, NoiseKey, edge_uniform
 from .visibility import Span, Visibility, length, narrow
 
-TILE = (
-    1 << 18
-)  # elements of one tile; assumed: a few float32 matrices of it stay near the L2 cache
+TILE = 1 << 18  # elements of one tile; assumed: a few such matrices stay near the L2 cache
 
 LOG2_E = 1.4426950408889634
 

@@ -1,8 +1,7 @@
-"""Which keys a query may see: the one definition that all implementations of gated attention
-share.
+"""Which keys a query may see: the one definition that all implementations share.
 
-Letters: B batch row, G key-value head, R query heads per key-value head, H = G * R, T query, S
-key.
+Letters: B batch row, G key-value head, R query heads per key-value head, H = G * R,
+T query, S key.
 
 Query t stands at position t + S - T among the keys, as the last T of S positions do in generation
 with a cache.
