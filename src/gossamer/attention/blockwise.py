@@ -30,7 +30,7 @@ from ..noise import NoiseKey
 from .tiles import Inputs, Settings, Tile, compute, keys_of, queries_of, spans
 from .visibility import Span, Visibility, cannot, five_axes, length
 
-KEPT = 1 << 21  # elements of a layer up to which tiles are kept for backward: four matrices, 32 MB
+KEPT = 1 << 22  # elements of a layer up to which tiles are kept for backward: up to 64 MB
 
 
 class _Blockwise(torch.autograd.Function):
