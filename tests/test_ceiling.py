@@ -11,9 +11,9 @@ from gossamer.errors import GossamerError
 from gossamer.schedule import Schedule
 
 
-def solve(slope: float, epsilon: float, steps: int = 6000) -> tuple[float, float]:
+def solve(slope: float, epsilon: float, gain: float, steps: int = 6000) -> tuple[float, float]:
     """Gradient descent on A(x) = x, D(x) = slope / x, whose constrained minimum is x = slope / epsilon."""
-    ceiling, multiplier = Ceiling("kl", epsilon), Multiplier(rate=0.01, decay=0.9)
+    ceiling, multiplier = Ceiling("kl", epsilon), Multiplier(rate=0.01, gain=gain, decay=0.9)
     x = 10.0
     for _ in range(steps):
         divergence = slope / x
@@ -23,9 +23,10 @@ def solve(slope: float, epsilon: float, steps: int = 6000) -> tuple[float, float
     return x, multiplier.value
 
 
+@pytest.mark.parametrize("gain", [0.0, 0.5])
 @pytest.mark.parametrize(("slope", "epsilon"), [(1.0, 0.5), (2.0, 0.5), (0.3, 0.1)])
-def test_multiplier_finds_the_constrained_minimum(slope: float, epsilon: float) -> None:
-    x, value = solve(slope, epsilon)
+def test_multiplier_finds_the_constrained_minimum(slope: float, epsilon: float, gain: float) -> None:
+    x, value = solve(slope, epsilon, gain)
     assert x == pytest.approx(slope / epsilon, rel=1e-3)
     # At the optimum dA/dx + lambda dD/dx = 0, so lambda = x^2 / slope.
     assert value == pytest.approx((slope / epsilon) ** 2 / slope, rel=1e-2)
@@ -33,15 +34,15 @@ def test_multiplier_finds_the_constrained_minimum(slope: float, epsilon: float) 
 
 def test_lagrangian_keeps_its_scale() -> None:
     multiplier = Multiplier()
-    for log_value in (-5.0, 0.0, 9.0):
-        multiplier.log_value = log_value
+    for integral in (-5.0, 0.0, 9.0):
+        multiplier.integral = integral
         assert 0.0 <= multiplier.lagrangian(1.0, 1.0) <= 1.0 + 1e-12
 
 
 def test_multiplier_moves_at_most_its_rate_and_is_clamped() -> None:
     multiplier, ceiling = Multiplier(rate=0.5, decay=0.0, high=2.0), Ceiling("kl", 0.1)
     multiplier.step(1e9, ceiling)
-    assert multiplier.log_value == pytest.approx(0.5)
+    assert multiplier.integral == pytest.approx(0.5)
     for _ in range(10):
         multiplier.step(1e9, ceiling)
     assert multiplier.value == pytest.approx(2.0)
@@ -81,13 +82,25 @@ def test_ceilings_are_read_and_written(kind: str) -> None:
     assert ceiling.scaled(4).value == 1.0
 
 
+def tighten(schedule: Schedule, holds: bool) -> list[float]:
+    final, u, values = Ceiling("kl", 0.01), 0.0, []
+    for step in range(100):
+        values.append(schedule.ceiling(u, final).value)
+        u = schedule.next_tightened(u, step, holds)
+    return values
+
+
 def test_the_ceiling_starts_loose_and_ends_as_asked() -> None:
-    schedule, final = Schedule(steps=100, loose=10.0, tighten_from=0.5, tighten_until=0.9), Ceiling("kl", 0.01)
-    values = [schedule.ceiling(step, final).value for step in range(100)]
-    assert values[0] == values[49] == pytest.approx(0.1)
+    values = tighten(Schedule(steps=100, loose=10.0, tighten_from=0.5, tighten_until=0.9), holds=True)
+    assert values[0] == values[50] == pytest.approx(0.1)
     assert all(a >= b for a, b in zip(values, values[1:], strict=False))
     assert values[70] == pytest.approx(0.01 * 10**0.5)
-    assert values[90:] == [0.01] * 10
+    assert values[91:] == [0.01] * 9
+
+
+def test_the_ceiling_waits_for_feasibility_unless_told_otherwise() -> None:
+    assert set(tighten(Schedule(steps=100, loose=10.0, tighten_from=0.5), holds=False)) == {0.1}
+    assert tighten(Schedule(steps=100, loose=10.0, tighten_pace="clock"), holds=False)[-1] == 0.01
 
 
 def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
@@ -96,10 +109,14 @@ def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
     assert paced.next_bias(4.0, holds=True) == pytest.approx(3.6)
     assert Schedule(steps=100, bias=4.0, anneal=0.1, pace="clock").next_bias(4.0, holds=False) == pytest.approx(3.6)
     assert paced.next_bias(0.1, holds=True) == 0.0
+    breathing = Schedule(steps=100, bias=4.0, anneal=0.1, pace="breathe")
+    assert breathing.next_bias(0.0, holds=False) == pytest.approx(0.1)
+    assert breathing.next_bias(4.0, holds=False) == 4.0
+    assert breathing.next_bias(4.0, holds=True) == pytest.approx(3.6)
 
 
 def test_contradicting_schedules_are_refused() -> None:
     with pytest.raises(GossamerError, match="start loose and end tight"):
         Schedule(steps=10, tighten_from=0.9, tighten_until=0.5)
-    with pytest.raises(GossamerError, match="bias pace='fast' is not known; possible: feasible, clock"):
+    with pytest.raises(GossamerError, match="bias pace='fast' is not known; possible: feasible, clock, breathe"):
         Schedule(steps=10, pace="fast")

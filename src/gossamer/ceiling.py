@@ -3,12 +3,15 @@
 The problem:  minimise  A (open edges, as a share of the visible)   subject to   D <= epsilon
 The step:     minimise  (A + lambda D) / (1 + lambda)                over the weights
               m         <- beta m + (1 - beta) D                     moving average of the measured D
-              log lambda <- log lambda + rate * clip((m - epsilon) / unit, -1, 1), clamped
+              x       = (m - epsilon) / unit                       how far over, in units of the ceiling
+              I       <- clamp(I + rate * clip(x, -1, 1))
+              log lambda = I + gain * clip(x, -1, 2)
 
 Why a ceiling and not a weight: a person knows what may be lost and cannot know a lambda. Why the logarithm: the
 right lambda spans orders of magnitude within one run. Why divide by 1 + lambda: gradient clipping and Adam then
 see one scale whatever lambda is (measured on addition, METHOD in DESIGN.md). Why the clip: one bad batch may not
-throw lambda by more than one step of `rate`.
+throw I by more than one step of `rate`. Why the gain: the integral alone answers late and swings; a proportional
+part damps it (Stooke et al. 2020, arXiv 2007.03964).
 Source: GECO, Rezende and Viola 2018 (arXiv 1810.00597), in the relative form.
 """
 
@@ -85,26 +88,32 @@ class Multiplier:
     """lambda of the Lagrangian, stepped once per optimizer step.
 
     Attributes:
-        rate: largest change of log lambda in one step.
+        rate: largest change of the integral part of log lambda in one step.
+        gain: share of the present excess that is added to log lambda; 0 for GECO's own rule.
         decay: beta of the moving average of D.
-        low, high: where lambda is clamped.
+        low, high: where exp of the integral part is clamped.
+        integral: I.
+        boost: gain * clip(x, -1, 2) at the last step.
     """
 
     rate: float = 0.05
+    gain: float = 0.0
     decay: float = 0.9
     low: float = 1e-3
     high: float = 1e4
-    log_value: float = 0.0
+    integral: float = 0.0
+    boost: float = 0.0
     average: float | None = None
 
     def __post_init__(self) -> None:
         require_range("multiplier rate", self.rate, 0.0, 10.0)
+        require_range("multiplier gain", self.gain, 0.0, 10.0)
         require_range("multiplier decay", self.decay, 0.0, 1.0)
 
     @property
     def value(self) -> float:
         """lambda."""
-        return math.exp(self.log_value)
+        return math.exp(self.integral + self.boost)
 
     def lagrangian(self, openness: Any, divergence: Any) -> Any:
         """(A + lambda D) / (1 + lambda), for tensors or floats; its scale does not depend on lambda."""
@@ -116,8 +125,10 @@ class Multiplier:
             raise refuse(f"divergence {divergence}", "possible: a finite number", "lower the learning rate")
         kept = self.average
         self.average = divergence if kept is None else self.decay * kept + (1 - self.decay) * divergence
-        move = self.rate * max(-1.0, min(1.0, ceiling.excess(self.average)))
-        self.log_value = min(math.log(self.high), max(math.log(self.low), self.log_value + move))
+        excess = ceiling.excess(self.average)
+        moved = self.integral + self.rate * max(-1.0, min(1.0, excess))
+        self.integral = min(math.log(self.high), max(math.log(self.low), moved))
+        self.boost = self.gain * max(-1.0, min(2.0, excess))
 
     def holds(self, ceiling: Ceiling) -> bool:
         """Whether the moving average is at or under the ceiling."""

@@ -33,11 +33,14 @@ class SparsityConfig(TrainingArguments):
     gate_bias: float = field(default=4.0, metadata={"help": "The gate bias c at the start, in nats; it ends at 0."})
     bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c comes down."})
     bias_pace: str = field(
-        default="feasible", metadata={"help": "Lower c only while the ceiling holds (feasible), or always (clock)."}
+        default="feasible", metadata={"help": "Lower c while the ceiling holds (feasible), always (clock), or raise it again too (breathe)."}
     )
     loose: float = field(default=1.0, metadata={"help": "How many times the ceiling is allowed early in the run."})
     tighten_from: float = field(default=0.6, metadata={"help": "Share of the run from which the ceiling tightens."})
     tighten_until: float = field(default=0.9, metadata={"help": "Share of the run from which it is the one asked for."})
+    tighten_pace: str = field(
+        default="feasible", metadata={"help": "Tighten only while the present ceiling holds (feasible), or always."}
+    )
     noise_until: float = field(
         default=1.0, metadata={"help": "Share of the run until which gates are sampled; deterministic afterwards."}
     )
@@ -94,9 +97,12 @@ class SparsityConfig(TrainingArguments):
             loose=self.loose,
             tighten_from=self.tighten_from,
             tighten_until=self.tighten_until,
+            tighten_pace=self.tighten_pace,
             noise_until=self.noise_until,
         )
 
     def multiplier(self) -> Multiplier:
         """A fresh multiplier."""
-        return Multiplier(rate=self.dual_rate, decay=self.dual_decay, high=self.max_multiplier)
+        return Multiplier(
+            rate=self.dual_rate, gain=self.dual_gain, decay=self.dual_decay, high=self.max_multiplier
+        )

@@ -12,7 +12,8 @@ from .errors import refuse
 
 
 class TensorRows(Dataset):
-    """Rows of equally long tensors under names; pass `collate_rows` as the data collator.
+    """Rows of equally long tensors under names; pass `collate_rows` as the data
+    collator and `remove_unused_columns=False` as the training argument.
 
     Args:
         columns: name -> tensor (N, ...).

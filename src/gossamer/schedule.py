@@ -1,14 +1,17 @@
 """What changes over a run: the gate bias comes down, the ceiling tightens, the noise stops.
 
-All of it is a function of the share t of the run that is done, in [0, 1), and of whether the ceiling holds.
+The share t of the run that is done, in [0, 1), and whether the ceiling holds decide all of it.
 
-    ceiling(t)  = epsilon * loose                         for t < tighten_from
-                = epsilon * loose ** (1 - u)              geometrically, u from 0 to 1 over the tightening
-                = epsilon                                 for t >= tighten_until
-    bias(t)     = bias_0 * (1 - progress)                 progress grows by 1 / (anneal * steps) per step,
-                                                          under pace "feasible" only while the ceiling holds
-Loose early and tight late, because edges are lost while there is slack and exactness returns when there is none;
-paced by feasibility, because a clock can outrun the constraint on a pretrained model (both measured, DESIGN.md).
+    ceiling  = epsilon * loose ** (1 - u)     u: how far it is tightened, 0 until t = tighten_from, then growing by
+                                              1 / ((tighten_until - tighten_from) * steps) per step, up to 1
+    bias     = bias_0 - ...                   falling by bias_0 / (anneal * steps) per step, down to 0
+    noise    until t = noise_until
+
+Under pace "feasible" bias and ceiling move only while the present ceiling holds; under "clock" they always do. A
+bias that "breathes" also rises while the ceiling is violated: a gate far below zero gets no gradient, and a run that
+pruned too much can only come back if something reopens its gates.
+Loose early and tight late, because wirings change while there is slack and exactness returns when there is none;
+paced by feasibility, because a clock can outrun the constraint: lambda then winds up and opens edges again (LOG.md).
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from .ceiling import Ceiling
 from .errors import refuse, require_choice, require_range
 
 PACES = ("feasible", "clock")
+BIAS_PACES = (*PACES, "breathe")
+REOPEN = 0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ class Schedule:
     loose: float = 1.0
     tighten_from: float = 0.6
     tighten_until: float = 0.9
+    tighten_pace: str = "feasible"
     noise_until: float = 1.0
 
     def __post_init__(self) -> None:
-        require_choice("bias pace", self.pace, PACES)
+        require_choice("bias pace", self.pace, BIAS_PACES)
+        require_choice("tighten pace", self.tighten_pace, PACES)
         for name in ("anneal", "tighten_from", "tighten_until", "noise_until"):
             require_range(name, getattr(self, name), 0.0, 1.0)
         if self.steps < 1:
@@ -47,21 +54,23 @@ class Schedule:
                 "start loose and end tight",
             )
 
-    def ceiling(self, step: int, final: Ceiling) -> Ceiling:
-        """The ceiling that is enforced at this step; `final` itself from `tighten_until` on."""
-        t = step / self.steps
-        if t < self.tighten_from:
-            return final.scaled(self.loose)
-        if t >= self.tighten_until:
-            return final
-        u = (t - self.tighten_from) / (self.tighten_until - self.tighten_from)
-        return final.scaled(self.loose ** (1 - u))
+    def ceiling(self, tightened: float, final: Ceiling) -> Ceiling:
+        """The ceiling that is enforced when it is tightened this far, in [0, 1]; `final` itself at 1."""
+        return final if tightened >= 1 else final.scaled(self.loose ** (1 - tightened))
+
+    def next_tightened(self, tightened: float, step: int, holds: bool) -> float:
+        """How far the ceiling is tightened after one more step."""
+        if step < self.tighten_from * self.steps or (self.tighten_pace == "feasible" and not holds):
+            return tightened
+        span = (self.tighten_until - self.tighten_from) * self.steps
+        return min(1.0, tightened + 1 / max(1.0, span))
 
     def next_bias(self, bias: float, holds: bool) -> float:
-        """The gate bias after one more step, never below 0."""
-        if self.pace == "feasible" and not holds:
-            return bias
-        return max(0.0, bias - self.bias / max(1.0, self.anneal * self.steps))
+        """The gate bias after one more step, in [0, bias at the start]."""
+        fall = self.bias / max(1.0, self.anneal * self.steps)
+        if holds or self.pace == "clock":
+            return max(0.0, bias - fall)
+        return min(self.bias, bias + REOPEN * fall) if self.pace == "breathe" else bias
 
     def samples(self, step: int) -> bool:
         """Whether gates are sampled at this step, or deterministic."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.trainer_callback import PrinterCallback
 
 from .config import SparsityConfig
 from .resume import last_checkpoint
@@ -26,6 +27,7 @@ class Outcome:
         step, steps: when the kept model was seen, and how long the run was.
         history: everything that was logged.
         missed: one line on what was missed, and by how much; empty if feasible.
+        trainer: the finished trainer, to evaluate the kept model on other data.
     """
 
     model: PreTrainedModel
@@ -36,6 +38,7 @@ class Outcome:
     steps: int
     history: list[dict[str, Any]]
     missed: str
+    trainer: SparsityTrainer = field(repr=False)
 
 
 def sparsify(
@@ -62,6 +65,8 @@ def sparsify(
     trainer = SparsityTrainer(
         model, config, base=base, train_dataset=train_dataset, eval_dataset=eval_dataset, **trainer_options
     )
+    if trainer_options.get("callbacks"):
+        trainer.remove_callback(PrinterCallback)  # whoever brings callbacks shows progress in their own way
     checkpoint = last_checkpoint(str(config.output_dir)) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)
     return outcome(trainer)
@@ -70,7 +75,7 @@ def sparsify(
 def outcome(trainer: SparsityTrainer) -> Outcome:
     """Evaluate the model that a finished trainer kept, and say what it is."""
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-    missed = _missed(trainer, found)
+    missed = told_missed(trainer, found)
     return Outcome(
         model=trainer.accelerator.unwrap_model(trainer.model),
         feasible=not missed,
@@ -80,10 +85,12 @@ def outcome(trainer: SparsityTrainer) -> Outcome:
         steps=trainer.state.max_steps,
         history=list(trainer.state.log_history),
         missed=missed,
+        trainer=trainer,
     )
 
 
-def _missed(trainer: SparsityTrainer, found: dict[str, float]) -> str:
+def told_missed(trainer: SparsityTrainer, found: dict[str, float]) -> str:
+    """One line on what held-out numbers miss of the ceiling and the agreement asked for; empty if nothing."""
     parts = []
     ceiling, divergence = trainer.ceiling, found["divergence"]
     if divergence > ceiling.value:

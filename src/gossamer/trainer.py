@@ -71,7 +71,7 @@ class SparsityTrainer(AtomicCheckpoints):
         self.gates.seed, self.gates.bias = rank_seed(args.seed, args.process_index), args.gate_bias
         self.fingerprint = fingerprint(model)
         self.multiplier = args.multiplier()
-        self.forwards = 0
+        self.forwards, self.tightened = 0, 0.0
         self._window: list[Tensor] = []
         self._share: float | None = None
         self._waiting: dict[str, list[float]] = defaultdict(list)
@@ -151,9 +151,11 @@ class SparsityTrainer(AtomicCheckpoints):
                 DivergedTraining,
             )
         schedule = self.args.schedule(self.state.max_steps)
-        ceiling = schedule.ceiling(self.state.global_step, self.ceiling)
+        ceiling = schedule.ceiling(self.tightened, self.ceiling)
         self.multiplier.step(measured, ceiling)
-        self.gates.bias = schedule.next_bias(self.gates.bias, self.multiplier.holds(ceiling))
+        holds = self.multiplier.holds(ceiling)
+        self.gates.bias = schedule.next_bias(self.gates.bias, holds)
+        self.tightened = schedule.next_tightened(self.tightened, self.state.global_step, holds)
         self.gates.sampling = schedule.samples(self.state.global_step + 1)
         self._waiting["divergence"].append(measured)
         self._waiting["enforced_ceiling"].append(ceiling.value)
@@ -218,7 +220,7 @@ class SparsityTrainer(AtomicCheckpoints):
         """What the controller must remember across a resume."""
         gates = {"bias": self.gates.bias, "sampling": self.gates.sampling}
         return {"ceiling": str(self.ceiling), "multiplier": self.multiplier.state_dict(), "gates": gates,
-                "forwards": self.forwards, "seed": self.args.seed, "base": self.fingerprint}  # fmt: skip
+                "forwards": self.forwards, "tightened": self.tightened, "seed": self.args.seed, "base": self.fingerprint}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a saved controller back."""
@@ -234,7 +236,7 @@ class SparsityTrainer(AtomicCheckpoints):
         self.multiplier.load_state_dict(state["multiplier"])
         for name, value in state["gates"].items():
             setattr(self.gates, name, value)
-        self.forwards = state["forwards"]
+        self.forwards, self.tightened = state["forwards"], state["tightened"]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model with its gate bias in the config, and the controller beside it."""

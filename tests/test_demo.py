@@ -1,0 +1,118 @@
+"""A short real run, from nothing to the folder: it must end with exact sums, and all that it wrote must agree."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import BertForMaskedLM
+
+from gossamer.checkpoint import load, load_dense
+from gossamer.demo import DemoSettings, run_demo
+from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.modeling import gates_of
+from gossamer.tasks.addition import Addition, as_text
+from gossamer.trace import trace
+from gossamer.verify import answers
+
+SETTINGS = DemoSettings(seed=0, base_steps=500, steps=300)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    out, said = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
+    report = run_demo(out, SETTINGS, sums=("36+28", "99+1"), console=Console(file=said, width=200))
+    return out, report, said.getvalue()
+
+
+def test_both_models_add(made: tuple[Path, dict[str, Any], str]) -> None:
+    proof = made[1]["proof"]
+    assert proof["prompts"] == 10000
+    assert proof["base_exact"] == 10000
+    assert proof["sparse_exact"] == 10000
+    assert proof["same_row"] == 10000
+    assert proof["unseen_exact"] == proof["unseen"] == 1000
+
+
+def test_edges_were_lost(made: tuple[Path, dict[str, Any], str]) -> None:
+    proof = made[1]["proof"]
+    assert proof["edges_possible"] == 1936
+    assert proof["edges_mean"] < 1936 / 4
+    assert sum(proof["edges_per_layer"]) == pytest.approx(proof["edges_mean"])
+    assert sum(map(sum, proof["edges_per_layer_and_head"])) == pytest.approx(proof["edges_mean"])
+
+
+def test_the_folder_is_whole(made: tuple[Path, dict[str, Any], str]) -> None:
+    out, report, _ = made
+    names = {p.name for p in out.iterdir()}
+    assert {"base", "sparse", "settings.json", "report.json", "report.md", "figure.svg", "figure.pdf", "figure.png"} <= names
+    assert "figure-99+1.svg" in names
+    assert json.loads((out / "report.json").read_text()) == report
+    assert not [name for name in names if name.startswith(".")]
+    assert (out / "sparse" / "model.safetensors").is_file()
+
+
+def test_the_reloaded_sparse_model_is_the_one_that_was_proved(made: tuple[Path, dict[str, Any], str]) -> None:
+    out, report, _ = made
+    task = Addition()
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    sparse = load(out / "sparse")
+    assert answers(sparse, inputs).equal(labels)
+    circuit = trace(sparse, inputs)
+    assert circuit.mean_edges == pytest.approx(report["proof"]["edges_mean"])
+
+
+def test_plain_transformers_runs_it_dense_and_we_notice(made: tuple[Path, dict[str, Any], str]) -> None:
+    dense = BertForMaskedLM.from_pretrained(made[0] / "sparse")
+    with pytest.raises(UnsupportedModel, match="saved with gates and would run dense here"):
+        gates_of(dense)
+    with pytest.raises(GossamerError, match="is a dense checkpoint"):
+        load(made[0] / "base")
+
+
+def test_the_figure_shows_the_traced_edges(made: tuple[Path, dict[str, Any], str]) -> None:
+    out, report, _ = made
+    task = Addition()
+    inputs, _ = task.encode(torch.tensor([task.parse("36+28")]))
+    svg = (out / "figure.svg").read_text()
+    drawn = {i for e in ET.fromstring(svg).iter() if (i := e.get("id", "")) and re.search(r"(edge|idle)-\d+-\d+-\d+$", i)}
+    for name, model in (("base", load_dense(out / "base")), ("sparse", load(out / "sparse"))):
+        circuit = trace(model, inputs, text=as_text)
+        merged = {(int(a), int(q), int(k)) for a, q, k in zip(circuit.layer, circuit.query, circuit.key, strict=True)}
+        pattern = re.compile(rf"{name}-(?:edge|idle)-(\d+)-(\d+)-(\d+)$")
+        assert {tuple(map(int, m.groups())) for i in drawn if (m := pattern.search(i))} == merged
+        assert report["figures"]["36+28"][f"{name}_answer"] == "36+28=00064"
+        assert report["figures"]["36+28"][f"{name}_edges"] == len(circuit)
+    for words in ("Base Model", "Sparse Model", "Sparsity-Regularised Finetuning", "Layer 0", "Layer 3"):
+        assert words in svg
+
+
+def test_run_again_it_reuses_and_says_so(made: tuple[Path, dict[str, Any], str]) -> None:
+    out, report, said = made
+    assert "reused" not in said
+    console = io.StringIO()
+    again = run_demo(out, SETTINGS, sums=("36+28",), console=Console(file=console, width=200))
+    assert console.getvalue().count("reused") == 2
+    assert again["proof"] == report["proof"]
+    with pytest.raises(GossamerError, match="made with other settings"):
+        run_demo(out, DemoSettings(seed=1, base_steps=500, steps=300))
+
+
+def test_a_newer_or_torn_checkpoint_is_refused(made: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
+    config = json.loads((made[0] / "sparse" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(GossamerError, match="cannot be loaded"):
+        load(tmp_path)
+    config["edge_gates"]["version"] = 99
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(GossamerError, match="written by a newer gossamer"):
+        load(tmp_path)
+    with pytest.raises(GossamerError, match=r"has no config\.json; possible: a checkpoint folder; check the path"):
+        load(tmp_path.parent)
