@@ -1,0 +1,196 @@
+"""The state that all gated attention modules of one model share, and what an observer sees of each call.
+
+The gates have no parameters: one small object per model holds the bias c, the name of the noise, the interventions
+and the observers. Everything that reads a model (penalty, counting, tracing, interventions) does so as an observer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import gated_attention, resolve
+from .attention.eager import attention_logits
+from .attention.visibility import Visibility
+from .metrics import Tally
+from .noise import NoiseKey
+
+ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated attention module
+
+
+@dataclass
+class AttentionCall:
+    """One call of one layer's attention, as an observer sees it; tensors are the live ones, detached by the reader.
+
+    q (B, H, T, D), k (B, G, S, D), v (B, G, S, E); mask is bool, broadcastable to (B, H, T, S), or None.
+    """
+
+    layer: int
+    module: nn.Module
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    causal: bool
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+    out: Tensor
+    expected_open: Tensor
+
+    @property
+    def visibility(self) -> Visibility:
+        """Which pairs of this call are visible."""
+        return Visibility.of(self.q, self.k, mask=self.mask, causal=self.causal, window=None, segments=None)
+
+    @property
+    def visible(self) -> Tensor:
+        """Visible pairs per row and head, (B, H) int64: from the mask, never from lengths alone."""
+        return self.visibility.count_all().flatten(1, 2)
+
+    @property
+    def visible_queries(self) -> Tensor:
+        """Queries that see at least one key, per row and head: (B, H) int64."""
+        rows, heads, queries, _ = self.q.shape
+        if self.mask is None:
+            return torch.full((rows, heads), queries, dtype=torch.int64, device=self.q.device)
+        return self.mask.any(-1).expand(-1, -1, queries).sum(-1).expand(rows, heads)
+
+    def logits(self) -> Tensor:
+        """s, (B, H, T, S)."""
+        return attention_logits(self.q, self.k, scale=self.scale, softcap=self.softcap)
+
+    def open_gates(self, logits: Tensor, bias: float) -> Tensor:
+        """1[s + c > 0] over visible pairs, (B, H, T, S) bool."""
+        visible = self.visibility.all_pairs()
+        opened = logits + bias > 0
+        return opened if visible is None else opened & visible
+
+
+@dataclass
+class Record:
+    """What the gates of one forward pass said: per layer in call order, (B, H) expected open and visible edges."""
+
+    layers: list[int] = field(default_factory=list)
+    expected_open: list[Tensor] = field(default_factory=list)
+    visible: list[Tensor] = field(default_factory=list)
+
+    def density(self) -> Tensor:
+        """Expected open edges over visible pairs, all layers together: a scalar with a gradient."""
+        opened = torch.stack([x.sum() for x in self.expected_open]).sum()
+        return opened / self.total_visible()
+
+    def total_visible(self) -> float:
+        """How many visible (layer, row, head, query, key) there were."""
+        return float(sum(int(x.sum()) for x in self.visible))
+
+
+@dataclass
+class Gates:
+    """The state that all gated attention modules of one model share.
+
+    Attributes:
+        bias: c in nats; +inf opens every gate.
+        sampling: draw logistic noise on the gates while the model is in training mode.
+        seed, step: name the noise of this forward pass; the trainer advances `step`.
+        impl: which implementation of `gated_attention` runs.
+        keep: per layer, a {0, 1} tensor broadcastable to (B, H, T, S) multiplied onto the gates; for interventions.
+        renormalise: take closed edges out of the softmax denominator too; for the leak test.
+    """
+
+    bias: float = 0.0
+    sampling: bool = True
+    seed: int = 0
+    step: int = 0
+    impl: str = "eager"
+    keep: dict[int, Tensor] | None = None
+    renormalise: bool = False
+    n_layers: int = 0
+    n_heads: int = 0
+    _observers: list[Callable[[AttentionCall], None]] = field(default_factory=list, repr=False)
+
+    @contextmanager
+    def using(self, **settings: Any) -> Iterator[Gates]:
+        """Change settings inside a `with` block and put them back, whatever happens."""
+        before = {name: getattr(self, name) for name in settings}
+        try:
+            for name, value in settings.items():
+                setattr(self, name, value)
+            yield self
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
+
+    @contextmanager
+    def observing(self, observer: Callable[[AttentionCall], None]) -> Iterator[None]:
+        """Call `observer` after every attention call inside the `with` block."""
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
+
+    @contextmanager
+    def recording(self) -> Iterator[Record]:
+        """Collect the expected open edges of every layer inside the `with` block.
+
+        Non-reentrant gradient checkpointing runs layers again during backward; close the block before that.
+        """
+        record = Record()
+
+        def note(call: AttentionCall) -> None:
+            record.layers.append(call.layer)
+            record.expected_open.append(call.expected_open)
+            record.visible.append(call.visible)
+
+        with self.observing(note):
+            yield record
+
+    @contextmanager
+    def counting(self, tally: Tally) -> Iterator[None]:
+        """Add every layer's visible, expected and hard open edges inside the `with` block to `tally`."""
+
+        def note(call: AttentionCall) -> None:
+            hard = call.open_gates(call.logits(), self.bias).sum(dim=(-1, -2))
+            tally.add_edges(
+                layer=call.layer,
+                visible=call.visible,
+                expected=call.expected_open,
+                hard=hard,
+                queries=float(call.visible_queries.sum()),
+            )
+
+        with self.observing(note):
+            yield
+
+    def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
+        """Run gated attention for one layer and tell the observers."""
+        layer = getattr(module, LAYER)
+        key = NoiseKey(self.seed, self.step, layer)
+        noise = key if self.sampling and module.training else None
+        keep = None if self.keep is None else self.keep.get(layer)
+        result = gated_attention(
+            q,
+            k,
+            v,
+            bias=self.bias,
+            noise=noise,
+            dropout_key=key,
+            keep=keep,
+            renormalise=self.renormalise,
+            impl=resolve(self.impl, q.device),
+            **given,
+        )
+        shown = {name: given[name] for name in ("mask", "causal", "scale", "softcap", "sinks")}
+        for observer in self._observers:
+            observer(
+                AttentionCall(
+                    layer, module, q, k, v, out=result.out, expected_open=result.expected_open, **shown
+                )
+            )
+        return result.out
