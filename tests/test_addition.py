@@ -80,3 +80,11 @@ def test_unsound_edges_lower_precision() -> None:
     assert not task.is_sound(10, 0)  # the units slot has no use for the tens
     assert not task.is_sound(6, 8)  # the first two slots are always zero
     assert task.precision(circuit_of([*SIX, (0, 2, 0), (0, 10, 0)])) == pytest.approx(6 / 8)
+
+
+def test_a_relay_from_a_higher_slot_is_told_apart() -> None:
+    task, circuit = Addition(), circuit_of([*SIX, (2, 9, 8)])
+    assert task.precision(circuit) == pytest.approx(6 / 7)
+    assert task.precision(circuit, relays=True) == 1.0
+    assert not task.is_sound(9, 9, relays=True)
+    assert not task.is_sound(9, 6, relays=True)

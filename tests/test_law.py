@@ -22,7 +22,7 @@ LEVELS = (
     {"modeling"},
     {"base", "checkpoint", "lora", "tasks", "trace", "authors"},
     {"components", "intervene", "trainer", "viewer", "watch", "notebook"},
-    {"minimal", "pages", "sparsify", "film", "carries"},
+    {"minimal", "pages", "sparsify", "film", "recipe"},
     {"verify", "serve"},
     {"report"},
     {"demo"},

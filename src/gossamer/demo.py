@@ -18,80 +18,30 @@ import shutil
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
-from transformers import BertForMaskedLM, PreTrainedModel, Trainer, TrainingArguments, set_seed
+from transformers import BertForMaskedLM, PreTrainedModel, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as hf_logging
 
 from .checkpoint import load, load_dense, save, save_folder
-from .config import SparsityConfig
-from .errors import DivergedTraining, GossamerWarning, refuse, require_range
+from .errors import DivergedTraining, GossamerWarning, refuse
 from .files import read_json, require_writable, write_json, write_text
 from .probe import evaluating, first_output
 from .progress import ProgressLine
+from .recipe import DemoSettings
 from .report import as_markdown, build_report
 from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify
 from .tasks.addition import Addition, as_text
 from .trace import trace
 from .verify import answers, verify
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """What a demo run is: with the machine's arithmetic, these determine its result."""
-
-    seed: int = 0
-    digits: int = 2
-    base_steps: int = 800
-    steps: int = 4000
-    ceiling: str = "kl=0.002"
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        require_range("seed", self.seed, 0, 2**31)
-        require_range("base_steps", self.base_steps, 1, 10**7)
-        require_range("steps", self.steps, 1, 10**7)
-
-    def sparsity(self, folder: Path) -> SparsityConfig:
-        """The recipe for addition; where each number comes from is in LOG.md."""
-        return SparsityConfig(
-            output_dir=str(folder),
-            max_steps=self.steps,
-            ceiling=self.ceiling,
-            min_agreement=1.0,
-            per_device_train_batch_size=self.batch_size,
-            per_device_eval_batch_size=1024,
-            learning_rate=1e-3,
-            lr_scheduler_type="cosine_with_min_lr",
-            lr_scheduler_kwargs={"min_lr_rate": 0.1},
-            warmup_steps=50,
-            weight_decay=0.0,
-            adam_beta2=0.99,
-            loose=10.0,
-            tighten_from=0.6,
-            tighten_until=1.0,
-            dual_rate=0.02,
-            impl="blockwise",
-            seed=self.seed,
-            eval_steps=_every(self.steps),
-            save_steps=_every(self.steps),
-            logging_steps=10,
-            disable_tqdm=True,
-            remove_unused_columns=False,  # its wrapper would take a ready batch apart again
-        )
-
-
-def _every(steps: int) -> int:
-    """Steps between evaluations: about thirty in a run, so that the best moment is not missed."""
-    return max(1, steps // 30)
 
 
 def run_demo(
@@ -106,20 +56,26 @@ def run_demo(
 
     Raises: `GossamerError` for bad sums, another run's folder, an unwritable folder.
     """
-    console = console or Console(stderr=print_json)
+    screen = console or Console(stderr=print_json)
     task = Addition(settings.digits)
     chosen = [task.parse(text) for text in sums]
     require_writable(out)
     _claim(out, settings)
     with quiet():
         started = time.monotonic()
-        base = _stage(console, out / "base", "base model", load_dense, lambda: train_base(task, settings, out, console))
+        base = _stage(
+            screen, out / "base", "base model", load_dense, lambda: train_base(task, settings, out, screen)
+        )
         outcome_file = out / "work" / "outcome.json"
         sparse = _stage(
-            console, out / "sparse", "sparse model", _load_sparse, lambda: make_sparse(task, settings, base, out, console)
+            screen,
+            out / "sparse",
+            "sparse model",
+            _load_sparse,
+            lambda: make_sparse(task, settings, base, out, screen),
         )
         run = read_json(outcome_file) if outcome_file.is_file() else {}
-        console.print(f"verifying all {task.n_sums:,} sums", highlight=False)
+        screen.print(f"verifying all {task.n_sums:,} sums", highlight=False)
         report = prove(task, settings, base, sparse, run)
         report["seconds"] = {**run.get("seconds", {}), "this_call": round(time.monotonic() - started, 1)}
         figures = draw_sums(task, base, sparse, chosen, out)
@@ -128,7 +84,7 @@ def run_demo(
         write_text(out / "report.md", as_markdown(report))
     if print_json:
         print(json.dumps(report, indent=2))  # noqa: T201
-    _say_result(console, report, out)
+    _say_result(screen, report, out)
     return report
 
 
@@ -142,7 +98,11 @@ def _claim(out: Path, settings: DemoSettings) -> None:
     if found != asdict(settings):
         names = [name for name, value in asdict(settings).items() if found.get(name) != value]
         told = ", ".join(f"{name} {found.get(name)}, now {getattr(settings, name)}" for name in names)
-        raise refuse(f"{out} was made with other settings ({told})", "possible: the same settings", "choose another --out")
+        raise refuse(
+            f"{out} was made with other settings ({told})",
+            "possible: the same settings",
+            "choose another --out",
+        )
 
 
 def _stage(console: Console, folder: Path, what: str, reload: Any, make: Any) -> PreTrainedModel:
@@ -165,23 +125,7 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
     train, _ = task.split(settings.seed)
     inputs, labels = task.encode(train)
     work = out / "work" / "base"
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        max_steps=settings.base_steps,
-        per_device_train_batch_size=settings.batch_size,
-        learning_rate=2e-3,
-        lr_scheduler_type="cosine",
-        warmup_steps=50,
-        weight_decay=0.01,
-        seed=settings.seed,
-        save_steps=max(1, settings.base_steps // 4),
-        save_total_limit=1,
-        logging_steps=10,
-        disable_tqdm=True,
-        report_to="none",
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-    )
+    arguments = settings.base(work)
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -190,7 +134,9 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
     )
     _train(trainer, "base model", work, console)
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise refuse("the base model's weights are not finite", "possible: a stable run", "report it", DivergedTraining)
+        raise refuse(
+            "the base model's weights are not finite", "possible: a stable run", "report it", DivergedTraining
+        )
     save_folder(model.eval(), out / "base")
     _finish(out, "base", started)
     return model
@@ -267,7 +213,11 @@ def _finish(out: Path, stage: str, started: float, more: dict[str, Any] | None =
 
 
 def prove(
-    task: Addition, settings: DemoSettings, base: PreTrainedModel, sparse: PreTrainedModel, run: dict[str, Any]
+    task: Addition,
+    settings: DemoSettings,
+    base: PreTrainedModel,
+    sparse: PreTrainedModel,
+    run: dict[str, Any],
 ) -> dict[str, Any]:
     """Verify both models on all sums and gather the report."""
     inputs, labels = task.encode(torch.arange(task.n_sums))
@@ -301,7 +251,7 @@ def draw_sums(
     return told
 
 
-class quiet:  # noqa: N801
+class quiet:
     """Keep transformers' own progress lines out of ours inside a `with` block; warnings of ours still show."""
 
     def __enter__(self) -> None:

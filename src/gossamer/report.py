@@ -45,6 +45,7 @@ def build_report(
             "unseen": len(unseen),
             "unseen_exact": int(found.correct[unseen].sum()),
             "precision": task.precision(circuit),
+            "precision_relays": task.precision(circuit, relays=True),
             "recall": task.recall(circuit),
             "edges_floor": FLOOR_MEAN_TWO_DIGITS if task.digits == 2 else None,
         },
@@ -106,7 +107,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"{proof['prompts']:,} answers"
         + (": the drawn graph is the whole graph." if not proof["leaks"] else ": the drawn graph is not the whole graph."),
         "",
-        f"Against what addition needs: precision {proof['precision']:.4f}, recall {proof['recall']:.4f}."
+        f"Against what addition needs: precision {proof['precision']:.4f} ({proof['precision_relays']:.4f} if a slot may hand "
+        f"on what a higher slot has read), recall {proof['recall']:.4f}."
         + (f" Floor of the mean: {proof['edges_floor']} edges." if proof["edges_floor"] else ""),
         "",
         *_run_lines(run),

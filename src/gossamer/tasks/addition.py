@@ -11,7 +11,8 @@ lower ones through the carry alone. So a position pair (query, key) is *sound* i
     digit edge   an operand digit of place p is read by the answer slot of a place >= p, up to n
     carry edge   an answer slot of place p is read by the answer slot of a place > p, up to n
 
-and nothing else is. A wiring is *complete* if every digit of place <= p reaches the slot of place p along open
+and nothing else is. A slot that reads a *higher* slot is no carry, yet it can hand on what that slot has read: such a
+relay is counted apart (`precision(..., relays=True)` takes it as sound). A wiring is *complete* if every digit of place <= p reaches the slot of place p along open
 edges, layer by layer. Precision is the share of open edges that are sound; recall is the share of needed (digit,
 slot) dependencies that are reached. The fewest edges of a complete wiring that is the same for all sums: 3 n.
 """
@@ -122,14 +123,14 @@ class Addition:
         found |= {n + 1 + i: ("digit", n - 1 - i) for i in range(n)}
         return found | {2 * n + 2 + i: ("slot", self.n_slots - 1 - i) for i in range(self.n_slots)}
 
-    def is_sound(self, query: int, key: int) -> bool:
+    def is_sound(self, query: int, key: int, *, relays: bool = False) -> bool:
         """Whether addition can need `query` to read `key` (see the module docstring)."""
-        if query not in self.place or key not in self.place:
+        if query not in self.place or key not in self.place or query == key:
             return False
         (reader, at), (source, of) = self.place[query], self.place[key]
-        if reader != "slot" or at > self.digits:
+        if reader != "slot" or at > self.digits or of > self.digits:
             return False
-        return of <= at if source == "digit" else of < at
+        return of <= at if source == "digit" else of < at or relays
 
     @cached_property
     def dependencies(self) -> set[tuple[int, int]]:
@@ -138,13 +139,12 @@ class Addition:
         digits = [p for p, (kind, _) in self.place.items() if kind == "digit"]
         return {(s, d) for s in slots for d in digits if self.place[d][1] <= self.place[s][1]}
 
-    def precision(self, circuit: Circuit) -> float:
+    def precision(self, circuit: Circuit, *, relays: bool = False) -> float:
         """Share of all open edges, over all prompts, that are sound; 1 for an empty circuit."""
         if not len(circuit):
             return 1.0
-        sound = np.zeros((self.length, self.length), dtype=bool)
-        for query in range(self.length):
-            sound[query] = [self.is_sound(query, key) for key in range(self.length)]
+        positions = range(self.length)
+        sound = np.array([[self.is_sound(query, key, relays=relays) for key in positions] for query in positions])
         return float(sound[circuit.query, circuit.key].mean())
 
     def recall(self, circuit: Circuit) -> float:

@@ -1,0 +1,97 @@
+"""The recipe of the demo: every number of both trainings, in one place.
+
+Where the numbers come from is in LOG.md (2026-11-22). In one sentence: a base whose weights start five times as large
+as BERT's, a ceiling ten times as loose until half of the run, then tightened as fast as the model follows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from .ceiling import Ceiling
+from .config import SparsityConfig
+from .errors import require_range
+from .tasks.addition import Addition
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What a demo run is: with the machine's arithmetic, these determine its result."""
+
+    seed: int = 0
+    digits: int = 2
+    base_steps: int = 700
+    steps: int = 4500
+    ceiling: str = "kl=0.001"
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        require_range("seed", self.seed, 0, 2**31)
+        require_range("base_steps", self.base_steps, 1, 10**7)
+        require_range("steps", self.steps, 1, 10**7)
+        Addition(self.digits)
+        Ceiling.parse(self.ceiling)
+
+    def base(self, folder: Path) -> TrainingArguments:
+        """The plain Trainer's arguments for the dense model."""
+        return TrainingArguments(
+            output_dir=str(folder),
+            max_steps=self.base_steps,
+            per_device_train_batch_size=self.batch_size,
+            learning_rate=2e-3,
+            lr_scheduler_type="warmup_stable_decay",
+            lr_scheduler_kwargs={"num_decay_steps": int(0.3 * self.base_steps), "decay_type": "linear"},
+            warmup_steps=min(50, self.base_steps // 10),
+            weight_decay=0.01,
+            seed=self.seed,
+            save_steps=max(1, self.base_steps // 4),
+            save_total_limit=1,
+            logging_steps=10,
+            disable_tqdm=True,
+            report_to="none",
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+        )
+
+    def sparsity(self, folder: Path) -> SparsityConfig:
+        """The recipe for addition; where each number comes from is in LOG.md."""
+        return SparsityConfig(
+            output_dir=str(folder),
+            max_steps=self.steps,
+            ceiling=self.ceiling,
+            min_agreement=1.0,
+            loose=10.0,
+            tighten_from=0.5,
+            tighten_until=0.8,
+            bias_pace="breathe",
+            dual_rate=0.02,
+            dual_gain=0.5,
+            max_multiplier=10.0,
+            learning_rate=1e-3,
+            lr_scheduler_type="warmup_stable_decay",
+            lr_scheduler_kwargs={
+                "num_decay_steps": int(0.5 * self.steps),
+                "min_lr_ratio": 0.1,
+                "decay_type": "cosine",
+            },
+            warmup_steps=min(50, self.steps // 10),
+            weight_decay=0.0,
+            adam_beta2=0.99,
+            per_device_train_batch_size=self.batch_size,
+            per_device_eval_batch_size=1024,
+            impl="blockwise",
+            seed=self.seed,
+            eval_steps=_every(self.steps),
+            save_steps=_every(self.steps),
+            logging_steps=10,
+            disable_tqdm=True,
+            remove_unused_columns=False,  # its wrapper would take a ready batch apart again
+        )
+
+
+def _every(steps: int) -> int:
+    """Steps between evaluations: about thirty in a run, so that the best moment is not missed."""
+    return max(1, steps // 30)
