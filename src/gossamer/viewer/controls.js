@@ -166,6 +166,10 @@ function buildButtons(page) {
   });
   on("clear", () => clearChoice(page));
   on("cut", () => cutPinned(page));
+  on("cut-heads", () => {
+    for (const head of headsOff(page)) state.cuts.forEach((cuts) => cuts.add(head));
+    reload(page);
+  });
   on("restore", () => {
     state.cuts.forEach((cuts) => cuts.clear());
     reload(page);

@@ -36,7 +36,8 @@ function startPage(data, source) {
   bindPanels(page);
   bindKeys(page);
   bindTheme(page);
-  new ResizeObserver(() => repaint(page)).observe(byId("panels"));
+  const resized = () => panels.some((panel) => panel.grid && Math.floor(panel.scroller.clientWidth) !== panel.grid.width);
+  new ResizeObserver(() => resized() && repaint(page)).observe(byId("panels"));
   reload(page);
 }
 
@@ -82,13 +83,15 @@ function refilter(page) {
   if (/** @type {HTMLDetailsElement} */ (byId("list")).open) listEdges(page);
 }
 
-/** @param {Page} page */
-function repaint(page) {
+/** @param {Page} page @param {boolean} [moving] while a window scrolls, fewer lines */
+function repaint(page, moving = false) {
+  const started = performance.now();
   for (const panel of page.panels) {
     const width = Math.floor(panel.scroller.clientWidth);
-    if (width) paintPanel(panel, width, page.state.zoom, themeOf(page), page.state.through);
+    if (width) paintPanel(panel, width, page.state.zoom, themeOf(page), page.state.through, moving);
   }
   remark(page);
+  byId("panels").dataset.paint = String(round(performance.now() - started));
 }
 
 /** Show the line under the pointer, or the pinned one, in both panels and in words. @param {Page} page */
@@ -99,8 +102,15 @@ function remark(page) {
   readout.replaceChildren(...(marked ? describeLine(page, marked.panel, marked.line) : hint(page)));
   const cuttable = state.pinned && page.source.canCut(state.pinned.panel);
   byId("cut").hidden = !cuttable;
+  byId("cut-heads").hidden = !page.source.canCut(0) || !headsOff(page).length;
   byId("restore").hidden = !page.state.cuts.some((cuts) => cuts.size);
   byId("clear").hidden = !state.through && !state.pinned;
+}
+
+/** Heads that are switched off and not yet cut everywhere, as "layer,head". @param {Page} page */
+function headsOff({ state, nHeads }) {
+  const off = Array.from(state.heads.keys()).filter((i) => !state.heads[i]).map((i) => `${Math.floor(i / nHeads)},${i % nHeads}`);
+  return off.filter((head) => !state.cuts.every((cuts) => cuts.has(head)));
 }
 
 /** @param {Page} page @returns {(Node | string)[]} */

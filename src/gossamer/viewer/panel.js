@@ -1,10 +1,12 @@
 // @ts-check
 /*
  * One panel on the page: a heading, a count, and a window onto the circuit that scrolls sideways. Only what the
- * window shows is drawn: as SVG up to MOST_SVG lines, on a canvas beyond.
+ * window shows is drawn: as SVG up to MOST_SVG lines in all, on a canvas beyond.
  */
 
 const MOST_SVG = 2500;
+/** Lines on a canvas: the strongest in the window, fewer while it moves. */
+const MOST_CANVAS = 12000, MOST_MOVING = 2500;
 
 /** @typedef {{layer: number, query: number, key: number}} LineKey */
 /**
@@ -53,12 +55,13 @@ function filterPanel(panel, filter) {
   const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
   if (idle && !filter.liveOnly) parts.push(`${number(idle)} never reach the answer`);
   parts.push(`${number(panel.lines.edges)} shown as ${number(panel.lines.n)} lines`);
+  if (panel.lines.n > MOST_CANVAS) parts.push(`of those in the window the ${number(MOST_CANVAS)} strongest are drawn`);
   panel.count.textContent = parts.join("; ") + (data.note ? `; ${data.note}` : "");
-  Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.join("") });
+  Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.slice(0, 64).join("") });
 }
 
-/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} zoom @param {Theme} theme @param {Stop | null} through */
-function paintPanel(panel, width, zoom, theme, through) {
+/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} zoom @param {Theme} theme @param {Stop | null} through @param {boolean} moving */
+function paintPanel(panel, width, zoom, theme, through, moving) {
   const { view, data, svg } = panel;
   if (!view) return;
   const grid = (panel.grid = gridFor(view, data.layers, width, zoom));
@@ -73,17 +76,17 @@ function paintPanel(panel, width, zoom, theme, through) {
   svg.setAttribute("width", String(grid.width));
   svg.setAttribute("height", String(grid.height));
   svg.setAttribute("aria-label", describe(panel));
-  const shapes = panelShapes(panel, theme, panel.lines.n > MOST_SVG);
+  const shapes = panelShapes(panel, theme, panel.lines.n > MOST_SVG, moving);
   svg.replaceChildren(...shapes.map(toDom), toDom({ tag: "g", attrs: { class: "overlay" } }));
   nameTokens(panel, through);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {boolean} onCanvas @returns {Shape[]} */
-function panelShapes(panel, theme, onCanvas) {
+/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {boolean} onCanvas @param {boolean} [moving] @returns {Shape[]} */
+function panelShapes(panel, theme, onCanvas, moving) {
   const view = /** @type {View} */ (panel.view), { grid, lines, canvas, isWrong } = panel;
   const left = panel.scroller.scrollLeft, columns = columnsShown(grid, left);
-  panel.chosen = linesShown(view, lines, columns);
+  panel.chosen = linesShown(view, lines, columns).slice(-(moving ? MOST_MOVING : MOST_CANVAS));
   panel.root.dataset.drawn = String(panel.chosen.length);
   panel.root.dataset.mode = onCanvas ? "canvas" : "svg";
   canvas.hidden = !onCanvas;

@@ -19,11 +19,11 @@ function bindPanels(page) {
     panel.svg.addEventListener("pointerleave", () => ((page.state.hovered = null), remark(page)));
     panel.svg.addEventListener("click", (event) => clickPanel(page, panel, /** @type {Element} */ (event.target), point(event), find(event)));
     panel.svg.addEventListener("keydown", (event) => tokenKey(page, panel, event));
-    let waiting = false;
+    let frame = 0, rest = 0;
     panel.scroller.addEventListener("scroll", () => {
-      if (waiting) return;
-      waiting = true;
-      requestAnimationFrame(() => ((waiting = false), repaint(page)));
+      clearTimeout(rest);
+      rest = setTimeout(() => repaint(page), 150);
+      frame ||= requestAnimationFrame(() => ((frame = 0), repaint(page, true)));
     });
   });
 }

@@ -13,7 +13,7 @@
  * @property {number} full  width of all columns @property {number} gutter
  * @property {number} pitch  width of a column @property {number} rowPitch
  * @property {number} bottom  y of row 0 @property {number} layers @property {number} tokens
- * @property {boolean} turned @property {number} fontSize @property {boolean} labelled  whether tokens have room at all
+ * @property {boolean} turned @property {number} fontSize @property {boolean} labelled  whether tokens have room at all @property {number} big  how much larger than usual
  */
 /** @typedef {{dark: boolean, ink: string, muted: string, guide: string, carried: string, idle: string, mark: string, wrong: string, page: string}} Theme */
 
@@ -69,14 +69,15 @@ function measure(text) {
  * @returns {Grid}
  */
 function gridFor(view, layers, width, zoom) {
-  const tokens = view.tokens.length, gutter = width < 520 ? 34 : 74, room = width - gutter - 14;
-  const pitch = zoom || Math.min(90, Math.max(room / tokens, 17));
+  const big = Math.min(1.7, Math.max(1, width / 900)), tokens = view.tokens.length;
+  const gutter = width < 520 ? 34 : Math.round(62 * big + 12), room = width - gutter - 14;
+  const pitch = zoom || Math.min(90 * big, Math.max(room / tokens, 17));
   const widest = Math.max(...[...view.tokens, ...view.answers].map((token) => measure(shownToken(token))));
-  const upright = Math.min(17, (0.86 * pitch) / widest), turned = upright < 11;
+  const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11;
   const fontSize = turned ? Math.min(13, pitch / 1.15) : upright, labelled = fontSize >= 7.5;
-  const label = !labelled ? 6 : turned ? widest * fontSize + 10 : 26;
-  const rowPitch = Math.max(26, Math.min(58, 380 / layers)), bottom = label + 14 + layers * rowPitch;
-  return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, labelled };
+  const label = !labelled ? 6 : turned ? widest * fontSize + 10 : fontSize + 9;
+  const rowPitch = Math.max(26, Math.min(58, 380 / layers)) * big, bottom = label + 14 + layers * rowPitch;
+  return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, labelled, big };
 }
 
 /** @param {Grid} grid @param {number} position */
@@ -140,25 +141,28 @@ const round = (x) => Math.round(x * 100) / 100;
 /** @param {Record<string, number>} numbers */
 const rounded = (numbers) => Object.fromEntries(Object.entries(numbers).map(([name, x]) => [name, round(x)]));
 
-/** The same lines on a canvas, one path per shade. @param {CanvasRenderingContext2D} pen @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} chosen @param {number} left @param {Theme} theme */
+/**
+ * The same lines on a canvas. Each is clipped to the window and stroked by itself: one path of thousands of segments
+ * takes a software rasteriser many times as long (measured).
+ * @param {CanvasRenderingContext2D} pen @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} chosen @param {number} left @param {Theme} theme
+ */
 function paintEdges(pen, grid, view, lines, chosen, left, theme) {
   let shade = "";
-  pen.beginPath();
   for (const i of chosen) {
     const { color, width, dash } = strokeOf(theme, lines.weight[i], !!lines.live[i]);
     if (color + width !== shade) {
-      if (shade) pen.stroke();
       shade = color + width;
-      pen.beginPath();
       pen.strokeStyle = color;
       pen.lineWidth = width;
       pen.setLineDash(dash);
     }
-    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
-    pen.moveTo(x1, y1);
-    pen.lineTo(x2, y2);
+    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left), slope = x1 === x2 ? 0 : (y2 - y1) / (x2 - x1);
+    const from = Math.min(grid.width + 9, Math.max(-9, x1)), to = Math.min(grid.width + 9, Math.max(-9, x2));
+    pen.beginPath();
+    pen.moveTo(from, y1 + slope * (from - x1));
+    pen.lineTo(to, y2 + slope * (to - x2));
+    pen.stroke();
   }
-  pen.stroke();
 }
 
 /**
@@ -204,7 +208,7 @@ function streamShapes(grid, view, lines, columns, left, theme) {
 /** Nodes; those that live lines touch are dark. @param {Grid} grid @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]} */
 function nodeShapes(grid, view, lines, columns, left, theme) {
   /** @type {Shape[]} */
-  const shapes = [], radius = Math.min(2.6, grid.pitch / 6), used = new Set(), { layer, query, key } = view.edges, rows = grid.layers + 1;
+  const shapes = [], radius = Math.min(2.6 * grid.big, grid.pitch / 6), used = new Set(), { layer, query, key } = view.edges, rows = grid.layers + 1;
   for (let i = 0; i < lines.n; i++)
     if (lines.live[i]) used.add(key[lines.first[i]] * rows + layer[lines.first[i]]).add(query[lines.first[i]] * rows + layer[lines.first[i]] + 1);
   for (let p = columns.first; p <= columns.last; p++)
@@ -220,7 +224,7 @@ function rowNames(grid, left, theme) {
   const shapes = left > 0 ? [{ tag: "rect", attrs: { x: 0, y: 0, width: grid.gutter - 6, height: grid.height, fill: theme.page, "fill-opacity": 0.9 } }] : [];
   for (let row = 0; row <= grid.layers; row += every) {
     const words = row === 0 ? (narrow ? "in" : "Input") : `${narrow ? "L" : "Layer "}${row - 1}`;
-    shapes.push({ tag: "text", attrs: { class: "row-name", x: round(x), y: round(yOf(grid, row) + 4), fill: theme.muted, "font-size": 12 }, text: words });
+    shapes.push({ tag: "text", attrs: { class: "row-name", x: round(x), y: round(yOf(grid, row) + 4), fill: theme.muted, "font-size": round(12 * grid.big) }, text: words });
   }
   return shapes;
 }

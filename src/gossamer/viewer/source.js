@@ -19,7 +19,7 @@
  * @property {string} start  the sum shown first (addition)
  * @property {Record<string, string | number>} limits (server)
  */
-/** @typedef {{prompt: number | string, cuts: Set<string>[]}} Question  cuts: per panel, keys "layer,head,query,key" */
+/** @typedef {{prompt: number | string, cuts: Set<string>[]}} Question  cuts: per panel, "layer,head,query,key", or "layer,head" for a whole head */
 /** @typedef {{views: View[], next?: [string, number][][], notes?: string[]}} Answer */
 /** @typedef {{look: (question: Question) => Answer | Promise<Answer>, canCut: (panel: number) => boolean, prompts: string[]}} Source */
 
@@ -77,7 +77,7 @@ function additionSource(data) {
 /** @param {PageData} data @param {Bert} bert @param {number} index @param {number[]} outputs @param {Set<string>} cut @returns {View} */
 function computedView(data, bert, index, outputs, cut) {
   const tokens = sumTokens(data, index), ids = tokens.map((token) => data.vocabulary.indexOf(token));
-  const run = runBert(bert, ids, cut.size ? (...edge) => cut.has(edge.join(",")) : undefined);
+  const run = runBert(bert, ids, cut.size ? (l, h, q, k) => cut.has(`${l},${h},${q},${k}`) || cut.has(`${l},${h}`) : undefined);
   const visible = bert.data.layers * bert.data.heads * ids.length ** 2;
   return { tokens, answers: run.answers.map((id) => data.vocabulary[id]), outputs, visible, open: run.edges.n, edges: run.edges };
 }

@@ -1,0 +1,215 @@
+"""The report as a page: what was asked, what was kept, what was lost, the controls, the limits.
+
+A pure function of report.json; whatever a report lacks is left out, and what is new to this page is not
+shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .page import asset, fill
+
+Record = Mapping[str, Any]
+
+
+def report_page(report: Record, *, figure: str = "", links: Mapping[str, str] | None = None) -> str:
+    """A report as one HTML file without script.
+
+    Args:
+        report: what `gossamer demo` writes as report.json.
+        figure: an SVG of ours, set in as it is; or empty.
+        links: words -> relative address of files beside the page, such as the interactive one.
+    """
+    sections = (_asked(report), _kept(report), _figure(figure, links or {}), _lost(report), _controls(report))
+    body = "\n".join([*filter(None, sections), _edges(report), _limits(report), _versions(report)])
+    return fill(asset("report.html"), title=_title(report), style=asset("report.css"), body=body)
+
+
+def _title(report: Record) -> str:
+    task = report.get("task", {})
+    return _text(
+        f"{task['digits']}-digit addition, made sparse" if "digits" in task else "A model made sparse"
+    )
+
+
+def _asked(report: Record) -> str:
+    settings = report.get("settings", {})
+    if not settings:
+        return ""
+    words = [
+        _phrase(
+            "Whatever is removed, the model may lose at most <b>{}</b> on held-out data.",
+            settings.get("ceiling"),
+        ),
+        _phrase("Seed {}.", settings.get("seed")),
+        _phrase("The base model was trained for {} steps,", settings.get("base_steps")),
+        _phrase("and made sparse in {} more.", settings.get("steps")),
+    ]
+    return _section("What was asked", f"<p>{' '.join(words)}</p>")
+
+
+def _kept(report: Record) -> str:
+    proof = report.get("proof", {})
+    if not proof:
+        return ""
+    whole = proof.get("prompts")
+    rows = [
+        (
+            "Exact answers" + (f", of {whole:,} prompts" if whole else ""),
+            proof.get("base_exact"),
+            proof.get("sparse_exact"),
+        ),
+        ("Open attention edges per prompt, mean", proof.get("edges_possible"), proof.get("edges_mean")),
+        ("Open attention edges per prompt, most", proof.get("edges_possible"), proof.get("edges_max")),
+        ("of them on a path to an output, mean", None, proof.get("live_edges_mean")),
+    ]
+    table = _table(
+        ("", "base model", "sparse model"), [(name, _number(a), _number(b)) for name, a, b in rows]
+    )
+    floor = proof.get("edges_floor")
+    note = _phrase("<p>By our argument no wiring does with fewer than {} edges in the mean.</p>", floor)
+    layers = proof.get("edges_per_layer") or []
+    bars = _bars("Open edges per layer, mean", [(f"Layer {i}", n) for i, n in enumerate(layers)])
+    return _section("What was kept", table + note + bars)
+
+
+def _lost(report: Record) -> str:
+    proof, run = report.get("proof", {}), report.get("run", {})
+    chosen = run.get("chosen_on", {})
+    items = [
+        _phrase("Both models give the same output on {} prompts.", proof.get("same_row")),
+        _phrase(
+            "Of {} prompts that neither training nor the choice of the kept model had seen,",
+            proof.get("unseen"),
+        )
+        + _phrase(" {} are exact.", proof.get("unseen_exact")),
+        _phrase(
+            "Divergence from the base model where the kept model was chosen: {}.", chosen.get("divergence")
+        ),
+        _phrase("The kept model was seen at step {}.", run.get("kept_step")),
+        _phrase("<b>Missed:</b> {}.", run.get("missed") or None),
+    ]
+    return _section("What was lost", _list(items))
+
+
+def _controls(report: Record) -> str:
+    proof = report.get("proof", {})
+    leaks = proof.get("leaks")
+    verdict = "the drawn graph is the whole graph" if leaks == 0 else "the drawn graph is not the whole graph"
+    items = [
+        _phrase("Leak test: with closed edges out of the softmax denominator too, {} answers change: ", leaks)
+        + ("" if leaks is None else f"{verdict}."),
+        _phrase(
+            "Precision: {} of the open edges are ones that the task can need.", _share(proof.get("precision"))
+        ),
+        _phrase(
+            "Recall: {} of the dependencies that the task has are on an open path.",
+            _share(proof.get("recall")),
+        ),
+    ]
+    controls = report.get("controls", {})
+    rows = [(str(name), _number(value)) for name, value in controls.items() if isinstance(value, int | float)]
+    table = _table(("control", "value"), rows) if rows else ""
+    return _section("The controls", _list(items) + table)
+
+
+def _edges(report: Record) -> str:
+    rows = [
+        (
+            _text(f"{edge.get('layer')}.{edge.get('head')}"),
+            _text(edge.get("to", edge.get("query", ""))),
+            _text(edge.get("from", edge.get("key", ""))),
+            _share(edge.get("open")) or "",
+            {True: "yes", False: "no"}.get(edge.get("needed"), ""),
+        )
+        for edge in report.get("edges", [])
+    ]
+    if not rows:
+        return ""
+    table = _table(
+        ("layer.head", "reads: position", "read: position", "open in", "can be needed"), rows, escaped=True
+    )
+    return _section(
+        "Every edge that was ever open", f"<details><summary>{len(rows)} edges</summary>{table}</details>"
+    )
+
+
+def _limits(report: Record) -> str:
+    items = [
+        "An edge says what is read, not what is computed from it: that happens in the layers between.",
+        "Counts are of (layer, head, query, key); several heads with one edge make one line in the figure.",
+        "This is one model from one seed; another seed may find another wiring for the same answers.",
+        "Exact on every listed prompt is a fact about those prompts, and about no others.",
+    ]
+    return _section("The limits", _list(items))
+
+
+def _versions(report: Record) -> str:
+    found = report.get("versions", {})
+    words = ", ".join(f"{_text(name)} {_text(value)}" for name, value in found.items())
+    return f"<footer>{words}</footer>" if words else ""
+
+
+def _figure(figure: str, links: Mapping[str, str]) -> str:
+    """The figure as an image, so that its ids and fonts stay its own, and what lies beside the page."""
+    if not figure and not links:
+        return ""
+    data = base64.b64encode(figure.encode()).decode()
+    alt = "Base model above, sparse model below; the numbers are in the tables of this page."
+    image = f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">' if figure else ""
+    more = _list([f'<a href="{_text(address)}">{_text(words)}</a>' for words, address in links.items()])
+    return _section("The figure", image + more)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
+
+
+def _list(items: Iterable[str]) -> str:
+    kept = [f"<li>{item}</li>" for item in items if item]
+    return f"<ul>{''.join(kept)}</ul>" if kept else ""
+
+
+def _phrase(form: str, value: Any) -> str:
+    """A phrase with a value in it, or nothing where there is none."""
+    return "" if value is None or value == "" else form.format(_number(value))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, escaped: bool = False) -> str:
+    show = str if escaped else _text
+    names = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{show(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _bars(title: str, values: Sequence[tuple[str, float]]) -> str:
+    """Numbers as bars on one scale."""
+    most = max((value for _, value in values), default=0.0)
+    bar = '<span class="bar" style="width:{:.0f}px"></span>'
+    rows = [
+        f'<tr><th scope="row">{_text(name)}</th><td>{bar.format(200 * value / most)} {_number(value)}</td>'
+        for name, value in values
+        if most
+    ]
+    return f"<table><caption>{_text(title)}</caption><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def _share(value: Any) -> str | None:
+    return f"{100 * value:.2f} %" if isinstance(value, int | float) else None
+
+
+def _number(value: Any) -> str:
+    """A value for people: thousands separated, four significant digits where there are decimals."""
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _text(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if abs(value) >= 10 else f"{value:.4g}"
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

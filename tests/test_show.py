@@ -1,0 +1,140 @@
+"""What shows itself: a circuit in a notebook, a run while it trains, a film of it."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from transformers import BertForMaskedLM
+
+from gossamer.circuit import Circuit
+from gossamer.errors import GossamerError
+from gossamer.film import Filmed, film, frame_steps
+from gossamer.metrics import Tally
+from gossamer.modeling import attach
+from gossamer.notebook import Page
+from gossamer.tasks.addition import Addition, as_text
+from gossamer.trace import trace
+from gossamer.watch import Curve, History, TrainingPage, chart, watch_page
+
+
+@pytest.fixture(scope="module")
+def model() -> BertForMaskedLM:
+    torch.manual_seed(0)
+    made = BertForMaskedLM(Addition(1).model_config(width=16, layers=2, heads=2)).eval()
+    attach(made, bias=0.0, check=False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def prompt() -> torch.Tensor:
+    return Addition(1).encode(torch.tensor([38]))[0]
+
+
+@pytest.fixture(scope="module")
+def circuit(model, prompt) -> Circuit:
+    return trace(model, prompt, text=as_text)
+
+
+def test_a_circuit_shows_itself_twice_without_script_or_shared_ids(circuit):
+    first, second = circuit._repr_html_(), circuit._repr_mimebundle_()["text/html"]
+    assert "<script" not in first
+    assert first.count("<svg") == 1
+    assert not set(re.findall(r' id="([^"]+)"', first)) & set(re.findall(r' id="([^"]+)"', second))
+    assert set(re.findall(r"https?://[^\s\"'<)]+", first)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_the_bundle_has_a_png_and_words(circuit):
+    bundle = circuit._repr_mimebundle_()
+    assert bundle["image/png"].startswith(b"\x89PNG")
+    assert f"{len(circuit):.1f} open edges per prompt" in bundle["text/plain"]
+
+
+def test_a_prompt_too_long_to_draw_is_told_in_words(circuit):
+    from dataclasses import replace
+
+    long = replace(circuit, tokens=(("x",) * 5000,), answers=(("x",) * 5000,))
+    bundle = long._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "text/html"}
+
+
+def test_the_interactive_page_is_a_frame_of_fixed_height_and_a_file(circuit, tmp_path):
+    page = circuit.view()
+    assert isinstance(page, Page)
+    frame = page._repr_html_()
+    assert frame.startswith("<iframe ")
+    assert 'height="820"' in frame
+    assert "<script" not in frame  # it is escaped inside srcdoc
+    assert page.save(tmp_path / "page.html").read_text(encoding="utf-8") == page.html
+
+
+def test_frames_lie_in_equal_ratios_and_end_at_the_end():
+    steps = sorted(frame_steps(1000, 20))
+    assert (steps[0], steps[-1]) == (1, 1000)
+    assert len(steps) <= 20
+    assert steps[5] - steps[4] < steps[-1] - steps[-2]
+    assert frame_steps(0, 20) == {0}
+
+
+def test_a_film_has_one_picture_per_frame(circuit, model, prompt, tmp_path):
+    camera = Filmed(prompt, text=as_text, frames=3)
+    state = SimpleNamespace(max_steps=4, global_step=0)
+    camera.on_train_begin(None, state, None, model=model)
+    for state.global_step in range(1, 5):
+        camera.on_step_end(None, state, None, model=model)
+    assert [frame.step for frame in camera.frames] == [0, 1, 2, 4]
+    assert camera.frames[-1].circuit.tokens == circuit.tokens
+    frames = [camera.frames[0], camera.frames[-1]._replace(circuit=circuit.select(circuit.weight > 0.3))]
+    path = film(circuit, frames, tmp_path / "film.gif", dpi=60)
+    with Image.open(path) as image:
+        assert image.format == "GIF"
+        assert image.n_frames == 2  # type: ignore[attr-defined]
+
+
+def test_a_film_without_frames_is_refused(circuit, tmp_path):
+    with pytest.raises(GossamerError, match="a film without frames"):
+        film(circuit, [], tmp_path / "film.gif")
+
+
+def run_of(path, *, done: bool) -> TrainingPage:
+    page = TrainingPage(path, title="<run>", every=0.0)
+    tally = Tally()
+    tally.sums.update({"rows": 2.0, "head/0/0": 6.0, "head/0/1": 2.0, "head/1/0": 1.0, "head/1/1": 0.0})
+    page.watching(SimpleNamespace(tally=tally))
+    state, args = SimpleNamespace(max_steps=100, global_step=0), SimpleNamespace(ceiling="kl=0.01")
+    page.on_train_begin(args, state, None)
+    for state.global_step, divergence in ((10, 0.004), (20, 0.012), (30, float("nan"))):
+        page.on_log(args, state, None, logs={"divergence": divergence, "multiplier": 0.5, "epoch": 1.0})
+        page.on_evaluate(args, state, None)
+    if done:
+        page.on_train_end(args, state, None)
+    return page
+
+
+def test_a_run_writes_its_page_as_it_goes(tmp_path):
+    page = run_of(tmp_path / "run.html", done=False)
+    text = (tmp_path / "run.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' in text
+    assert "&lt;run&gt;" in text
+    assert "ceiling kl=0.01: 0.01" in text
+    assert "Layer 0: 4" in text
+    assert "<script" not in text
+    assert page.history.curves["divergence, training"] == [(10.0, 0.004), (20.0, 0.012)]
+
+
+def test_a_finished_run_reloads_no_more(tmp_path):
+    run_of(tmp_path / "run.html", done=True)
+    assert 'http-equiv="refresh"' not in (tmp_path / "run.html").read_text(encoding="utf-8")
+
+
+def test_charts_of_nothing_and_of_one_point():
+    assert chart("empty", []) == ""
+    assert chart("log of zero", [Curve("x", [(0.0, 0.0)])], log=True) == ""
+    assert "NaN" not in chart("one", [Curve("x", [(0.0, 0.0)])])
+    assert "<section>" not in watch_page(History("nothing yet"))

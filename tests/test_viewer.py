@@ -1,0 +1,196 @@
+"""The page as text: whole, escaped, sealed; and what is packed comes out again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+from transformers import BertForMaskedLM
+
+from gossamer.circuit import Circuit
+from gossamer.errors import GossamerError
+from gossamer.modeling import attach
+from gossamer.tasks.addition import Addition
+from gossamer.viewer import view
+from gossamer.viewer.addition import addition_of, pack_bert, place_names, view_addition
+from gossamer.viewer.pack import array, circuits, quantised
+from gossamer.viewer.page import as_json, asset, fill
+from gossamer.viewer.report import report_page
+
+KINDS = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "f4": "<f4"}
+
+
+def small_circuit(tokens=("a", "b", "c"), *, edges: int = 9, outputs=(2,), seed: int = 0) -> Circuit:
+    rng = np.random.default_rng(seed)
+    columns = {name: rng.integers(0, 2, edges).astype(np.int32) for name in ("layer", "head", "query", "key")}
+    values = {name: rng.random(edges).astype(np.float32) for name in ("logit", "weight", "contribution")}
+    return Circuit(
+        n_layers=2,
+        n_heads=2,
+        tokens=(tuple(tokens),),
+        answers=(tuple(tokens),),
+        outputs=outputs,
+        visible=(4 * len(tokens) ** 2,),
+        prompt=np.zeros(edges, dtype=np.int32),
+        **columns,
+        **values,
+    )
+
+
+def unpack(packed) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(packed["data"]), KINDS[packed["type"]]) * packed.get("scale", 1)
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[0])
+
+
+def test_integers_take_the_fewest_bytes():
+    for largest, kind in ((255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4")):
+        packed = array(np.array([0, largest]))
+        assert packed["type"] == kind
+        assert unpack(packed).tolist() == [0, largest]
+    assert unpack(array(np.zeros(0, dtype=np.int64))).size == 0
+
+
+def test_weights_come_back_within_a_step():
+    values = np.random.default_rng(0).random(1000).astype(np.float32)
+    np.testing.assert_allclose(unpack(quantised(values)), values, atol=0.51 / 65535)
+    assert unpack(quantised(np.zeros(3, dtype=np.float32))).tolist() == [0, 0, 0]
+
+
+def test_circuits_come_back_sorted_by_line():
+    found = small_circuit(edges=40)
+    packed = circuits([found], most=1000)
+    columns = [unpack(packed[name]).astype(int) for name in ("layer", "query", "key", "head")]
+    assert [*zip(*columns, strict=True)] == sorted(zip(*columns, strict=True))
+    assert unpack(packed["open"]).tolist() == unpack(packed["counts"]).tolist() == [40]
+
+
+def test_of_many_edges_the_heaviest_are_kept_and_the_page_says_so():
+    found = small_circuit(edges=50)
+    packed = circuits([found], most=10)
+    assert (unpack(packed["open"])[0], unpack(packed["counts"])[0]) == (50, 10)
+    assert unpack(packed["weight"]).min() >= np.sort(found.weight)[-10] - 1e-4
+    note = data_of(view(found, most_edges=10))["panels"][0]["note"]
+    assert note == "the 10 heaviest are kept, 40 are not in this page"
+
+
+def test_outputs_may_differ_from_prompt_to_prompt():
+    parts = [small_circuit("abc", outputs=(2,)), small_circuit("abcd", outputs=(3,))]
+    assert circuits(parts, most=99)["outputs"] == [[2], [3]]
+    assert circuits(parts[:1] * 2, most=99)["outputs"] == [[2]]
+
+
+def test_the_page_fetches_nothing_and_runs_only_its_own_script():
+    page = view(small_circuit(), small_circuit(edges=3, seed=1))
+    assert "@" not in re.sub(r"@(ts-|type|param|return|prop|template|media)", "", page)
+    addresses = set(re.findall(r"""https?://[^\s"'<)]+""", page))
+    assert addresses <= {"http://www.w3.org/2000/svg"}
+    script = re.findall(r"<script>(.*?)</script>", page, re.S)
+    assert len(script) == 1
+    digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
+    assert f"script-src &#x27;sha256-{digest}&#x27;" in page
+    assert "default-src &#x27;none&#x27;" in page
+
+
+def test_markup_in_tokens_and_titles_stays_text():
+    evil = "</script><script>alert(1)</script>"
+    page = view(small_circuit((evil, "&", "\u2028")), title=evil, titles=(evil,), carries={(0, 0, 1): evil})
+    assert page.count("<script") == 2
+    assert data_of(page)["panels"][0]["title"] == evil
+    assert evil in data_of(page)["panels"][0]["circuits"]["words"]
+
+
+def test_json_refuses_what_is_not_json():
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_json({"x": float("nan")})
+    assert fill("@a@ @b@", a="@b@", b="c") == "@b@ c"
+
+
+def test_circuits_on_different_prompts_are_refused():
+    with pytest.raises(GossamerError, match="circuits on different prompts"):
+        view(small_circuit("abc"), small_circuit("abd"))
+
+
+def adders() -> tuple[Addition, BertForMaskedLM, BertForMaskedLM]:
+    task = Addition(1)
+    base, sparse = (BertForMaskedLM(task.model_config(width=16, layers=2, heads=2)).eval() for _ in range(2))
+    attach(sparse, bias=0.0, check=False)
+    return task, base, sparse
+
+
+def test_the_addition_page_holds_every_sum_and_both_models():
+    task, base, sparse = adders()
+    data = data_of(view_addition(base, sparse, start="3+8"))
+    assert data["kind"] == "addition"
+    assert len(unpack(data["panels"][1]["circuits"]["lengths"])) == task.n_sums == 100
+    assert data["panels"][0]["model"]["bias"] is None
+    assert data["panels"][1]["model"]["bias"] == 0.0
+    sizes = [np.prod(note["shape"]) for note in data["panels"][0]["model"]["tensors"]]
+    assert sum(sizes) == len(unpack(data["panels"][0]["model"]["weights"]))
+
+
+def test_every_parameter_of_the_model_is_in_the_page():
+    _, base, _ = adders()
+    assert sum(int(np.prod(t["shape"])) for t in pack_bert(base)["tensors"]) == base.num_parameters()
+
+
+def test_models_of_other_tasks_are_refused():
+    _, base, _ = adders()
+    other = BertForMaskedLM(Addition(2).model_config(width=16, layers=2, heads=2))
+    with pytest.raises(GossamerError, match="not of one addition task"):
+        view_addition(base, other)
+    assert addition_of(base.config) == Addition(1)
+    assert place_names(Addition(2))[:5] == [
+        "tens of the first",
+        "units of the first",
+        "",
+        "tens of the second",
+        "units of the second",
+    ]
+
+
+REPORT = {
+    "task": {"digits": 2},
+    "settings": {"seed": 0, "ceiling": "kl=0.002", "base_steps": 800, "steps": 4000},
+    "proof": {"prompts": 10000, "base_exact": 10000, "sparse_exact": 9999, "edges_possible": 1936}
+    | {"edges_mean": 6.712, "leaks": 0, "precision": 0.9, "edges_per_layer": [0.5, 6.212]},
+    "edges": [{"layer": 1, "head": 2, "from": "<b>", "to": "hundreds slot", "open": 0.97, "needed": True}],
+}
+
+
+def test_the_report_says_what_was_asked_kept_and_lost():
+    page = report_page(REPORT, figure="<svg/>", links={"The page": "view.html"})
+    for words in (
+        "kl=0.002",
+        "9,999",
+        "1,936",
+        "6.712",
+        "90.00 %",
+        "the whole graph",
+        "97.00 %",
+        "&lt;b&gt;",
+    ):
+        assert words in page
+    assert "<script" not in page
+    assert 'href="view.html"' in page
+
+
+@pytest.mark.parametrize("left_out", list(REPORT))
+def test_the_report_does_without_what_is_missing(left_out):
+    page = report_page({name: value for name, value in REPORT.items() if name != left_out})
+    assert "The limits" in page
+    assert "None" not in page
+
+
+def test_an_empty_report_is_a_page():
+    assert "A model made sparse" in report_page({})
+
+
+def test_scripts_are_in_the_package():
+    assert "runBert" in asset("bert.js")
