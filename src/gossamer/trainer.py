@@ -276,6 +276,7 @@ class _Controller(TrainerCallback):
         }
         facts |= {"the base model": trainer.fingerprint, "lambda": trainer.multiplier.value}
         require_agreement(trainer.accelerator, facts)
+        trainer.gates.sampling = trainer.args.schedule(state.max_steps).samples(state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.control_step()
