@@ -11,12 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 
-from .errors import CheckpointError, refuse
-from .files import writing
+from .errors import CheckpointError, UnsupportedModel, refuse
+from .files import read_json, write_json, writing
 from .modeling import CONFIG_BLOCK, SCHEMA_VERSION, attach, gates_of, write_config
+
+BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own
 
 
 def save(model: PreTrainedModel, folder: Path | str) -> None:
@@ -32,6 +35,24 @@ def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
         model.save_pretrained(temporary)
 
 
+def save_adapter(model: Any, folder: Path) -> None:
+    """Save adapters alone, with the gate bias beside them; the base model stays where it came from."""
+    model.save_pretrained(folder)
+    write_json(folder / BLOCK_FILE, {"version": SCHEMA_VERSION, "bias": gates_of(model).bias})
+
+
+def adapter_block(folder: Path) -> dict[str, Any]:
+    """The gates' block of an adapter folder: its version and bias."""
+    if not (folder / BLOCK_FILE).is_file():
+        raise refuse(
+            f"{folder} holds adapters without gates ({BLOCK_FILE} is missing)",
+            "possible: adapters that gossamer wrote",
+            "load it with peft, or make a model sparse first",
+            CheckpointError,
+        )
+    return read_json(folder / BLOCK_FILE)
+
+
 def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options: Any) -> PreTrainedModel:
     """Load a gated checkpoint with its gates on, in evaluation mode.
 
@@ -40,9 +61,13 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
         impl: implementation of gated attention.
         check: prove on a probe input that the gates run.
         options: passed to `from_pretrained` (revision, token, dtype, device_map ...).
-    Raises: `CheckpointError` for a folder that is no checkpoint, is dense, or was written by a newer gossamer.
+    Raises: `CheckpointError` for a folder that is no checkpoint, is dense, or is from a newer gossamer.
     """
-    config = read_config(path, **{k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")})
+    if (Path(path) / "adapter_config.json").is_file():
+        return _load_adapter(Path(path), impl=impl, check=check, **options)
+    config = read_config(
+        path, **{k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
+    )
     block = config.__dict__.get(CONFIG_BLOCK)
     if block is None:
         raise refuse(
@@ -51,8 +76,28 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
             "load it with transformers, or make it sparse first",
             CheckpointError,
         )
+    bias = _bias_of(block, path)
+    model = load_dense(path, config=config, **options)
+    attach(model, bias=bias, impl=impl, check=check)
+    return model
+
+
+def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> Any:
+    """The base model that an adapter folder names, gated, with the adapters on."""
+    from peft import PeftConfig, PeftModel
+
+    bias = _bias_of(adapter_block(folder), folder)
+    model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
+    attach(model, bias=bias, impl=impl, check=check)
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def _bias_of(block: Any, path: Path | str) -> float:
+    """The gate bias in an `edge_gates` block, or an error for a block that this version does not know."""
     if not isinstance(block, dict) or not isinstance(block.get("version"), int) or "bias" not in block:
-        raise refuse(f"{path}: edge_gates is {block!r}", "possible: {version, bias}", "save it again", CheckpointError)
+        raise refuse(
+            f"{path}: edge_gates is {block!r}", "possible: {version, bias}", "save it again", CheckpointError
+        )
     if block["version"] > SCHEMA_VERSION:
         raise refuse(
             f"{path} was written by a newer gossamer (edge_gates version {block['version']})",
@@ -60,10 +105,7 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
             "upgrade gossamer",
             CheckpointError,
         )
-    model = load_dense(path, config=config, **options)
-    bias = math.inf if block["bias"] == "open" else float(block["bias"])
-    attach(model, bias=bias, impl=impl, check=check)
-    return model
+    return math.inf if block["bias"] == "open" else float(block["bias"])
 
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
@@ -82,18 +124,49 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
         return cls.from_pretrained(path, config=config, **options).eval()
     except (OSError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        raise refuse(f"{path} cannot be loaded ({line})", "possible: a whole checkpoint", "copy it again", CheckpointError) from error
+        raise refuse(
+            f"{path} cannot be loaded ({line})",
+            "possible: a whole checkpoint",
+            "copy it again",
+            CheckpointError,
+        ) from error
+
+
+def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a dense model to be made sparse.
+
+    Raises: `CheckpointError` for what cannot be reached, and for a model that is sparse already and would be
+        taken for its own dense base; `UnsupportedModel` for `output_attentions` in its config.
+    """
+    config = read_config(name)
+    if CONFIG_BLOCK in config.__dict__:
+        raise refuse(
+            f"{name} was saved with gates and would run dense here, as a base that it is not",
+            "possible: a dense model",
+            "pass the base model, or load this one with gossamer.load(path)",
+            CheckpointError,
+        )
+    if getattr(config, "output_attentions", False):
+        raise refuse(
+            f"{name} has output_attentions=True in its config",
+            "possible: gossamer.trace, which lists the open edges with their weights",
+            "set it to false in config.json",
+            UnsupportedModel,
+        )
+    return load_dense(name, config=config, dtype=dtype)
 
 
 def read_config(path: Path | str, **options: Any) -> Any:
     """The model config of a folder or hub id, or one clear line."""
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise refuse(f"{path} has no config.json", "possible: a checkpoint folder", "check the path", CheckpointError)
+        raise refuse(
+            f"{path} has no config.json", "possible: a checkpoint folder", "check the path", CheckpointError
+        )
     with suppress(OSError, ValueError):
         return AutoConfig.from_pretrained(path, **options)
     raise refuse(
         f"{path} is neither a checkpoint folder nor a model that can be reached",
         "possible: a folder with config.json, or a hub id with network access",
-        "check the path",
+        "check the name, and log in if the model is gated",
         CheckpointError,
     )

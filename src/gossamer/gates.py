@@ -174,18 +174,20 @@ class Gates:
         key = NoiseKey(self.seed, self.step, layer)
         noise = key if self.sampling and module.training else None
         keep = None if self.keep is None else self.keep.get(layer)
-        result = gated_attention(
-            q,
-            k,
-            v,
-            bias=self.bias,
-            noise=noise,
-            dropout_key=key,
-            keep=keep,
-            renormalise=self.renormalise,
-            impl=resolve(self.impl, q.device),
-            **given,
-        )
+        # Autocast would put logits and gates in half precision; only what comes in and goes out may be.
+        with torch.autocast(q.device.type, enabled=False):
+            result = gated_attention(
+                q,
+                k.to(q.dtype),
+                v.to(q.dtype),
+                bias=self.bias,
+                noise=noise,
+                dropout_key=key,
+                keep=keep,
+                renormalise=self.renormalise,
+                impl=resolve(self.impl, q.device),
+                **given,
+            )
         shown = {name: given[name] for name in ("mask", "causal", "scale", "softcap", "sinks")}
         for observer in self._observers:
             observer(
