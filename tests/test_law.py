@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "gossamer"
 
 # A module may import modules of lower levels only. A package counts as one room: what is inside may import each other.
 LEVELS = (
-    {"errors", "noise", "gate", "progress"},
+    {"errors", "noise", "gate", "progress", "memory"},
     {"files", "attention", "ceiling", "circuit", "divergence", "intervals", "probe", "rows"},
     {"draw", "estimate", "metrics", "resume", "schedule", "stability", "text", "card", "export"},
     {"config", "distributed", "gates"},
@@ -23,7 +23,7 @@ LEVELS = (
     {"base", "checkpoint", "lora", "tasks", "trace", "authors"},
     {"components", "intervene", "trainer", "viewer", "watch", "notebook"},
     {"minimal", "pages", "sparsify", "film", "recipe"},
-    {"verify", "serve"},
+    {"verify", "serve", "job"},
     {"report"},
     {"demo"},
     {"cli"},

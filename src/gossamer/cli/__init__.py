@@ -13,10 +13,10 @@ import typer
 from click.exceptions import Abort, ClickException, Exit
 from rich.console import Console
 
-from . import demo, view
+from . import demo, sparsify, view
 from ..errors import CeilingMissed, GossamerError
 
-VERBS = (demo, view)
+VERBS = (demo, sparsify, view)
 
 app = typer.Typer(
     name="gossamer",

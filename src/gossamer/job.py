@@ -1,0 +1,283 @@
+"""One run of `gossamer sparsify`: a model and a text in; a folder with the sparse model and what it lost out.
+
+    OUT/checkpoint-N   the run, to resume from              OUT/metrics.jsonl  everything that was logged
+    OUT/model          the kept model (merged), or          OUT/adapter        its LoRA adapters alone
+    OUT/report.json    the promise and what became of it    OUT/report.md       the same in words
+
+The kept model is chosen on one part of the held-out documents and reported on another, which nothing was
+chosen by. What is saved carries a card, README.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import AutoTokenizer, TrainerCallback
+
+from .base import OpenBase
+from .card import model_card, number_rows
+from .ceiling import Ceiling
+from .checkpoint import load_for_training, save, save_adapter
+from .config import SparsityConfig
+from .errors import refuse, require_choice, require_range
+from .estimate import Shape, describe, seconds_per_step
+from .files import require_writable, write_json, write_text
+from .lora import add_adapters
+from .memory import told_when_out_of_memory
+from .modeling import attach, find_gates
+from .progress import ProgressLine
+from .rows import TensorRows, collate_rows
+from .sparsify import Outcome, sparsify, told_missed
+from .text import Corpus, PackedStream, as_rows, packed, padded_rows, too_short
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Every setting of a run that is not in `SparsityConfig`; `settings` passes more of those on."""
+
+    model: str
+    data: str
+    out: Path
+    ceiling: str = "kl=0.02"
+    length: int = 128
+    steps: int = 1000
+    batch: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    seed: int = 0
+    field: str = "text"
+    held_out: int = 64  # rows to choose by, and as many again to report on
+    held_out_share: float = 0.05
+    stream: bool = False
+    lora: int = 0  # rank; 0 for full finetuning
+    merge: bool = False
+    precision: str = "fp32"
+    checkpointing: bool = False
+    report_to: str = "none"
+    resume: bool = False
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, PRECISIONS)
+        for name in ("length", "steps", "batch", "accumulate", "held_out"):
+            require_range(name, getattr(self, name), 1, 10**9)
+        if self.precision == "fp16" and not torch.cuda.is_available():
+            raise refuse("fp16 on a CPU", "possible: fp32, bf16", "pass --precision bf16")
+
+
+class Rows:
+    """The three parts of the text as data sets; made once."""
+
+    def __init__(self, job: Job, tokenizer: Any, mask_token: int | None) -> None:
+        self.corpus = Corpus(job.data, field=job.field, held_out_share=job.held_out_share)
+        sentences = Ceiling.parse(job.ceiling).kind == "cosine"
+        wanted = job.steps * job.batch * job.accumulate
+
+        def take(documents: Any, n: int) -> TensorRows:
+            if sentences:
+                return padded_rows(documents, tokenizer, job.length, n)
+            found = list(islice(packed(documents, tokenizer, job.length), n))
+            return as_rows(found, mask_token=mask_token, seed=job.seed)
+
+        if job.stream and not sentences:
+            self.train: Any = PackedStream(self.corpus, tokenizer, job.length, mask_token=mask_token)
+        else:
+            self.train = take(self.corpus.train(), wanted)
+            self._require(self.train, 1, job, "train on")
+        both = take(self.corpus.held_out(), 2 * job.held_out)
+        self._require(both, 2, job, "hold out")
+        cut = len(both) // 2
+        parts = (slice(0, cut), slice(cut, 2 * cut))
+        self.choose, self.report = (TensorRows(**{k: v[s] for k, v in both.columns.items()}) for s in parts)
+
+    def _require(self, rows: TensorRows, least: int, job: Job, purpose: str) -> None:
+        if len(rows) < least:
+            raise too_short(self.corpus, len(rows), job.length, purpose)
+
+
+def configure(job: Job) -> SparsityConfig:
+    """The Trainer's settings for a job."""
+    every = max(1, job.steps // 10)
+    given = {
+        "output_dir": str(job.out),
+        "ceiling": job.ceiling,
+        "max_steps": job.steps,
+        "per_device_train_batch_size": job.batch,
+        "per_device_eval_batch_size": job.batch,
+        "gradient_accumulation_steps": job.accumulate,
+        "learning_rate": job.learning_rate,
+        "warmup_steps": min(50, every),
+        "seed": job.seed,
+        "bf16": job.precision == "bf16",
+        "fp16": job.precision == "fp16",
+        "use_cpu": not torch.cuda.is_available(),
+        "report_to": job.report_to,
+        "eval_steps": every,
+        "save_steps": every,
+        "logging_steps": max(1, job.steps // 50),
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+        "impl": "auto",
+    }
+    if job.checkpointing:
+        given |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    return SparsityConfig(**{**given, **job.settings})
+
+
+def run_job(job: Job, console: Console) -> dict[str, Any]:
+    """Do the run and return its report; everything it leaves is in `job.out`.
+
+    Raises: `GossamerError` for bad input, told before anything is trained. A missed ceiling is in the report.
+    """
+    config = configure(job)
+    require_writable(job.out)
+    model = load_for_training(job.model)
+    tokenizer = load_tokenizer(job.model, model, job.length)
+    rows = Rows(job, tokenizer, mask_token_of(model, tokenizer))
+    base = None
+    if job.lora:
+        attach(model, impl=config.impl)
+        model = add_adapters(model, rank=job.lora)
+        base = OpenBase(model, find_gates(model))  # type: ignore[arg-type]
+    if config.process_index == 0:
+        console.print(_estimate(model, job, config, rows), highlight=False, soft_wrap=True)
+    watchers: list[TrainerCallback] = [Metrics(job.out / "metrics.jsonl", resume=job.resume)]
+    if config.process_index == 0:
+        watchers.append(ProgressLine("sparsify", console))
+    collate = None if job.stream else collate_rows
+    with told_when_out_of_memory(job.batch, job.length):
+        kept = sparsify(
+            model, rows.train, rows.choose, config, base=base, resume=job.resume,
+            data_collator=collate, processing_class=tokenizer, callbacks=watchers,
+        )  # fmt: skip
+    report = report_of(job, kept, rows.report)
+    if config.process_index == 0:
+        write(job, kept.model, tokenizer, report)
+    return report
+
+
+def load_tokenizer(name: str, model: Any, length: int) -> Any:
+    """The tokenizer of a model, checked against it."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise refuse(
+            f"{name} has no tokenizer that can be loaded", "possible: a model with its tokenizer", "add one"
+        ) from error
+    config = model.config.get_text_config()
+    if len(tokenizer) > config.vocab_size:
+        raise refuse(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {config.vocab_size}",
+            "possible: a tokenizer and a model that belong together",
+            "pass the folder that holds both",
+        )
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions is not None and length > positions:
+        raise refuse(f"length {length} on a model of {positions} positions", f"possible: up to {positions}",
+                     f"pass --length {positions}")  # fmt: skip
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def mask_token_of(model: Any, tokenizer: Any) -> int | None:
+    """The mask token of a masked language model; None for one that predicts the next token."""
+    causal = "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
+    return None if causal else tokenizer.mask_token_id
+
+
+def _estimate(model: Any, job: Job, config: SparsityConfig, rows: Rows) -> str:
+    shape = Shape.of(
+        model,
+        rows=job.batch,
+        length=job.length,
+        activation_bytes=4 if job.precision == "fp32" else 2,
+        separate_base=not job.lora and Ceiling.parse(job.ceiling).needs_base,
+        checkpointing=job.checkpointing,
+        eager=config.impl == "eager",
+    )
+    batch = {name: column[: job.batch] for name, column in rows.choose.columns.items() if name != "labels"}
+    seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
+    return describe(shape, seconds, job.steps)
+
+
+def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
+    """Evaluate the kept model on rows that nothing was chosen by; the promise, and what became of it."""
+    trainer = kept.trainer
+    found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate(rows).items()}
+    missed = told_missed(trainer, found)
+    timing = ("runtime", "per_second", "preparation", "epoch", "score")
+    numbers = {k: v for k, v in found.items() if not any(t in k for t in timing) and v == v}
+    layers = [sum(heads) for heads in trainer.tally.per_head()]
+    return {
+        "model": job.model,
+        "data": job.data,
+        "ceiling": str(trainer.ceiling),
+        "feasible": not missed,
+        "missed": missed,
+        "held_out": numbers,
+        "held_out_rows": len(rows),
+        "chosen_on": {k: v for k, v in kept.metrics.items() if k in numbers},
+        "open_edges_per_layer": layers,
+        "open_edges_per_head": trainer.tally.per_head(),
+        "kept_step": kept.step,
+        "steps": kept.steps,
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(job).items()},
+    }
+
+
+def write(job: Job, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+    """Write the kept model with its card, and the report."""
+    folder = job.out / ("adapter" if job.lora and not job.merge else "model")
+    if job.lora and job.merge:
+        model = model.merge_and_unload()
+    if job.lora and not job.merge:
+        save_adapter(model, folder)
+    else:
+        save(model, folder)
+    tokenizer.save_pretrained(folder)
+    card = model_card(report, title=f"{Path(job.model).name}, sparse", where=str(folder))
+    write_text(folder / "README.md", card)
+    write_json(job.out / "report.json", report)
+    write_text(job.out / "report.md", report_text(report))
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """report.json in words."""
+    held = "held" if report["feasible"] else f"MISSED: {report['missed']}"
+    head = f"# {report['model']} on {report['data']}\n\nCeiling {report['ceiling']} on held-out data: {held}."
+    table = ["| held-out | |", "|---|---|", *number_rows(report["held_out"])]
+    heads = ["| layer | open edges per row | per head |", "|---|---|---|"]
+    for layer, (total, each) in enumerate(
+        zip(report["open_edges_per_layer"], report["open_edges_per_head"], strict=True)
+    ):
+        heads.append(f"| {layer} | {total:.1f} | {', '.join(f'{x:.1f}' for x in each)} |")
+    return "\n".join([head, "", *table, "", *heads]) + "\n"
+
+
+class Metrics(TrainerCallback):
+    """Append everything that is logged to a file, one JSON object per line, on the first process."""
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path, self.resume = path, resume
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            # A resumed run repeats the steps after its checkpoint, so lines from beyond it go.
+            lines = self.path.read_text().splitlines() if self.resume and self.path.is_file() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.path.parent.is_dir():
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")

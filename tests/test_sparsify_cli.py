@@ -1,0 +1,168 @@
+"""`gossamer sparsify` from the command line: a promise on held-out text, and one clear line for bad input."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from gossamer import gates_of, load
+from gossamer.cli import main
+from gossamer.modeling import attention_modules
+
+LETTERS = "\n abcdefghijklmnopqrstuvwxyz.,"
+
+
+def save_tokenizer(folder: Path) -> None:
+    """One token per letter."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {token: i for i, token in enumerate([*special, *LETTERS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[PAD]"))
+    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
+    words.decoder = decoders.Fuse()  # type: ignore[assignment]
+    names = dict(zip(("pad_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[SEP]", **names).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny models and a text."""
+    folder = tmp_path_factory.mktemp("job")
+    for family in ("gpt2", "llama", "bert"):
+        families.build(family).save_pretrained(folder / family)
+        save_tokenizer(folder / family)
+    generator = torch.Generator().manual_seed(0)
+    for_line = torch.randint(2, len(LETTERS), (200, 60), generator=generator)
+    lines = ["".join(LETTERS[i] for i in row) for row in for_line.tolist()]
+    (folder / "text.txt").write_text("\n\n".join(lines))
+    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": line, "n": 1}) for line in lines))
+    return folder
+
+
+def run(place: Path, out: Path, *other: str, model: str = "gpt2", data: str = "text.txt") -> int:
+    usual = ["--steps", "4", "--length", "16", "--batch", "4", "--held-out", "6", "--held-out-share", "0.2"]
+    given = ["sparsify", str(place / model), "--data", str(place / data), "--out", str(out), *usual, *other]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return main(given)
+
+
+def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsys: Any) -> None:
+    assert run(place, tmp_path / "out", "--ceiling", "kl=9", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["feasible"]
+    assert {"density", "keys_per_query", "loss", "kl_se", "agreement_se", "density_gap"} <= report[
+        "held_out"
+    ].keys()
+    assert len(report["open_edges_per_head"]) == 2
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "DENSE" in card.split("```")[0]
+    model = load(tmp_path / "out" / "model")
+    assert gates_of(model).bias < 10
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(steps)
+    assert run(place, tmp_path / "out", "--ceiling", "kl=9", "--resume") == 0
+
+
+def test_a_missed_ceiling_exits_with_one(place: Path, tmp_path: Path, capsys: Any) -> None:
+    assert run(place, tmp_path, "--ceiling", "kl=1e-9", "--set", "gate_bias=0") == 1
+    assert "the ceiling kl=1e-09 is missed by" in capsys.readouterr().err
+    assert not json.loads((tmp_path / "report.json").read_text())["feasible"]
+
+
+@pytest.mark.parametrize("options", [
+    ("--ceiling", "gap=9", "--lora", "2", "--merge"),
+    ("--ceiling", "kl=9", "--precision", "bf16", "--accumulate", "2", "--checkpointing"),
+    ("--ceiling", "loss=99", "--stream"),
+])  # fmt: skip
+@pytest.mark.parametrize("model", ["gpt2", "llama"])
+def test_ways_to_train(model: str, options: tuple[str, ...], place: Path, tmp_path: Path) -> None:
+    assert run(place, tmp_path, *options, model=model, data="text.jsonl") == 0
+    assert load(tmp_path / "model").config.edge_gates["version"] == 1
+
+
+def test_the_cosine_ceiling_on_an_encoder(place: Path, tmp_path: Path) -> None:
+    assert run(place, tmp_path, "--ceiling", "cosine=0.9", model="bert") == 0
+    found = json.loads((tmp_path / "report.json").read_text())["held_out"]
+    assert 0 <= found["cosine"] <= 0.9
+
+
+def test_a_masked_language_model(place: Path, tmp_path: Path) -> None:
+    assert run(place, tmp_path, "--ceiling", "kl=9", model="bert") == 0
+    assert "loss" in json.loads((tmp_path / "report.json").read_text())["held_out"]
+
+
+def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
+    assert run(place, tmp_path, "--ceiling", "kl=9", "--lora", "2", "--seed", "1") == 0
+    model = load(tmp_path / "adapter")
+    assert len(attention_modules(model)) == 2
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (("--length", "999"), "length 999 on a model of 64 positions"),
+    (("--ceiling", "kl=-1"), "ceiling kl=-1"),
+    (("--ceiling", "nonsense=1"), "ceiling kind"),
+    (("--precision", "fp16"), "fp16 on a CPU"),
+    (("--precision", "fp8"), "precision='fp8' is not known"),
+    (("--set", "gate_bias"), "possible: name=value"),
+    (("--set", "no_such_field=1"), "no_such_field"),
+    (("--field", "n", "--data", "{place}/text.jsonl"), "has no text in column 'n'"),
+    (("--data", "{place}/nowhere.txt"), "does not exist"),
+    (("--data", "{place}/empty.txt"), "gives 0 rows"),
+    (("--data", "{place}/binary.txt"), "is not text"),
+    (("--data", "{place}/short.txt"), "rows of 16 tokens"),
+])  # fmt: skip
+def test_bad_input_is_one_line(
+    options: tuple[str, ...], told: str, place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    (place / "empty.txt").write_text("")
+    (place / "binary.txt").write_bytes(b"\x7fELF\0\0")
+    (place / "short.txt").write_text("abc")
+    assert run(place, tmp_path, *(o.format(place=place) for o in options)) == 2
+    error = capsys.readouterr().err.strip()
+    assert told in error
+    assert "\n" not in error.replace("\n\n", "")
+
+
+def broken(place: Path, folder: Path, **changes: Any) -> None:
+    """A copy of the tiny GPT-2 with another config."""
+    families.build("gpt2").save_pretrained(folder)
+    save_tokenizer(folder)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"output_attentions": True}, "output_attentions=True in its config"),
+    ({"edge_gates": {"version": 1, "bias": 0.0}}, "was saved with gates and would run dense"),
+    ({"architectures": ["NoSuchModel"]}, "names no architecture"),
+])  # fmt: skip
+def test_bad_models_are_one_line(changes: Any, told: str, place: Path, tmp_path: Path, capsys: Any) -> None:
+    broken(place, tmp_path / "model", **changes)
+    assert run(tmp_path, tmp_path / "out", model="model", data=str(place / "text.txt")) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_model_that_is_nowhere(place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["sparsify", "no-such-owner/no-such-model", "--out", str(tmp_path)]) == 2
+    assert "with network access" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_does_not_fit(place: Path, tmp_path: Path, capsys: Any) -> None:
+    model = families.build("gpt2")
+    model.resize_token_embeddings(8)
+    model.save_pretrained(tmp_path / "model")
+    save_tokenizer(tmp_path / "model")
+    assert run(tmp_path, tmp_path / "out", model="model", data=str(place / "text.txt")) == 2
+    assert "tokens, its model 8" in capsys.readouterr().err
