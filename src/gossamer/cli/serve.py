@@ -1,0 +1,41 @@
+"""`gossamer serve`: both models behind a small local web app."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds base/, sparse/ and a tokenizer.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; all but loopback need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8642,
+    token: Annotated[
+        str, typer.Option(help="What visitors must know; `new` makes one.", envvar="GOSSAMER_TOKEN")
+    ] = "",
+    text: Annotated[str, typer.Option(help="The prompt shown first.")] = "The cat sat on the",
+    tokens: Annotated[int, typer.Option(help="Longest prompt.", min=1)] = 512,
+    waiting: Annotated[int, typer.Option(help="Requests at one time.", min=1)] = 4,
+    threshold: Annotated[
+        float, typer.Option(help="Smallest weight that counts as an edge of the base.")
+    ] = 0.01,
+) -> None:
+    """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""
+    from ..errors import refuse
+
+    try:
+        from ..serve import Limits, run
+    except ModuleNotFoundError as error:
+        do = "pip install 'gossamer[serve]'"
+        raise refuse(f"{error.name} is not installed", "possible: with the extra `serve`", do) from error
+    limits = Limits(tokens=tokens, waiting=waiting, threshold=threshold)
+    run(folder, host=host, port=port, token=token, start=text, limits=limits)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(serve)
