@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +30,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as hf_logging
 
 from .checkpoint import load, load_dense, save, save_folder
-from .errors import DivergedTraining, GossamerWarning, refuse
+from .errors import DivergedTraining, refuse
 from .files import read_json, require_writable, write_json, write_text
 from .probe import evaluating, first_output
 from .progress import ProgressLine
@@ -180,8 +179,6 @@ def make_sparse(
         bar.close()
     save(result.model, out / "sparse")
     _finish(out, "sparse", started, _as_run(result))
-    if not result.feasible:
-        warnings.warn(result.missed, GossamerWarning, stacklevel=2)
     return result.model.eval()
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import CeilingMissed
+
 Sums = Annotated[list[str] | None, typer.Option("--sum", help="A sum to draw, as 36+28; may be repeated.")]
 
 
@@ -25,7 +27,9 @@ def demo(
 
     given = {"base_steps": base_steps, "steps": steps, "ceiling": ceiling}
     settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})
-    run_demo(out, settings, sums=tuple(sums or ("36+28",)), print_json=json_output)
+    report = run_demo(out, settings, sums=tuple(sums or ("36+28",)), print_json=json_output)
+    if report["run"].get("missed"):
+        raise CeilingMissed(f"{report['run']['missed']}; what was kept is the model that misses it least, in {out}")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,164 @@
+"""The trainer: what it penalises, what it refuses, what it keeps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertForMaskedLM
+
+from gossamer.config import SparsityConfig
+from gossamer.errors import DivergedTraining, GossamerError, UnsupportedModel
+from gossamer.modeling import attach, detach, gates_of
+from gossamer.rows import TensorRows, collate_rows
+from gossamer.sparsify import sparsify
+from gossamer.tasks.addition import Addition
+from gossamer.trainer import SparsityTrainer
+
+TASK = Addition(1)
+
+
+def model() -> BertForMaskedLM:
+    torch.manual_seed(0)
+    return BertForMaskedLM(TASK.model_config(width=16, layers=2, heads=2))
+
+
+def rows(n: int = 32) -> TensorRows:
+    inputs, labels = TASK.encode(torch.arange(n))
+    return TensorRows(input_ids=inputs, labels=labels)
+
+
+def config(folder: Path, **given: Any) -> SparsityConfig:
+    settings = {
+        "max_steps": 4,
+        "per_device_train_batch_size": 8,
+        "eval_steps": 2,
+        "save_steps": 2,
+        "logging_steps": 1,
+    }
+    settings |= {
+        "learning_rate": 1e-3,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "ceiling": "kl=0.5",
+    }
+    return SparsityConfig(output_dir=str(folder), **(settings | given))
+
+
+def trainer(folder: Path, **given: Any) -> SparsityTrainer:
+    made = SparsityTrainer(
+        model(),
+        config(folder, **given),
+        train_dataset=rows(),
+        eval_dataset=rows(),
+        data_collator=collate_rows,
+    )
+    made.callback_handler.callbacks = [
+        c for c in made.callback_handler.callbacks if type(c).__name__ != "PrinterCallback"
+    ]
+    return made
+
+
+def test_the_loss_is_the_lagrangian(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    made.gates.bias, made.gates.sampling = 0.3, False
+    batch = rows(8).columns
+    made.model.train()
+    loss = made.compute_loss(made.model, dict(batch))
+    with made.gates.recording() as record, torch.no_grad():
+        ours = made.model(input_ids=batch["input_ids"]).logits
+        theirs = made.base(input_ids=batch["input_ids"]).logits
+    p, q = theirs.softmax(-1), ours.softmax(-1)
+    divergence = (p * (p / q).log()).sum(-1).mean()
+    expected = (record.density() + made.multiplier.value * divergence) / (1 + made.multiplier.value)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_penalty_reaches_queries_and_keys_only(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    made.gates.bias = 0.0
+    made.model.train()
+    with made.gates.recording() as record:
+        made.model(input_ids=rows(8).columns["input_ids"])
+    record.expected_open[0].sum().backward()
+    attention = made.model.bert.encoder.layer[0].attention.self
+    assert attention.query.weight.grad.abs().sum() > 0
+    assert attention.key.weight.grad.abs().sum() > 0
+    assert attention.value.weight.grad is None
+
+
+def test_nan_is_told_with_its_step(tmp_path: Path) -> None:
+    made = trainer(tmp_path, learning_rate=1e30)
+    with pytest.raises(
+        DivergedTraining, match=r"divergence became .* at step \d; possible: finite numbers only; lower"
+    ):
+        made.train()
+
+
+@pytest.mark.parametrize("field", ["activation_checkpointing", "gradient_checkpointing"])
+def test_reentrant_checkpointing_is_refused(tmp_path: Path, field: str) -> None:
+    if field not in SparsityConfig.__dataclass_fields__:
+        pytest.skip(f"this transformers has no {field}; comes back with one that does")
+    with pytest.raises(
+        GossamerError, match="reentrant gradient checkpointing, which drops the penalty's gradient"
+    ):
+        config(tmp_path, **{field: True, f"{field}_kwargs": {"use_reentrant": True}})
+
+
+def test_frozen_queries_and_keys_are_refused(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    for name, parameter in made.model.named_parameters():
+        if not name.startswith("cls.predictions.transform"):
+            parameter.requires_grad_(False)
+    with pytest.raises(GossamerError, match="the penalty has no gradient"):
+        made.train()
+
+
+def test_an_unreachable_ceiling_is_told_and_the_closest_model_kept(tmp_path: Path) -> None:
+    result = sparsify(
+        model(),
+        rows(),
+        rows(),
+        config(tmp_path, ceiling="kl=1e-12", gate_bias=0.0),
+        data_collator=collate_rows,
+        callbacks=[type("Silent", (__import__("transformers").TrainerCallback,), {})()],
+    )
+    assert not result.feasible
+    assert "the ceiling kl=1e-12 is missed by" in result.missed
+    scores = [entry["eval_score"] for entry in result.history if "eval_score" in entry]
+    assert min(scores) > 1
+    assert result.metrics["score"] == pytest.approx(min(scores), rel=1e-6)
+
+
+def test_the_score_prefers_any_feasible_model(tmp_path: Path) -> None:
+    made = trainer(tmp_path, min_agreement=0.9)
+    dense = made.score({"density": 1.0, "divergence": 0.5, "agreement": 0.9})
+    over = made.score({"density": 0.0, "divergence": 0.6, "agreement": 1.0})
+    wrong = made.score({"density": 0.0, "divergence": 0.1, "agreement": 0.8})
+    assert dense == 1.0 < min(over, wrong)
+
+
+def test_a_model_that_would_run_dense_is_refused(tmp_path: Path) -> None:
+    gated = model()
+    attach(gated, bias=0.5)
+    stripped = BertForMaskedLM(copy.deepcopy(gated.config))
+    with pytest.raises(UnsupportedModel, match="saved with gates but loaded without them"):
+        SparsityTrainer(stripped, config(tmp_path), train_dataset=rows(), eval_dataset=rows())
+
+
+def test_open_gates_are_the_base_model_bit_for_bit() -> None:
+    dense, gated = model().eval(), model().eval()
+    dense.set_attn_implementation("eager")
+    attach(gated, bias=math.inf, impl="eager")
+    inputs = rows(8).columns["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(dense(input_ids=inputs).logits, gated(input_ids=inputs).logits)
+    detach(gated, implementation="eager")
+    with torch.no_grad():
+        assert torch.equal(dense(input_ids=inputs).logits, gated(input_ids=inputs).logits)
+    with pytest.raises(UnsupportedModel, match="has no gates"):
+        gates_of(gated)
