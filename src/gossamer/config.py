@@ -50,7 +50,7 @@ class SparsityConfig(TrainingArguments):
         default=0.0, metadata={"help": "Proportional part of log lambda: its share of the present excess."}
     )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
-    impl: str = field(default="eager", metadata={"help": "Implementation of gated attention, or auto by device."})
+    impl: str = field(default="auto", metadata={"help": "Implementation of gated attention, or auto by device."})
 
     eval_strategy: str = field(default="steps", metadata={"help": "Evaluate by steps: the best model is kept."})  # type: ignore[assignment]
     eval_steps: float | None = field(default=100, metadata={"help": "Optimizer steps between evaluations."})

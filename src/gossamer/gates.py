@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import gated_attention, resolve
+from .attention import gated_attention
 from .attention.eager import attention_logits
 from .attention.visibility import Visibility
 from .metrics import Tally
@@ -185,7 +185,7 @@ class Gates:
                 dropout_key=key,
                 keep=keep,
                 renormalise=self.renormalise,
-                impl=resolve(self.impl, q.device),
+                impl=self.impl,
                 **given,
             )
         shown = {name: given[name] for name in ("mask", "causal", "scale", "softcap", "sinks")}

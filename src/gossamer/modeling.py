@@ -23,6 +23,7 @@ import warnings
 from torch import nn
 from transformers import PreTrainedModel
 
+from .attention import resolve
 from .errors import GossamerWarning, UnsupportedModel, refuse
 from .gates import LAYER, ON_MODULE, AttentionCall, Gates, Record
 from .interface import KEY
@@ -65,14 +66,14 @@ def _calls_interface(cls: type) -> bool:
 
 
 def attach(
-    model: PreTrainedModel, *, bias: float = math.inf, impl: str = "eager", check: bool = True
+    model: PreTrainedModel, *, bias: float = math.inf, impl: str = "auto", check: bool = True
 ) -> Gates:
     """Put gates on every attention edge of `model`, in place, and prove that they are really there.
 
     Args:
         model: any transformers model whose attention goes through the attention interface.
         bias: the gate bias c in nats; the default, +inf, leaves the model's function as it is.
-        impl: implementation of the operation.
+        impl: implementation of the operation; auto is resolved here, once, by the model's device.
         check: run the probe (two or three forward passes on a few tokens).
     Returns: the model's `Gates`, also reachable by `gates_of(model)`.
     Raises: `UnsupportedModel` naming what is wrong: an architecture that ignores the interface, a layer that was
@@ -96,7 +97,7 @@ def attach(
         )
     reference = eager_reference(model) if check else None
     before = model.config._attn_implementation
-    gates = Gates(bias=bias, impl=impl, n_layers=len(modules), n_heads=_query_heads(model))
+    gates = Gates(bias=bias, impl=resolve(impl, model.device), n_layers=len(modules), n_heads=_query_heads(model))
     try:
         model.set_attn_implementation(KEY)
         for layer, module in enumerate(modules):
