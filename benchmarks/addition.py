@@ -19,7 +19,15 @@ from typing import Any
 from gossamer.demo import DemoSettings, run_demo
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("base_exact", "sparse_exact", "same_row", "unseen_exact", "edges_mean", "edges_max", "live_edges_mean")
+NAMES = (
+    "base_exact",
+    "sparse_exact",
+    "same_row",
+    "unseen_exact",
+    "edges_mean",
+    "edges_max",
+    "live_edges_mean",
+)
 NAMES += ("precision", "precision_relays", "recall", "leaks")
 
 
@@ -41,7 +49,8 @@ def row(seed: int, report: dict[str, Any]) -> dict[str, Any]:
 def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
     """The table, with its command and versions."""
     edges = [r["edges_mean"] for r in rows]
-    head = "| seed | base exact | sparse exact | same row | unseen exact | edges, mean | most | precision | with relays | recall | leaks |"
+    head = "| seed | base exact | sparse exact | same row | unseen exact | edges, mean | most "
+    head += "| precision | with relays | recall | leaks |"
     lines = [
         "# Addition over seeds",
         "",
@@ -53,16 +62,23 @@ def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
     ]
     for r in rows:
         lines.append(
-            f"| {r['seed']} | {r['base_exact']:,} | {r['sparse_exact']:,} | {r['same_row']:,} | {r['unseen_exact']:,} | "
+            f"| {r['seed']} | {r['base_exact']:,} | {r['sparse_exact']:,} | {r['same_row']:,} | "
+            f"{r['unseen_exact']:,} | "
             f"{r['edges_mean']:.2f} | {r['edges_max']} | {r['precision']:.3f} | {r['precision_relays']:.3f} | "
             f"{r['recall']:.2f} | {r['leaks']} |"
         )
-    lines += ["", f"Edges: median {statistics.median(edges):.2f}, range {min(edges):.2f} to {max(edges):.2f}.", ""]
+    lines += [
+        "",
+        f"Edges: median {statistics.median(edges):.2f}, range {min(edges):.2f} to {max(edges):.2f}.",
+        "",
+    ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/addition"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     arguments = parser.parse_args()

@@ -65,7 +65,9 @@ def measure(impl: str, batch: int, rounds: int) -> dict[str, float | str]:
     sparse.train()
 
     def dense_loss() -> Tensor:
-        return torch.nn.functional.cross_entropy(dense(input_ids=inputs).logits.flatten(0, 1), labels.flatten())
+        return torch.nn.functional.cross_entropy(
+            dense(input_ids=inputs).logits.flatten(0, 1), labels.flatten()
+        )
 
     def sparse_loss() -> Tensor:
         gates.step += 1
@@ -83,7 +85,9 @@ def measure(impl: str, batch: int, rounds: int) -> dict[str, float | str]:
     for step in steps * 2:
         step()
     times = [[step() for step in steps] for _ in range(rounds)]
-    dense_ms, sparse_ms, with_base_ms = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+    dense_ms, sparse_ms, with_base_ms = (
+        1e3 * statistics.median(column) for column in zip(*times, strict=True)
+    )
     return {
         "impl": impl,
         "dense_ms": round(dense_ms, 2),
@@ -95,7 +99,9 @@ def measure(impl: str, batch: int, rounds: int) -> dict[str, float | str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=30)

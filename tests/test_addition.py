@@ -18,7 +18,9 @@ def circuit_of(edges: list[tuple[int, int, int]], length: int = 11) -> Circuit:
     layer, query, key = (np.array(x, dtype=np.int32) for x in zip(*edges, strict=True))
     zeros, ones = np.zeros(len(edges), dtype=np.int32), np.ones(len(edges), dtype=np.float32)
     row = tuple("?" * length)
-    return Circuit(4, 4, (row,), (row,), tuple(range(length)), (1936,), zeros, layer, zeros, query, key, ones, ones, ones)
+    return Circuit(
+        4, 4, (row,), (row,), tuple(range(length)), (1936,), zeros, layer, zeros, query, key, ones, ones, ones
+    )
 
 
 def test_the_figure_s_sum() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -60,7 +61,9 @@ def test_multiplier_state_survives_a_round_trip() -> None:
 
 
 def test_a_non_finite_divergence_is_refused() -> None:
-    with pytest.raises(GossamerError, match="divergence nan; possible: a finite number; lower the learning rate"):
+    with pytest.raises(
+        GossamerError, match="divergence nan; possible: a finite number; lower the learning rate"
+    ):
         Multiplier().step(math.nan, Ceiling("kl", 0.1))
 
 
@@ -93,7 +96,7 @@ def tighten(schedule: Schedule, holds: bool) -> list[float]:
 def test_the_ceiling_starts_loose_and_ends_as_asked() -> None:
     values = tighten(Schedule(steps=100, loose=10.0, tighten_from=0.5, tighten_until=0.9), holds=True)
     assert values[0] == values[50] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values))
     assert values[70] == pytest.approx(0.01 * 10**0.5)
     assert values[91:] == [0.01] * 9
 
@@ -107,7 +110,9 @@ def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
     paced = Schedule(steps=100, bias=4.0, anneal=0.1)
     assert paced.next_bias(4.0, holds=False) == 4.0
     assert paced.next_bias(4.0, holds=True) == pytest.approx(3.6)
-    assert Schedule(steps=100, bias=4.0, anneal=0.1, pace="clock").next_bias(4.0, holds=False) == pytest.approx(3.6)
+    assert Schedule(steps=100, bias=4.0, anneal=0.1, pace="clock").next_bias(
+        4.0, holds=False
+    ) == pytest.approx(3.6)
     assert paced.next_bias(0.1, holds=True) == 0.0
     breathing = Schedule(steps=100, bias=4.0, anneal=0.1, pace="breathe")
     assert breathing.next_bias(0.0, holds=False) == pytest.approx(0.1)
@@ -118,5 +123,7 @@ def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
 def test_contradicting_schedules_are_refused() -> None:
     with pytest.raises(GossamerError, match="start loose and end tight"):
         Schedule(steps=10, tighten_from=0.9, tighten_until=0.5)
-    with pytest.raises(GossamerError, match="bias pace='fast' is not known; possible: feasible, clock, breathe"):
+    with pytest.raises(
+        GossamerError, match="bias pace='fast' is not known; possible: feasible, clock, breathe"
+    ):
         Schedule(steps=10, pace="fast")

@@ -46,10 +46,16 @@ def test_an_unknown_option_leaves_with_2() -> None:
     ("arguments", "said"),
     [
         (["--sum", "36-28"], "sum '36-28'; possible: two numbers and a plus sign; write for example 36+28"),
-        (["--sum", "136+28"], "sum '136+28'; possible: operands of at most 2 digits; write for example 36+28"),
+        (
+            ["--sum", "136+28"],
+            "sum '136+28'; possible: operands of at most 2 digits; write for example 36+28",
+        ),
         (["--digits", "9"], "digits=9 is out of range; possible: 1 to 4; pass a value in that range"),
         (["--steps", "0"], "steps=0 is out of range; possible: 1 to 10000000; pass a value in that range"),
-        (["--ceiling", "mse=1"], "ceiling kind='mse' is not known; possible: kl, gap, loss, cosine; choose one of them"),
+        (
+            ["--ceiling", "mse=1"],
+            "ceiling kind='mse' is not known; possible: kl, gap, loss, cosine; choose one of them",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_2(arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -75,7 +81,9 @@ def test_another_run_s_folder_is_refused(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_folder_that_can_be_continued(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gossamer", "demo", "--out", str(tmp_path), "--digits", "1"]
     command += ["--base-steps", "40", "--steps", "40"]
-    process = subprocess.Popen([*command], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [*command], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 100
     while not (tmp_path / "work" / "base").is_dir() and time.monotonic() < deadline:
         time.sleep(0.1)

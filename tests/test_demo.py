@@ -52,7 +52,16 @@ def test_edges_were_lost(made: tuple[Path, dict[str, Any], str]) -> None:
 def test_the_folder_is_whole(made: tuple[Path, dict[str, Any], str]) -> None:
     out, report, _ = made
     names = {p.name for p in out.iterdir()}
-    assert {"base", "sparse", "settings.json", "report.json", "report.md", "figure.svg", "figure.pdf", "figure.png"} <= names
+    assert {
+        "base",
+        "sparse",
+        "settings.json",
+        "report.json",
+        "report.md",
+        "figure.svg",
+        "figure.pdf",
+        "figure.png",
+    } <= names
     assert "figure-99+1.svg" in names
     assert json.loads((out / "report.json").read_text()) == report
     assert not [name for name in names if name.startswith(".")]
@@ -82,10 +91,17 @@ def test_the_figure_shows_the_traced_edges(made: tuple[Path, dict[str, Any], str
     task = Addition()
     inputs, _ = task.encode(torch.tensor([task.parse("36+28")]))
     svg = (out / "figure.svg").read_text()
-    drawn = {i for e in ET.fromstring(svg).iter() if (i := e.get("id", "")) and re.search(r"(edge|idle)-\d+-\d+-\d+$", i)}
+    drawn = {
+        i
+        for e in ET.fromstring(svg).iter()
+        if (i := e.get("id", "")) and re.search(r"(edge|idle)-\d+-\d+-\d+$", i)
+    }
     for name, model in (("base", load_dense(out / "base")), ("sparse", load(out / "sparse"))):
         circuit = trace(model, inputs, text=as_text)
-        merged = {(int(a), int(q), int(k)) for a, q, k in zip(circuit.layer, circuit.query, circuit.key, strict=True)}
+        merged = {
+            (int(a), int(q), int(k))
+            for a, q, k in zip(circuit.layer, circuit.query, circuit.key, strict=True)
+        }
         pattern = re.compile(rf"{name}-(?:edge|idle)-(\d+)-(\d+)-(\d+)$")
         assert {tuple(map(int, m.groups())) for i in drawn if (m := pattern.search(i))} == merged
         assert report["figures"]["36+28"][f"{name}_answer"] == "36+28=00064"
@@ -105,7 +121,9 @@ def test_run_again_it_reuses_and_says_so(made: tuple[Path, dict[str, Any], str])
         run_demo(out, DemoSettings(seed=1, base_steps=500, steps=300))
 
 
-def test_a_newer_or_torn_checkpoint_is_refused(made: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
+def test_a_newer_or_torn_checkpoint_is_refused(
+    made: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
     config = json.loads((made[0] / "sparse" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(GossamerError, match="cannot be loaded"):
@@ -114,5 +132,7 @@ def test_a_newer_or_torn_checkpoint_is_refused(made: tuple[Path, dict[str, Any],
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(GossamerError, match="written by a newer gossamer"):
         load(tmp_path)
-    with pytest.raises(GossamerError, match=r"has no config\.json; possible: a checkpoint folder; check the path"):
+    with pytest.raises(
+        GossamerError, match=r"has no config\.json; possible: a checkpoint folder; check the path"
+    ):
         load(tmp_path.parent)

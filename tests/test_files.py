@@ -11,12 +11,17 @@ from gossamer.errors import GossamerError
 from gossamer.files import read_json, require_writable, write_json, write_text, writing
 
 
+def fail_while_writing(target: Path) -> None:
+    with writing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+
+
 def test_a_failed_write_leaves_the_old_content_and_no_debris(tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     write_json(target, {"a": 1})
-    with pytest.raises(RuntimeError), writing(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_while_writing(target)
     assert json.loads(target.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
@@ -44,17 +49,18 @@ def test_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "x.txt", "text")
 
 
-def test_a_full_disk_is_one_clear_line() -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full on this system; comes back where there is one")
-    with pytest.raises(OSError, match="No space left"), full.open("w") as handle:
-        handle.write("x")
-        handle.flush()
-    error = OSError(28, "No space left on device")
-    from gossamer.files import cannot_write
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    assert "No space left on device" in str(cannot_write(Path("out"), error))
+    write_text(tmp_path / "x.txt", "old")
+    monkeypatch.setattr("gossamer.files.replace", full)
+    with pytest.raises(
+        GossamerError, match=r"x\.txt cannot be written \(No space left on device\); possible: a writable"
+    ):
+        write_text(tmp_path / "x.txt", "new")
+    assert (tmp_path / "x.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
 
 
 def test_broken_json_is_one_clear_line(tmp_path: Path) -> None:

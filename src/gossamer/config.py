@@ -24,39 +24,62 @@ class SparsityConfig(TrainingArguments):
 
     ceiling: str = field(
         default="kl=0.01",
-        metadata={"help": "What may be lost, as kind=value: kl, gap or cosine against the base model, or loss."},
+        metadata={
+            "help": "What may be lost, as kind=value: kl, gap or cosine against the base model, or loss."
+        },
     )
     min_agreement: float = field(
         default=0.0,
         metadata={"help": "Share of held-out tokens whose top-1 answer must be the base model's, 0 to 1."},
     )
-    gate_bias: float = field(default=4.0, metadata={"help": "The gate bias c at the start, in nats; it ends at 0."})
+    gate_bias: float = field(
+        default=4.0, metadata={"help": "The gate bias c at the start, in nats; it ends at 0."}
+    )
     bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c comes down."})
     bias_pace: str = field(
-        default="feasible", metadata={"help": "Lower c while the ceiling holds (feasible), always (clock), or raise it again too (breathe)."}
+        default="feasible",
+        metadata={
+            "help": "Lower c while the ceiling holds (feasible), always (clock), or raise it again too (breathe)."
+        },
     )
-    loose: float = field(default=1.0, metadata={"help": "How many times the ceiling is allowed early in the run."})
-    tighten_from: float = field(default=0.6, metadata={"help": "Share of the run from which the ceiling tightens."})
-    tighten_until: float = field(default=0.9, metadata={"help": "Share of the run from which it is the one asked for."})
+    loose: float = field(
+        default=1.0, metadata={"help": "How many times the ceiling is allowed early in the run."}
+    )
+    tighten_from: float = field(
+        default=0.6, metadata={"help": "Share of the run from which the ceiling tightens."}
+    )
+    tighten_until: float = field(
+        default=0.9, metadata={"help": "Share of the run from which it is the one asked for."}
+    )
     tighten_pace: str = field(
-        default="feasible", metadata={"help": "Tighten only while the present ceiling holds (feasible), or always."}
+        default="feasible",
+        metadata={"help": "Tighten only while the present ceiling holds (feasible), or always."},
     )
     noise_until: float = field(
-        default=1.0, metadata={"help": "Share of the run until which gates are sampled; deterministic afterwards."}
+        default=1.0,
+        metadata={"help": "Share of the run until which gates are sampled; deterministic afterwards."},
     )
     dual_rate: float = field(default=0.05, metadata={"help": "Largest change of log lambda in one step."})
-    dual_decay: float = field(default=0.9, metadata={"help": "Decay of the moving average of the divergence."})
+    dual_decay: float = field(
+        default=0.9, metadata={"help": "Decay of the moving average of the divergence."}
+    )
     dual_gain: float = field(
         default=0.0, metadata={"help": "Proportional part of log lambda: its share of the present excess."}
     )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
-    impl: str = field(default="auto", metadata={"help": "Implementation of gated attention, or auto by device."})
+    impl: str = field(
+        default="auto", metadata={"help": "Implementation of gated attention, or auto by device."}
+    )
 
-    eval_strategy: str = field(default="steps", metadata={"help": "Evaluate by steps: the best model is kept."})  # type: ignore[assignment]
+    eval_strategy: str = field(
+        default="steps", metadata={"help": "Evaluate by steps: the best model is kept."}
+    )  # type: ignore[assignment]
     eval_steps: float | None = field(default=100, metadata={"help": "Optimizer steps between evaluations."})
     save_steps: float = field(default=100, metadata={"help": "Optimizer steps between checkpoints."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept: the best and the last."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers; none by default."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints kept: the best and the last."}
+    )
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers; none by default."})
 
     def __post_init__(self) -> None:
         if self.eval_strategy != "no" and self.save_strategy != "no":

@@ -63,7 +63,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise refuse(f"{path} cannot be read ({error})", "possible: a JSON file that gossamer wrote", "check it") from error
+        raise refuse(
+            f"{path} cannot be read ({error})", "possible: a JSON file that gossamer wrote", "check it"
+        ) from error
 
 
 def require_writable(folder: Path) -> None:
@@ -81,4 +83,8 @@ def require_writable(folder: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> GossamerError:
     """The one line for a path that cannot be written."""
     reason = error.strerror or str(error)
-    return refuse(f"{path} cannot be written ({reason})", "possible: a writable folder with space", "choose another --out")
+    return refuse(
+        f"{path} cannot be written ({reason})",
+        "possible: a writable folder with space",
+        "choose another --out",
+    )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .attention import gated_attention
 from .attention.eager import attention_logits
 from .attention.visibility import Visibility
+from .errors import refuse
 from .metrics import Tally
 from .noise import NoiseKey
 
@@ -88,6 +89,15 @@ class Record:
     def total_visible(self) -> float:
         """How many visible (layer, row, head, query, key) there were."""
         return float(sum(int(x.sum()) for x in self.visible))
+
+    def require_gradient(self) -> None:
+        """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
+        if torch.is_grad_enabled() and self.expected_open and not self.expected_open[-1].requires_grad:
+            raise refuse(
+                "the penalty has no gradient",
+                "possible: trainable query and key projections, non-reentrant gradient checkpointing",
+                "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
+            )
 
 
 @dataclass

@@ -32,14 +32,23 @@ class Tally:
     def add_items(self, name: str, items: Items, n_rows: int) -> None:
         """Take in one value per counted token, grouped by row."""
         values = items.values.double()
-        per_row = torch.zeros(n_rows, dtype=torch.float64, device=values.device).index_add_(0, items.rows, values)
+        per_row = torch.zeros(n_rows, dtype=torch.float64, device=values.device).index_add_(
+            0, items.rows, values
+        )
         counts = torch.zeros_like(per_row).index_add_(0, items.rows, torch.ones_like(values))
-        parts = {"s": per_row.sum(), "n": counts.sum(), "ss": (per_row**2).sum(), "sn": (per_row * counts).sum()}
+        parts = {
+            "s": per_row.sum(),
+            "n": counts.sum(),
+            "ss": (per_row**2).sum(),
+            "sn": (per_row * counts).sum(),
+        }
         parts |= {"nn": (counts**2).sum(), "rows": (counts > 0).sum()}
         for part, value in parts.items():
             self.sums[f"{name}/{part}"] += float(value)
 
-    def add_edges(self, *, layer: int, visible: Tensor, expected: Tensor, hard: Tensor, queries: float) -> None:
+    def add_edges(
+        self, *, layer: int, visible: Tensor, expected: Tensor, hard: Tensor, queries: float
+    ) -> None:
         """Take in one layer of one batch: (B, H) visible, expected and hard open edges, and its query rows x heads."""
         for part, value in (("visible", visible), ("expected", expected), ("hard", hard)):
             self.sums[f"edges/{part}"] += float(value.sum())
@@ -54,7 +63,9 @@ class Tally:
 
     def mean(self, name: str) -> tuple[float, float]:
         """Mean and standard error of a named item; NaN where too little was seen."""
-        s, n, ss, sn, nn, rows = (self.sums[f"{name}/{part}"] for part in ("s", "n", "ss", "sn", "nn", "rows"))
+        s, n, ss, sn, nn, rows = (
+            self.sums[f"{name}/{part}"] for part in ("s", "n", "ss", "sn", "nn", "rows")
+        )
         if n == 0:
             return math.nan, math.nan
         mean = s / n

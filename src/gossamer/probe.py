@@ -6,8 +6,8 @@ The probe input is drawn from a generator of its own, so that attaching gates ch
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,7 +70,11 @@ def eager_reference(model: PreTrainedModel) -> Tensor:
 def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module], reference: Tensor) -> None:
     """Raise `UnsupportedModel` unless every layer ran, open gates repeat `reference`, and nothing sees the future."""
     name, inputs, called = type(model).__name__, probe_inputs(model), []
-    with evaluating(model), gates.using(bias=math.inf), gates.observing(lambda call: called.append(call.layer)):
+    with (
+        evaluating(model),
+        gates.using(bias=math.inf),
+        gates.observing(lambda call: called.append(call.layer)),
+    ):
         output = first_output(model, inputs)
     missing = sorted(set(range(len(modules))) - set(called))
     if missing:
@@ -98,7 +102,9 @@ def _check_causal(model: PreTrainedModel, gates: Any, inputs: dict[str, Tensor],
     config = model.config.get_text_config()
     pad = getattr(config, "pad_token_id", None)
     last = (edited["input_ids"][:, -1] + 1) % config.vocab_size
-    edited["input_ids"][:, -1] = torch.where(last == pad, (last + 1) % config.vocab_size, last) if pad is not None else last
+    edited["input_ids"][:, -1] = (
+        torch.where(last == pad, (last + 1) % config.vocab_size, last) if pad is not None else last
+    )
     with evaluating(model), gates.using(bias=math.inf):
         changed = first_output(model, edited)
     leak = (changed[:, :-1] - output[:, :-1]).abs().max().item()

@@ -40,15 +40,21 @@ class ProgressLine(TrainerCallback):
         if not self.console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-        self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"), console=self.console)
+        self.bar = Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"), console=self.console
+        )
         self.bar.start()
-        self.task = self.bar.add_task(self.title, total=state.max_steps, completed=state.global_step, numbers="")
+        self.task = self.bar.add_task(
+            self.title, total=state.max_steps, completed=state.global_step, numbers=""
+        )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         self.seen.update({name: value for name, value in (logs or {}).items() if name in SHOWN})
         numbers = self.numbers()
         if self.bar is not None:

@@ -90,8 +90,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"# {settings['digits']}-digit addition, made sparse",
         "",
         f"Seed {settings['seed']}, {settings['base_steps']} base steps, {settings['steps']} sparsifying steps, "
-        f"ceiling {settings['ceiling']}; gossamer {report['versions']['gossamer']}, torch {report['versions']['torch']}, "
-        f"transformers {report['versions']['transformers']}.",
+        f"ceiling {settings['ceiling']}; gossamer {report['versions']['gossamer']}, "
+        f"torch {report['versions']['torch']}, transformers {report['versions']['transformers']}.",
         "",
         "| | base | sparse |",
         "|---|---|---|",
@@ -99,15 +99,21 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"| open attention edges per sum, mean | {proof['edges_possible']:,} | {proof['edges_mean']:.3f} |",
         f"| open attention edges per sum, most | {proof['edges_possible']:,} | {proof['edges_max']} |",
         "",
-        f"Same output row from both models: {proof['same_row']:,} of {proof['prompts']:,}. On the {proof['unseen']:,} sums "
-        f"that nothing had seen before this proof: {proof['unseen_exact']:,} exact. Edges that reach the answer: "
+        f"Same output row from both models: {proof['same_row']:,} of {proof['prompts']:,}. "
+        f"On the {proof['unseen']:,} sums that "
+        f"nothing had seen before this proof: {proof['unseen_exact']:,} exact. Edges that reach the answer: "
         f"{proof['live_edges_mean']:.3f} in the mean.",
         "",
         f"Leak test: taking the closed edges out of the softmax denominator as well changed {proof['leaks']:,} of "
         f"{proof['prompts']:,} answers"
-        + (": the drawn graph is the whole graph." if not proof["leaks"] else ": the drawn graph is not the whole graph."),
+        + (
+            ": the drawn graph is the whole graph."
+            if not proof["leaks"]
+            else ": the drawn graph is not the whole graph."
+        ),
         "",
-        f"Against what addition needs: precision {proof['precision']:.4f} ({proof['precision_relays']:.4f} if a slot may hand "
+        f"Against what addition needs: precision {proof['precision']:.4f} "
+        f"({proof['precision_relays']:.4f} if a slot may hand "
         f"on what a higher slot has read), recall {proof['recall']:.4f}."
         + (f" Floor of the mean: {proof['edges_floor']} edges." if proof["edges_floor"] else ""),
         "",
@@ -118,7 +124,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {e['layer']} | {e['head']} | {e['from']} | {e['to']} | {100 * e['open']:.2f} % | {'yes' if e['needed'] else 'no'} |"
+        f"| {e['layer']} | {e['head']} | {e['from']} | {e['to']} | {100 * e['open']:.2f} % | "
+        f"{'yes' if e['needed'] else 'no'} |"
         for e in report["edges"]
     ]
     return "\n".join([*lines, ""])

@@ -23,7 +23,9 @@ from .errors import refuse, require_choice, require_range
 
 PACES = ("feasible", "clock")
 BIAS_PACES = (*PACES, "breathe")
-REOPEN = 0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
+REOPEN = (
+    0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from .attention import resolve
 from .base import frozen_base
 from .ceiling import Ceiling
 from .config import SparsityConfig
@@ -67,7 +68,7 @@ class SparsityTrainer(AtomicCheckpoints):
                 UnsupportedModel,
             )
         self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
-        self.gates: Gates = gates or attach(model, impl=args.impl)
+        self.gates: Gates = gates or attach(model, impl=resolve(args.impl, args.device))
         self.gates.seed, self.gates.bias = rank_seed(args.seed, args.process_index), args.gate_bias
         self.fingerprint = fingerprint(model)
         self.multiplier = args.multiplier()
@@ -112,7 +113,7 @@ class SparsityTrainer(AtomicCheckpoints):
         divergence = items.sum() * self._share if model.training and self._share else items.mean()
         openness = record.density()
         if model.training:
-            _require_gradient(record)
+            record.require_gradient()
             self._window.append(divergence.detach())
             self._waiting["expected_density"].append(float(openness.detach()))
             self._waiting["expected_open_edges"].append(
@@ -219,8 +220,15 @@ class SparsityTrainer(AtomicCheckpoints):
     def state_dict(self) -> dict[str, Any]:
         """What the controller must remember across a resume."""
         gates = {"bias": self.gates.bias, "sampling": self.gates.sampling}
-        return {"ceiling": str(self.ceiling), "multiplier": self.multiplier.state_dict(), "gates": gates,
-                "forwards": self.forwards, "tightened": self.tightened, "seed": self.args.seed, "base": self.fingerprint}  # fmt: skip
+        return {
+            "ceiling": str(self.ceiling),
+            "multiplier": self.multiplier.state_dict(),
+            "gates": gates,
+            "forwards": self.forwards,
+            "tightened": self.tightened,
+            "seed": self.args.seed,
+            "base": self.fingerprint,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a saved controller back."""
@@ -285,12 +293,3 @@ class _Controller(TrainerCallback):
 def _features(inputs: dict[str, Any]) -> dict[str, Any]:
     """The batch without what the model must not see: it would compute a second loss from the labels."""
     return {name: value for name, value in inputs.items() if name not in ("labels", BASE_OUTPUT)}
-
-
-def _require_gradient(record: Record) -> None:
-    if torch.is_grad_enabled() and record.expected_open and not record.expected_open[-1].requires_grad:
-        raise refuse(
-            "the penalty has no gradient",
-            "possible: trainable query and key projections, non-reentrant gradient checkpointing",
-            "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
-        )

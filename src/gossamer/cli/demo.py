@@ -17,10 +17,14 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the split, both trainings and the noise.")] = 0,
     digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
     base_steps: Annotated[int | None, typer.Option(help="Optimizer steps of the base model.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the sparsity-regularised finetuning.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps of the sparsity-regularised finetuning.")
+    ] = None,
     ceiling: Annotated[str | None, typer.Option(help="What may be lost, as kind=value.")] = None,
     sums: Sums = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print report.json on standard output.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print report.json on standard output.")
+    ] = False,
 ) -> None:
     """Train a model that adds, make it sparse, prove it on every sum, and draw 36 + 28."""
     from ..demo import DemoSettings, run_demo
@@ -29,7 +33,9 @@ def demo(
     settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})
     report = run_demo(out, settings, sums=tuple(sums or ("36+28",)), print_json=json_output)
     if report["run"].get("missed"):
-        raise CeilingMissed(f"{report['run']['missed']}; what was kept is the model that misses it least, in {out}")
+        raise CeilingMissed(
+            f"{report['run']['missed']}; what was kept is the model that misses it least, in {out}"
+        )
 
 
 def register(app: typer.Typer) -> None:

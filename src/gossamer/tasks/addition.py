@@ -11,10 +11,11 @@ lower ones through the carry alone. So a position pair (query, key) is *sound* i
     digit edge   an operand digit of place p is read by the answer slot of a place >= p, up to n
     carry edge   an answer slot of place p is read by the answer slot of a place > p, up to n
 
-and nothing else is. A slot that reads a *higher* slot is no carry, yet it can hand on what that slot has read: such a
-relay is counted apart (`precision(..., relays=True)` takes it as sound). A wiring is *complete* if every digit of place <= p reaches the slot of place p along open
-edges, layer by layer. Precision is the share of open edges that are sound; recall is the share of needed (digit,
-slot) dependencies that are reached. The fewest edges of a complete wiring that is the same for all sums: 3 n.
+and nothing else is. A slot that reads a *higher* slot is no carry, yet it can hand on what that slot has
+read: such a relay is counted apart (`precision(..., relays=True)` takes it as sound). A wiring is *complete*
+if every digit of place <= p reaches the slot of place p along open edges, layer by layer. Precision is the
+share of open edges that are sound; recall is the share of needed (digit, slot) dependencies that are reached.
+The fewest edges of a complete wiring that is the same for all sums: 3 n.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Addition:
         """The number of the sum first + second."""
         top = 10**self.digits - 1
         if not (0 <= first <= top and 0 <= second <= top):
-            raise refuse(f"{first} + {second}", f"possible: two numbers from 0 to {top}", "choose other operands")
+            raise refuse(
+                f"{first} + {second}", f"possible: two numbers from 0 to {top}", "choose other operands"
+            )
         return first * 10**self.digits + second
 
     def parse(self, text: str) -> int:
@@ -79,7 +82,9 @@ class Addition:
             raise refuse(f"sum {text!r}", "possible: two numbers and a plus sign", "write for example 36+28")
         if any(len(part) > self.digits for part in parts):
             raise refuse(
-                f"sum {text!r}", f"possible: operands of at most {self.digits} digits", "write for example 36+28"
+                f"sum {text!r}",
+                f"possible: operands of at most {self.digits} digits",
+                "write for example 36+28",
             )
         return self.index(int(parts[0]), int(parts[1]))
 
@@ -144,7 +149,9 @@ class Addition:
         if not len(circuit):
             return 1.0
         positions = range(self.length)
-        sound = np.array([[self.is_sound(query, key, relays=relays) for key in positions] for query in positions])
+        sound = np.array(
+            [[self.is_sound(query, key, relays=relays) for key in positions] for query in positions]
+        )
         return float(sound[circuit.query, circuit.key].mean())
 
     def recall(self, circuit: Circuit) -> float:
