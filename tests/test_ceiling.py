@@ -120,6 +120,16 @@ def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
     assert breathing.next_bias(4.0, holds=True) == pytest.approx(3.6)
 
 
+def test_at_the_end_lambda_only_rises() -> None:
+    multiplier, ceiling = Multiplier(rate=0.1, gain=0.5, decay=0.0), Ceiling("kl", 0.1)
+    multiplier.step(0.05, ceiling, falls=False)
+    assert multiplier.value == 1.0
+    multiplier.step(0.2, ceiling, falls=False)
+    assert multiplier.integral == pytest.approx(0.1)
+    assert Schedule(steps=10, settle_from=0.8).settles(8)
+    assert not Schedule(steps=10, settle_from=0.8).settles(7)
+
+
 def test_contradicting_schedules_are_refused() -> None:
     with pytest.raises(GossamerError, match="start loose and end tight"):
         Schedule(steps=10, tighten_from=0.9, tighten_until=0.5)

@@ -123,13 +123,17 @@ class Multiplier:
         """(A + lambda D) / (1 + lambda), for tensors or floats; its scale does not depend on lambda."""
         return (openness + self.value * divergence) / (1 + self.value)
 
-    def step(self, divergence: float, ceiling: Ceiling) -> None:
-        """Take in one measured D and move lambda; a non-finite D is refused, for it would stay in the average."""
+    def step(self, divergence: float, ceiling: Ceiling, *, falls: bool = True) -> None:
+        """Take in one measured D and move lambda; a non-finite D is refused, for it would stay in the average.
+
+        Args:
+            falls: whether lambda may fall; at the calm end of a run it may only rise.
+        """
         if not math.isfinite(divergence):
             raise refuse(f"divergence {divergence}", "possible: a finite number", "lower the learning rate")
         kept = self.average
         self.average = divergence if kept is None else self.decay * kept + (1 - self.decay) * divergence
-        excess = ceiling.excess(self.average)
+        excess = ceiling.excess(self.average) if falls else max(0.0, ceiling.excess(self.average))
         moved = self.integral + self.rate * max(-1.0, min(1.0, excess))
         self.integral = min(math.log(self.high), max(math.log(self.low), moved))
         self.boost = self.gain * max(-1.0, min(2.0, excess))

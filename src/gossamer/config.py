@@ -55,6 +55,9 @@ class SparsityConfig(TrainingArguments):
         default="feasible",
         metadata={"help": "Tighten only while the present ceiling holds (feasible), or always."},
     )
+    settle_from: float = field(
+        default=1.0, metadata={"help": "Share of the run from which lambda may only rise, for a calm end."}
+    )
     noise_until: float = field(
         default=1.0,
         metadata={"help": "Share of the run until which gates are sampled; deterministic afterwards."},
@@ -121,6 +124,7 @@ class SparsityConfig(TrainingArguments):
             tighten_from=self.tighten_from,
             tighten_until=self.tighten_until,
             tighten_pace=self.tighten_pace,
+            settle_from=self.settle_from,
             noise_until=self.noise_until,
         )
 

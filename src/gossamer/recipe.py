@@ -24,8 +24,8 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 4500
-    ceiling: str = "kl=0.001"
+    steps: int = 3000
+    ceiling: str = "kl=0.0005"
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -63,9 +63,10 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            loose=10.0,
-            tighten_from=0.5,
-            tighten_until=0.8,
+            loose=20.0,
+            tighten_from=0.45,
+            tighten_until=0.75,
+            settle_from=0.8,
             bias_pace="breathe",
             dual_rate=0.02,
             dual_gain=0.5,

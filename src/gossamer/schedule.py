@@ -5,6 +5,7 @@ The share t of the run that is done, in [0, 1), and whether the ceiling holds de
     ceiling  = epsilon * loose ** (1 - u)     u: how far it is tightened, 0 until t = tighten_from, then growing by
                                               1 / ((tighten_until - tighten_from) * steps) per step, up to 1
     bias     = bias_0 - ...                   falling by bias_0 / (anneal * steps) per step, down to 0
+    lambda   may fall until t = settle_from, and only rise afterwards
     noise    until t = noise_until
 
 Under pace "feasible" bias and ceiling move only while the present ceiling holds; under "clock" they always do. A
@@ -40,12 +41,13 @@ class Schedule:
     tighten_from: float = 0.6
     tighten_until: float = 0.9
     tighten_pace: str = "feasible"
+    settle_from: float = 1.0
     noise_until: float = 1.0
 
     def __post_init__(self) -> None:
         require_choice("bias pace", self.pace, BIAS_PACES)
         require_choice("tighten pace", self.tighten_pace, PACES)
-        for name in ("anneal", "tighten_from", "tighten_until", "noise_until"):
+        for name in ("anneal", "tighten_from", "tighten_until", "settle_from", "noise_until"):
             require_range(name, getattr(self, name), 0.0, 1.0)
         if self.steps < 1:
             raise refuse(f"{self.steps} steps", "possible: 1 or more", "pass max_steps or num_train_epochs")
@@ -73,6 +75,10 @@ class Schedule:
         if holds or self.pace == "clock":
             return max(0.0, bias - fall)
         return min(self.bias, bias + REOPEN * fall) if self.pace == "breathe" else bias
+
+    def settles(self, step: int) -> bool:
+        """Whether lambda may only rise from here on, so that the run ends calm and inside its ceiling."""
+        return step >= self.settle_from * self.steps
 
     def samples(self, step: int) -> bool:
         """Whether gates are sampled at this step, or deterministic."""

@@ -153,7 +153,7 @@ class SparsityTrainer(AtomicCheckpoints):
             )
         schedule = self.args.schedule(self.state.max_steps)
         ceiling = schedule.ceiling(self.tightened, self.ceiling)
-        self.multiplier.step(measured, ceiling)
+        self.multiplier.step(measured, ceiling, falls=not schedule.settles(self.state.global_step))
         holds = self.multiplier.holds(ceiling)
         self.gates.bias = schedule.next_bias(self.gates.bias, holds)
         self.tightened = schedule.next_tightened(self.tightened, self.state.global_step, holds)
