@@ -17,7 +17,7 @@ demo: $(VENV)/ready  ## the figure: train, make sparse, prove, draw; OUT=folder 
 	$(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
 
 test: $(VENV)/ready  ## every test that this machine can run
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/ready  ## format, rules, types
 	$(BIN)/ruff format --check src tests benchmarks
