@@ -47,7 +47,7 @@ def tiny(kind: str = "gpt2", *, seed: int = 0, scale: float = 6.0, **extra: Any)
 def tiny_gated(kind: str = "gpt2", *, seed: int = 0, **extra: Any) -> PreTrainedModel:
     """The same with gates at bias 0."""
     model = tiny(kind, seed=seed, **extra)
-    attach(model, bias=0.0)
+    attach(model, bias=0.0, impl="eager")
     return model
 
 

@@ -201,6 +201,10 @@ def test_curves_reach_the_whole_effect_and_say_their_settings():
     assert record["ablation"] == "resample"
     assert record["ranking"] == "eap-ig, absolute"
     assert record["n"] == 8
+    low, high = ablator.interval(wires.graph.exists)
+    assert low == pytest.approx(1.0, abs=1e-5)
+    assert high == pytest.approx(1.0, abs=1e-5)
+    assert ablator.interval(torch.zeros_like(wires.graph.exists)) == (0.0, 0.0)
     heads = head_curve(ablator)
     assert heads.points[-1].kept == 6
     assert heads.points[-1].faithfulness == pytest.approx(1.0, abs=1e-5)

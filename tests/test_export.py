@@ -16,18 +16,17 @@ from gated_models import prompts, tiny_gated
 
 from gossamer.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
 from gossamer.components.graph import ComponentGraph
+from gossamer.components.mib import from_mib, to_mib
 from gossamer.errors import GossamerError
 from gossamer.export import (
     export,
     from_graphml,
-    from_mib,
     from_networkx,
     from_record,
     load_circuit,
     save_circuit,
     to_dataframe,
     to_graphml,
-    to_mib,
     to_networkx,
     to_neuronpedia,
     to_record,

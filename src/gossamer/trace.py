@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .attention.eager import attention_weights, repeat_heads
+from .attention.edges import EdgeList, open_edges, strong_edges
 from .circuit import Circuit, concatenate
 from .errors import refuse, require_range
 from .modeling import AttentionCall, Gates, attach, detach, find_gates
@@ -141,20 +141,25 @@ def _told(choice: Choice) -> dict[str, Any]:
 
 
 def _open_edges(call: AttentionCall, gates: Gates, choice: Choice) -> dict[str, np.ndarray]:
-    logits = call.logits()
-    weights = attention_weights(logits, call.visibility.all_pairs(), call.sinks)
-    opened = call.open_gates(logits, gates.bias) & (weights >= choice.threshold)
+    """One layer of one batch: the chosen open edges as columns."""
+    row, head, query, key, logit, weight = _listed(call, gates.bias, choice)
+    opened = (logit + gates.bias > 0) & (weight >= choice.threshold)
     if gates.keep is not None and call.layer in gates.keep:
-        opened &= gates.keep[call.layer].bool()
-    if choice.top_k is not None and choice.top_k < weights.shape[-1]:
-        largest = weights.topk(choice.top_k, dim=-1).indices
-        opened &= torch.zeros_like(opened).scatter_(-1, largest, True)
-    prompt, head, query, key = opened.nonzero(as_tuple=True)
-    lengths = repeat_heads(call.v, call.q.shape[1] // call.v.shape[1]).norm(dim=-1)  # (B, H, S)
-    weight = weights[prompt, head, query, key]
-    values = {"logit": logits[prompt, head, query, key], "weight": weight}
-    values["contribution"] = weight * lengths[prompt, head, key]
-    places = {"prompt": prompt, "head": head, "query": query, "key": key}
-    edges = {name: place.cpu().numpy().astype(np.int32) for name, place in places.items()}
-    edges["layer"] = np.full(len(prompt), call.layer, dtype=np.int32)
-    return edges | {name: value.float().cpu().numpy() for name, value in values.items()}
+        shape = (*call.q.shape[:3], call.k.shape[2])
+        opened &= gates.keep[call.layer].bool().expand(shape)[row, head, query, key]
+    lengths = call.v.norm(dim=-1)  # (B, G, S)
+    moved = weight * lengths[row, head // (call.q.shape[1] // call.v.shape[1]), key]
+    columns = {"prompt": row, "head": head, "query": query, "key": key}
+    columns |= {"layer": torch.full_like(row, call.layer)}
+    columns |= {"logit": logit, "weight": weight, "contribution": moved.float()}
+    return {name: column[opened].cpu().numpy() for name, column in columns.items()}
+
+
+def _listed(call: AttentionCall, bias: float, choice: Choice) -> EdgeList:
+    """The open edges, or those that `choice` prefers, before it and the gates are both applied."""
+    options = {name: getattr(call, name) for name in ("scale", "mask", "causal", "softcap", "sinks")}
+    if choice.top_k is not None:
+        return strong_edges(call.q, call.k, top=choice.top_k, **options)
+    if choice.threshold > 0:
+        return strong_edges(call.q, call.k, threshold=choice.threshold, **options)
+    return open_edges(call.q, call.k, bias=bias, **options)

@@ -13,10 +13,10 @@ import typer
 from click.exceptions import Abort, ClickException, Exit
 from rich.console import Console
 
-from . import demo, sparsify, view
 from ..errors import CeilingMissed, GossamerError
+from . import circuits, demo, serve, sparsify, view
 
-VERBS = (demo, sparsify, view)
+VERBS = (circuits, demo, serve, sparsify, view)
 
 app = typer.Typer(
     name="gossamer",

@@ -90,6 +90,15 @@ class Ablator:
         self.require_effect()
         return float((self.values(kept) - self.none).mean()) / self.effect
 
+    def interval(self, kept: Tensor, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+        """The 95 % bootstrap interval of F: prompts are drawn again, the same for both means of the ratio."""
+        self.require_effect()
+        gain, whole = (self.values(kept) - self.none).numpy(), (self.all - self.none).numpy()
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(0, self.n, (draws, self.n))
+        shares = gain[drawn].mean(1) / whole[drawn].mean(1)
+        return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
+
 
 @dataclass(frozen=True)
 class Point:

@@ -6,7 +6,8 @@
     neuronpedia  attribution graph of Neuronpedia and circuit-tracer, for one prompt
 
 `to_networkx` and `to_dataframe` need the extra `gossamer[graphs]`; component circuits go to EAP-IG and MIB by
-`to_mib`. A graph of more than `limit` edges is refused before it is built, with its size told.
+`gossamer.components.mib`. A graph of more than `limit` edges is refused before it is built, with its size
+told.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from ..circuit import Circuit
 from ..errors import require_choice
 from ..files import write_json, write_text
 from .graphs import from_graphml, from_networkx, to_dataframe, to_graphml, to_networkx
-from .mib import from_mib, to_mib
 from .neuronpedia import to_neuronpedia
 from .record import from_record, load_circuit, save_circuit, to_record
 
@@ -29,14 +29,12 @@ __all__ = [
     "LIMIT",
     "export",
     "from_graphml",
-    "from_mib",
     "from_networkx",
     "from_record",
     "load_circuit",
     "save_circuit",
     "to_dataframe",
     "to_graphml",
-    "to_mib",
     "to_networkx",
     "to_neuronpedia",
     "to_record",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ TASKS = {
 }
 
 
+@cache
 def task_vocabulary() -> Vocabulary:
     """Every piece that any task can produce, in an order that never depends on a seed."""
     pieces = [f"{year:02d}" for year in range(100)]

@@ -1,6 +1,6 @@
 """Component circuits as EAP-IG and MIB read them: one JSON object of `cfg`, `nodes` and `edges`.
 
-Names are those of `components.graph`: input, a{L}.h{H}, m{L}, logits; edges into heads end in <q>, <k> or
+Names are those of `graph.py`: input, a{L}.h{H}, m{L}, logits; edges into heads end in <q>, <k> or
 <v>. `logits` is always in the graph. A score here is the change of the metric when the edge is ablated, so
 that an edge which helps is negative; MIB ranks by |score| or by sign, and `flip` writes minus the score for
 the latter.
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..components.graph import ComponentGraph
 from ..errors import refuse
+from .graph import ComponentGraph
 
 
 def to_mib(

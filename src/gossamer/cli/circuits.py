@@ -1,0 +1,186 @@
+"""`gossamer trace`, `verify`, `compare` and `export`: circuits on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[Path, typer.Argument(help="Folder of a model, gated or dense.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
+Out = Annotated[Path | None, typer.Option(help="Also write the record to this JSON file.")]
+Sums = Annotated[list[str] | None, typer.Option("--sum", help="A sum, as 36+28; may be repeated.")]
+ROWS = 30  # edges shown in a table; all of them are in the record
+
+
+def trace(
+    model: Model,
+    sums: Sums = None,
+    prompt: Annotated[str | None, typer.Option(help="A text; the folder must hold the tokenizer.")] = None,
+    digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
+    threshold: Annotated[
+        float, typer.Option(help="Smallest attention weight that counts, for dense models.")
+    ] = 0.0,
+    top_k: Annotated[
+        int | None, typer.Option(help="Only the k largest weights of each query and head.")
+    ] = None,
+    live: Annotated[bool, typer.Option(help="Only edges on a path into the answer.")] = False,
+    out: Out = None,
+    json_output: Json = False,
+) -> None:
+    """List the open attention edges of a model on sums or on a text."""
+    from ..demo import quiet
+    from ..errors import refuse
+    from ..export import to_record
+    from ..study import trace_prompt, trace_sums
+
+    if bool(sums) == (prompt is not None):
+        raise refuse(
+            "both or neither of --sum and --prompt", "possible: one of them", "for example --sum 36+28"
+        )
+    options = {"threshold": threshold, "top_k": top_k}
+    with quiet():
+        if sums:
+            circuit = trace_sums(model, sums, digits=digits, **options)
+        else:
+            circuit = trace_prompt(model, str(prompt), **options)
+    circuit = circuit.live() if live else circuit
+    _finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit)])
+
+
+def verify(
+    base: Annotated[Path, typer.Argument(help="Folder of the dense adding model.")],
+    sparse: Annotated[Path, typer.Argument(help="Folder of the gated one.")],
+    digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
+    smallest: Annotated[bool, typer.Option(help="Also search the smallest working subset of edges.")] = False,
+    out: Out = None,
+    json_output: Json = False,
+) -> None:
+    """Prove an adding model's circuit by intervention on all sums, and say what each edge carries."""
+    from ..demo import quiet
+    from ..study import study_addition
+    from ..verify import stands
+
+    with quiet():
+        found = study_addition(base, sparse, digits=digits, smallest=smallest)
+    _finish(found.as_record(), out, json_output, lambda: _verified(found))
+    if not stands(found.proof):
+        raise typer.Exit(1)
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="Folder of the first model.")],
+    sparse: Annotated[Path, typer.Argument(help="Folder of the second.")],
+    task: Annotated[str, typer.Option(help="induction, ioi, greater_than, docstring, quotes or brackets.")],
+    ablation: Annotated[
+        str, typer.Option(help="What an ablated edge carries: resample, mean or zero.")
+    ] = "resample",
+    prompts: Annotated[int, typer.Option(help="Prompts to score on, and as many others to measure on.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    out: Out = None,
+    json_output: Json = False,
+) -> None:
+    """Count the heads and edges that each of two models needs for 90 % of its effect on a task."""
+    from ..demo import quiet
+    from ..study import compare as compare_models
+
+    with quiet():
+        record = compare_models(base, sparse, task, ablation=ablation, n=prompts, seed=seed).as_record()
+    _finish(record, out, json_output, lambda: [_comparison_table(record)])
+
+
+def export(
+    circuit: Annotated[Path, typer.Argument(help="A circuit in JSON, as gossamer trace --out writes it.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Annotated[str, typer.Option("--format", help="json, graphml, csv or neuronpedia.")] = "graphml",
+    prompt: Annotated[int, typer.Option(help="Which prompt, for neuronpedia.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Most edges to write.")] = None,
+) -> None:
+    """Write a circuit in a format that other tools read."""
+    from ..export import LIMIT, load_circuit
+    from ..export import export as write
+
+    path = write(load_circuit(circuit), out, form, prompt=prompt, limit=LIMIT if limit is None else limit)
+    typer.echo(str(path))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (trace, verify, compare, export):
+        app.command()(verb)
+
+
+def _finish(record: dict[str, Any], out: Path | None, json_output: bool, shown: Any) -> None:
+    """Write and print a record, as JSON or as what `shown()` lists."""
+    from rich.console import Console
+
+    from ..files import write_json
+
+    if out is not None:
+        write_json(out, record)
+    if json_output:
+        typer.echo(json.dumps(record, indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for part in shown():
+        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+
+
+def _table(title: str, columns: str, rows: list[list[Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for name in columns.split():
+        table.add_column(name.replace("_", " "), justify="right" if name not in ("reads", "from") else "left")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+def _edge_table(circuit: Any) -> Any:
+    live = circuit.live_mask()
+    rows = []
+    for number in (-circuit.contribution).argsort(kind="stable")[:ROWS].tolist():
+        prompt, layer, head, query, key = (
+            int(getattr(circuit, name)[number]) for name in ("prompt", "layer", "head", "query", "key")
+        )
+        tokens = circuit.tokens[prompt]
+        values = f"{circuit.weight[number]:.3f}", f"{circuit.contribution[number]:.3f}"
+        ends = f"{query} {tokens[query]!r}", f"{key} {tokens[key]!r}"
+        rows.append([prompt, layer + 1, head + 1, *ends, *values, "yes" if live[number] else "no"])
+    counts = f"{len(circuit):,} open edges of {sum(circuit.visible):,} visible ones"
+    title = (
+        f"{counts} on {circuit.n_prompts} prompts, {int(live.sum()):,} live; the {len(rows)} that move most"
+    )
+    return _table(title, "prompt layer head reads from weight moves live", rows)
+
+
+def _verified(found: Any) -> list[Any]:
+    proof, checked = found.proof, found.verification
+    rows: list[list[Any]] = [
+        ["base exact", checked.base_exact],
+        ["sparse exact", checked.sparse_exact],
+        *([f"sufficient ({scope})", one.same] for scope, one in proof.sufficient.items()),
+        ["live edges alone sufficient", proof.live_alone.same],
+        ["leaks", proof.leaks],
+        ["program right", found.explanation.correct],
+        ["program as the model", found.explanation.agrees],
+    ]
+    idle = f"{len(proof.necessity.idle)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
+    truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
+    table = _table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
+    return [table, idle, truth, *found.explanation.sentences(), *found.explanation.program.words()]
+
+
+def _comparison_table(record: dict[str, Any]) -> Any:
+    rows = []
+    for kind in ("heads", "edges"):
+        counts, ratio = record[kind], record[f"{kind}_ratio"]
+        shown = "not reached" if ratio is None else f"{ratio:.2f}"
+        rows.append([kind, counts["base"], counts["sparse"], counts["of"], shown])
+    settings = f"{record['ablation']} ablation, {record['n']} prompts"
+    title = f"{record['task']}: needed for 90 % of the effect, {settings}"
+    return _table(title, "from base sparse of base_/_sparse", rows)

@@ -1,0 +1,189 @@
+"""From folders to findings: what the verbs `trace`, `verify` and `compare` call.
+
+A folder may hold a gated model or a dense one; which it is stands in its config.json and need not be said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from .checkpoint import load, load_dense, read_config
+from .circuit import Circuit
+from .components.curve import Ablator, Curve, head_curve, needed_edges
+from .components.scores import score_edges
+from .components.wiring import wiring
+from .errors import refuse
+from .modeling import CONFIG_BLOCK
+from .tasks.addition import VOCABULARY, Addition, as_text
+from .tasks.algorithm import slot_of
+from .tasks.carries import Explanation, explain
+from .tasks.pairs import Batch, by_tokenizer
+from .tasks.registry import batches, task_vocabulary
+from .trace import trace
+from .verify import Proof, Verification, prove, verify
+
+
+def open_model(folder: Path | str) -> PreTrainedModel:
+    """The model of a folder with its gates, if it has any, on the eager implementation."""
+    config = read_config(folder)
+    return load(folder, impl="eager") if CONFIG_BLOCK in config.__dict__ else load_dense(folder)
+
+
+def open_tokenizer(folder: Path | str) -> Any:
+    """The tokenizer of a folder or hub id."""
+    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
+    # transformers makes an empty tokenizer for a folder without one, and says nothing.
+    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in names):
+        raise refuse(
+            f"{folder} has no tokenizer",
+            f"possible: folders with tokenizer files, or models of the {len(task_vocabulary())} pieces of the tasks",
+            "save the tokenizer there too",
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise refuse(f"{folder}: {line}", "possible: a tokenizer that loads", "save it again") from error
+
+
+def trace_sums(folder: Path | str, sums: list[str], *, digits: int = 2, **options: Any) -> Circuit:
+    """The circuit of an adding model on some sums, as `36+28`; options as for `trace`."""
+    task = Addition(digits)
+    model = require_adding(open_model(folder), task)
+    inputs, _ = task.encode(torch.tensor([task.parse(text) for text in sums]))
+    slots = [slot_of(task, place) for place in range(task.digits + 1)]
+    return trace(model, inputs, text=as_text, outputs=slots, **options)
+
+
+def trace_prompt(folder: Path | str, prompt: str, **options: Any) -> Circuit:
+    """The circuit of a model on one text, whose last position answers; the folder holds the tokenizer."""
+    tokenizer = open_tokenizer(folder)
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    if not ids.numel():
+        raise refuse("an empty prompt", "possible: a text of one token or more", "write something")
+    return trace(
+        open_model(folder),
+        ids,
+        text=lambda row: tuple(tokenizer.convert_ids_to_tokens(row.tolist())),
+        outputs=[-1],
+        **options,
+    )
+
+
+def require_adding(model: PreTrainedModel, task: Addition) -> PreTrainedModel:
+    """The model, if it is one for this task; one clear line otherwise."""
+    size, length = model.config.vocab_size, getattr(model.config, "max_position_embeddings", 0)
+    if size != len(VOCABULARY) or length < task.length:
+        raise refuse(
+            f"{type(model).__name__} with {size} tokens and {length} positions",
+            f"possible: a model of {len(VOCABULARY)} tokens and at least {task.length} positions that adds",
+            "make one with gossamer demo, or pass --prompt",
+        )
+    return model
+
+
+@dataclass(frozen=True)
+class AdditionStudy:
+    """All that can be said about an adding model, on every sum there is."""
+
+    verification: Verification
+    proof: Proof
+    explanation: Explanation
+    precision: float
+    recall: float
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain numbers, lists and sentences."""
+        return {
+            "verification": self.verification.as_record(),
+            "proof": self.proof.as_record(),
+            "precision": self.precision,
+            "recall": self.recall,
+            "explanation": self.explanation.as_record(),
+        }
+
+
+def study_addition(
+    base: Path | str, sparse: Path | str, *, digits: int = 2, smallest: bool = False
+) -> AdditionStudy:
+    """Compare, prove and explain an adding model on all sums, from two folders."""
+    task = Addition(digits)
+    dense, gated = (require_adding(open_model(folder), task) for folder in (base, sparse))
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    slots = tuple(slot_of(task, place) for place in range(task.digits + 1))
+    checked = verify(dense, gated, inputs, labels, text=as_text, outputs=slots)
+    circuit = checked.circuit
+    return AdditionStudy(
+        verification=checked,
+        proof=prove(gated, circuit, inputs, smallest=smallest),
+        explanation=explain(gated, task, circuit),
+        precision=task.precision(circuit),
+        recall=task.recall(circuit),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What two models need for 90 % of a task's effect, under one ablation.
+
+    Attributes:
+        task, ablation, n: the settings.
+        effects: m(all) - m(none) of each model.
+        heads, edges: a curve for each model.
+    """
+
+    task: str
+    ablation: str
+    n: int
+    effects: tuple[float, float]
+    heads: tuple[Curve, Curve]
+    edges: tuple[Curve, Curve]
+
+    def as_record(self) -> dict[str, Any]:
+        """Counts of both models, and their ratios where both reached 90 %."""
+        found: dict[str, Any] = {
+            "task": self.task,
+            "ablation": self.ablation,
+            "n": self.n,
+            "effects": self.effects,
+        }
+        for kind in ("heads", "edges"):
+            points = [curve.needed() for curve in getattr(self, kind)]
+            counts = [None if point is None else point.kept for point in points]
+            found[kind] = {"base": counts[0], "sparse": counts[1], "of": getattr(self, kind)[0].of}
+            found[f"{kind}_ratio"] = counts[0] / counts[1] if counts[0] and counts[1] else None
+        return found
+
+
+def compare(
+    base: Path | str, sparse: Path | str, task: str, *, ablation: str = "resample", n: int = 64, seed: int = 0
+) -> Comparison:
+    """Component circuits of two models on one task: how many heads and edges give 90 % of the effect.
+
+    Edges are ranked by EAP-IG on `n` prompts and measured on `n` others; heads are ranked by exact ablation.
+    Raises: `GossamerError` for an unknown task, a model that does not know it, or another architecture.
+    """
+    effects, heads, edges = [], [], []
+    for folder in (base, sparse):
+        model = open_model(folder)
+        wires = wiring(model)
+        scored, fresh = (_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
+        ablator = Ablator(wires, fresh, ablation)
+        heads.append(head_curve(ablator))
+        edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation)))
+        effects.append(ablator.effect)
+    return Comparison(task, ablation, n, (effects[0], effects[1]), (heads[0], heads[1]), (edges[0], edges[1]))
+
+
+def _prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
+    """The task in the model's own tokens: word-level for models of the task vocabulary."""
+    size = model.config.vocab_size
+    if size == len(task_vocabulary()):
+        return batches(task, n, seed=seed)
+    tokenizer = open_tokenizer(folder)
+    return batches(task, n, seed=seed, tokenize=by_tokenizer(tokenizer), n_vocabulary=size)

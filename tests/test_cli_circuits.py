@@ -1,0 +1,146 @@
+"""The verbs trace, verify, compare and export: what they print, what they write, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from gated_models import tiny, tiny_gated
+from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+from gossamer import study
+from gossamer.checkpoint import save, save_folder
+from gossamer.cli import main
+from gossamer.export import load_circuit
+from gossamer.modeling import attach
+from gossamer.tasks.addition import Addition
+from gossamer.tasks.pairs import Batch
+from gossamer.tasks.registry import task_vocabulary
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A dense and a gated one-digit model that do not add, and a small GPT-2 that knows no task."""
+    root = tmp_path_factory.mktemp("models")
+    task = Addition(1)
+    torch.manual_seed(0)
+    model = BertForMaskedLM(task.model_config(width=16, layers=2, heads=2)).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "query.weight" in name or "key.weight" in name:
+                weight.mul_(60)
+    save_folder(model, root / "base")
+    attach(model, bias=-1.0)
+    save(model, root / "sparse")
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    words = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(task_vocabulary()), bos_token_id=0, eos_token_id=0, **sizes)
+    )
+    save_folder(words, root / "words")
+    return root
+
+
+def line(capsys) -> str:
+    """What was refused: the only line on standard error besides progress of saving and loading."""
+    return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("gossamer: "))
+
+
+def test_trace_lists_edges_and_export_reads_what_it_wrote(folders, tmp_path, capsys):
+    path = tmp_path / "circuit.json"
+    ask = ["trace", str(folders / "sparse"), "--sum", "3+8", "--sum", "1+1", "--digits", "1"]
+    assert main([*ask, "--out", str(path)]) == 0
+    assert "open edges of" in capsys.readouterr().out
+    circuit = load_circuit(path)
+    assert circuit.n_prompts == 2
+    assert circuit.tokens[0][:4] == ("3", "+", "8", "=")
+    assert main([*ask, "--json", "--live"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["edges"]["head"]) == len(circuit.live())
+    for form in ("graphml", "neuronpedia", "csv", "json"):
+        target = tmp_path / f"circuit.{form}"
+        assert main(["export", str(path), "--format", form, "--out", str(target)]) == 0
+        assert target.is_file()
+
+
+def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, capsys):
+    path = tmp_path / "proof.json"
+    ask = ["verify", str(folders / "base"), str(folders / "sparse"), "--digits", "1"]
+    code = main([*ask, "--out", str(path)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "sums of 100" in shown
+    assert "precision" in shown
+    record = json.loads(path.read_text())
+    proof = record["proof"]
+    assert proof["sufficient"]["prompt"]["same"] == 100
+    kept = not proof["leaks"]["changed"] and not proof["necessary"]["idle"]
+    assert code == (0 if kept else 1)
+    assert main([*ask, "--json"]) == code
+    assert json.loads(capsys.readouterr().out)["verification"]["prompts"] == 100
+
+
+def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
+    model = tiny(scale=8.0)
+    save_folder(model, tmp_path / "base")
+    save(tiny_gated(), tmp_path / "sparse")
+
+    def prompts(model, folder, task, n, seed):
+        ids = [
+            torch.randint(0, 13, (n, 6), generator=torch.Generator().manual_seed(seed + i)) for i in (0, 9)
+        ]
+        with torch.no_grad():
+            clean, corrupt = (model(input_ids=x).logits[:, -1] for x in ids)
+        right, wrong = ((sign * (clean - corrupt)).argmax(-1) for sign in (1, -1))
+        masks = [torch.nn.functional.one_hot(x, 13).bool() for x in (right, wrong)]
+        return [Batch(*ids, *masks, "logit_difference", task, torch.zeros(n))]
+
+    monkeypatch.setattr(study, "_prompts", prompts)
+    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    assert main([*ask, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["heads"]["of"] == 6
+    assert record["edges"]["base"] >= 1
+    assert record["edges_ratio"] is None or record["edges_ratio"] > 0
+    assert main(ask) == 0
+    assert "needed for 90 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (["trace", "sparse"], "both or neither of --sum and --prompt"),
+        (["trace", "sparse", "--sum", "36+28", "--digits", "1"], "operands of at most 1 digits"),
+        (["trace", "words", "--sum", "36+28"], "a model of 13 tokens"),
+        (["trace", "sparse", "--prompt", "hello"], "has no tokenizer"),
+        (["trace", "./nowhere", "--sum", "36+28"], "neither a checkpoint folder nor a model"),
+        (
+            ["trace", "base", "--sum", "3+8", "--digits", "1", "--threshold", "2"],
+            "threshold=2.0 is out of range",
+        ),
+        (["verify", "base", "base", "--digits", "1"], "has no gates"),
+        (["verify", "words", "sparse", "--digits", "1"], "a model of 13 tokens"),
+        (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
+        (
+            ["compare", "words", "words", "--task", "ioi", "--prompts", "8"],
+            "the model does not know this task",
+        ),
+        (["compare", "base", "base", "--task", "ioi"], "possible: gpt2, gpt_neox, llama"),
+        (
+            ["compare", "words", "words", "--task", "ioi", "--ablation", "half"],
+            "ablation='half' is not known",
+        ),
+        (["export", "missing.json", "--out", "x"], "cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(folders, monkeypatch, capsys, ask, told):
+    monkeypatch.chdir(folders)
+    assert main(ask) == 2
+    assert told in line(capsys)
+
+
+def test_a_graph_too_large_is_refused_with_its_size(folders, tmp_path, capsys):
+    path = tmp_path / "circuit.json"
+    main(["trace", str(folders / "sparse"), "--sum", "3+8", "--digits", "1", "--out", str(path)])
+    capsys.readouterr()
+    assert main(["export", str(path), "--out", str(tmp_path / "x"), "--limit", "1"]) == 2
+    assert "a graph of" in line(capsys)
