@@ -202,12 +202,12 @@ def head_curve(ablator: Ablator, scores: Tensor | None = None) -> Curve:
     """F for the best n heads, n from 0 to all; the input and all MLPs stay."""
     graph = ablator.wires.graph
     ablator.require_effect()
-    scores = head_scores(ablator) if scores is None else scores
+    ranking = head_scores(ablator) if scores is None else scores
     kept = graph.exists.clone()
     numbers = [graph.head(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
     kept[numbers] = False
     points = [Point(0, int(kept.sum()), ablator.faithfulness(kept))]
-    for count, best in enumerate(scores.flatten().argsort(descending=True).tolist(), 1):
+    for count, best in enumerate(ranking.flatten().argsort(descending=True).tolist(), 1):
         kept[numbers[best]] = graph.exists[numbers[best]]
         points.append(Point(count, int(kept.sum()), ablator.faithfulness(kept)))
     settings = (ablator.ablation, "exact, signed", ablator.batches[0].task, ablator.n)

@@ -130,14 +130,14 @@ def encode(
                 "possible: prompts of equal length",
                 f"change {''.join(pair.corrupt)!r}, or take another tokenizer",
             )
-        answers = [_answer_ids(task, options, tokenize) for options in (pair.right, pair.wrong)]
-        if answers[0] & answers[1]:
+        right, wrong = (_answer_ids(task, options, tokenize) for options in (pair.right, pair.wrong))
+        if right & wrong:
             raise refuse(
                 f"{task}: an answer that is right and wrong",
                 "possible: one of both",
                 "take another tokenizer",
             )
-        groups[len(clean)].append((clean, corrupt, *answers, pair.template))
+        groups[len(clean)].append((clean, corrupt, right, wrong, pair.template))
     return [_stack(rows, n_vocabulary, metric, task) for _, rows in sorted(groups.items())]
 
 
