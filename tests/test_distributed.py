@@ -17,6 +17,9 @@ from gossamer.distributed import fingerprint, rank_seed
 
 HERE = Path(__file__).parent
 STILL = {"noise_until": 0.0, "max_steps": 4, "eval_strategy": "no", "save_strategy": "no"}
+# Adam divides by a gradient that is all rounding in the first step (both models are still the same), so that
+# weights differ by a share of the learning rate: 2e-5 at 2e-3, measured.
+STILL |= {"learning_rate": 2e-4}
 
 
 def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +52,7 @@ def test_two_ranks_are_one_process_with_the_joint_batch(tmp_path: Path) -> None:
         assert torch.equal(ranks[0]["weights"][name], ranks[1]["weights"][name])
     assert ranks[0]["controller"] == ranks[1]["controller"]
     multipliers = [run["controller"]["multiplier"] for run in (ranks[0], one)]
-    assert multipliers[0]["log_value"] == pytest.approx(multipliers[1]["log_value"], abs=1e-5)
+    assert multipliers[0]["integral"] == pytest.approx(multipliers[1]["integral"], abs=1e-5)
     assert multipliers[0]["average"] == pytest.approx(multipliers[1]["average"], abs=1e-5)
     assert ranks[0]["noise"] != ranks[1]["noise"]
     assert ranks[0]["noise"] == one["noise"]

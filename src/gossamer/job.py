@@ -11,6 +11,7 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -125,11 +126,16 @@ def configure(job: Job) -> SparsityConfig:
         "save_steps": every,
         "logging_steps": max(1, job.steps // 50),
         "remove_unused_columns": False,
+        "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
         "impl": "auto",
     }
     if job.checkpointing:
         given |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    known = {entry.name for entry in dataclasses.fields(SparsityConfig)}
+    for name in job.settings.keys() - known:
+        near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
+        raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
     return SparsityConfig(**{**given, **job.settings})
 
 
