@@ -1,0 +1,187 @@
+"""The frontier: open keys per query per head against the rise in held-out loss, method by method.
+
+    OMP_NUM_THREADS=1 python benchmarks/frontier.py run --steps 1500       every run of the plan, in turn
+    OMP_NUM_THREADS=1 python benchmarks/frontier.py run --only kl=0.05
+    python benchmarks/frontier.py table                                    results -> frontier.md, frontier.svg
+
+A run that is finished is in results/frontier.json and is not repeated, so the driver can be stopped and started
+at will. The kept model is chosen on some held-out rows and reported on others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import frontier_data as source
+import torch
+from frontier_baselines import compare, finetuned, random_gates, top_k
+from frontier_report import write_table
+
+from gossamer.config import SparsityConfig
+from gossamer.files import read_json, write_json
+from gossamer.rows import TensorRows, collate_rows
+from gossamer.sparsify import sparsify
+from gossamer.trainer import SparsityTrainer
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "frontier.json"
+CEILINGS = ("gap=0.03", "kl=0.05", "gap=0.01", "kl=0.1", "kl=0.02", "gap=0.06")
+RISES = (0.03, 0.01, 0.06)  # of the paper's ceiling, over the base model's held-out loss
+CHOOSE = 64  # held-out rows on which the kept model is chosen
+BATCH = 8  # rows; 1,024 tokens a step
+KEYS = (1, 2, 4, 8, 16, 32)  # kept per query by the training-free baselines
+SHOWN = ("loss", "gap", "kl", "agreement", "density", "expected_density", "density_gap", "keys_per_query")
+
+
+def settings(ceiling: str, seed: int, steps: int, folder: Path, **other: Any) -> SparsityConfig:
+    """One run's configuration; what is not said here is the default of `SparsityConfig`."""
+    given = {
+        "learning_rate": 5e-4,
+        "gate_bias": 6.0,
+        "bias_anneal": 0.1,
+        "warmup_steps": 50,
+        "lr_scheduler_type": "linear",
+        "per_device_train_batch_size": BATCH,
+        "per_device_eval_batch_size": 32,
+        "eval_steps": max(1, steps // 6),
+        "save_steps": max(1, steps // 6),
+        "logging_steps": max(1, steps // 30),
+        "max_grad_norm": 1.0,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "impl": "blockwise",
+    }
+    return SparsityConfig(
+        output_dir=str(folder), ceiling=ceiling, seed=seed, max_steps=steps, **{**given, **other}
+    )
+
+
+def measure(model: Any, base: Any, rows: TensorRows, work: Path) -> dict[str, Any]:
+    """The held-out numbers of a gated model on the rows kept for reporting."""
+    config = settings("kl=1", 0, 1, work / "scratch", report_to="none")
+    trainer = SparsityTrainer(model, config, base=base, eval_dataset=rows, data_collator=collate_rows)
+    with trainer.gates.using(bias=model.config.edge_gates["bias"]):
+        found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    return _rounded(found) | {"per_head": trainer.tally.per_head()}
+
+
+def _rounded(found: dict[str, float]) -> dict[str, float]:
+    kept = {name: found[name] for name in SHOWN} | {
+        f"{name}_se": found[f"{name}_se"] for name in SHOWN if f"{name}_se" in found
+    }
+    return {name: float(f"{value:.6g}") for name, value in kept.items()}
+
+
+def one_run(
+    name: str, ceiling: str, seed: int, steps: int, work: Path, base_steps: int, **other: Any
+) -> dict:
+    """Sparsify a copy of the base model and report it."""
+    data, base = source.data(work), source.base_model(work, base_steps)
+    half = len(data.held_out) // 2
+    choose, report = (TensorRows(**{k: v[s] for k, v in data.held_out.columns.items()})
+                      for s in (slice(half - CHOOSE, half), slice(half, None)))  # fmt: skip
+    config = settings(ceiling, seed, steps, work / "runs" / f"{name}-{seed}", **other)
+    begin = time.perf_counter()
+    kept = sparsify(copy.deepcopy(base), data.train, choose, config, base=base, data_collator=collate_rows)
+    seconds = time.perf_counter() - begin
+    found = measure(kept.model, base, report, work)
+    curve = [{k.removeprefix("eval_"): h[k] for k in ("step", "eval_divergence", "eval_keys_per_query", "eval_gap")}
+             for h in kept.history if "eval_gap" in h]  # fmt: skip
+    return {"ceiling": ceiling, "feasible_when_chosen": kept.feasible, "kept_step": kept.step, "steps": steps,
+            "seconds": round(seconds, 1), "settings": other, "held_out": found, "curve": curve}  # fmt: skip
+
+
+def baselines(work: Path, base_steps: int, steps: int) -> dict[str, dict]:
+    """The training-free baselines at each number of keys, and finetuning without the penalty."""
+    data, base = source.data(work), source.base_model(work, base_steps)
+    half = len(data.held_out) // 2
+    report = {name: column[half:] for name, column in data.held_out.columns.items()}
+    found = {f"topk-{k}": top_k(base, report, k) for k in KEYS}
+    found |= {f"topk-renormalised-{k}": top_k(base, report, k, renormalise=True) for k in KEYS}
+    found |= {f"random-{k}": random_gates(base, report, k) for k in KEYS}
+    found["finetuned"] = finetuned(base, data.train, report, steps, batch=BATCH, peak=1e-3)
+    return {name: {"held_out": value} for name, value in found.items()}
+
+
+def environment(data: source.Data, base_steps: int) -> dict[str, Any]:
+    """What another person needs in order to repeat the numbers."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} thread"
+    )
+    return {"date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip(), "device": device,
+            "python": platform.python_version(), "torch": torch.__version__, "held_out_digest": data.digest,
+            "train_rows": len(data.train), "base_steps": base_steps}  # fmt: skip
+
+
+def plan(base_loss: float, seeds: int) -> list[tuple[str, str, int]]:
+    """(name, ceiling, seed) in the order of their worth, so that a run cut short leaves the figure."""
+    named = [(ceiling, ceiling) for ceiling in CEILINGS]
+    named[3:3] = [(f"loss+{rise}", f"loss={base_loss + rise:.4f}") for rise in RISES[:1]]
+    named += [(f"loss+{rise}", f"loss={base_loss + rise:.4f}") for rise in RISES[1:]]
+    return [(*item, 0) for item in named] + [(*named[0], seed) for seed in range(1, seeds)]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Do what is not done yet."""
+    work = arguments.work
+    data = source.data(work)
+    path, fresh = arguments.results, {"environment": environment(data, arguments.base_steps), "runs": {}}
+    results = read_json(path) if path.is_file() else fresh
+    runs = results["runs"]
+
+    def keep(name: str, found: dict) -> None:
+        runs[name] = found
+        write_json(path, results)
+        print(
+            name,
+            json.dumps({k: found["held_out"].get(k) for k in ("keys_per_query", "gap", "gap_se", "kl")}),
+            flush=True,
+        )
+
+    for name, ceiling, seed in plan(_base_loss(work, arguments.base_steps), arguments.seeds):
+        label = f"{name} seed {seed}"
+        if "finetuned" not in runs and runs:
+            for other, found in baselines(work, arguments.base_steps, arguments.steps).items():
+                keep(other, found)
+        if label in runs or (arguments.only and name != arguments.only):
+            continue
+        keep(label, one_run(name, ceiling, seed, arguments.steps, work, arguments.base_steps))
+
+
+def _base_loss(work: Path, base_steps: int) -> float:
+    """The base model's held-out loss with all gates open, which the paper's ceiling is set above."""
+    base, rows = source.base_model(work, base_steps), source.data(work).held_out.columns
+    return compare(base, base, rows)["loss"]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("verb", choices=("run", "table"))
+    parser.add_argument("--work", type=Path, default=HERE.parent / "runs" / "frontier")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--base-steps", type=int, default=1600)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--only")
+    arguments = parser.parse_args()
+    if arguments.verb == "run":
+        run(arguments)
+    write_table(arguments.results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What a trained frontier must beat: top-k of the base, random gates, finetuning without the penalty."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import frontier_data as source
+import torch
+from torch import Tensor, nn
+
+from gossamer.attention.eager import attention_logits
+from gossamer.attention.visibility import Visibility
+from gossamer.divergence import agreement, per_item
+from gossamer.metrics import Tally
+from gossamer.modeling import Gates, attach, attention_modules
+from gossamer.rows import TensorRows
+
+BATCH = 32
+
+
+class Chosen(Gates):
+    """Gates that keep `k` keys of every query: those of the largest logits, or of random numbers."""
+
+    k = 1
+    random = False
+    opened = 0.0
+    queries = 0.0
+
+    def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
+        """Choose among the visible keys, then attend through the chosen ones."""
+        logits = attention_logits(q, k, scale=given["scale"], softcap=given["softcap"])
+        scores = torch.rand_like(logits) if self.random else logits
+        visible = Visibility.of(
+            q, k, mask=given["mask"], causal=given["causal"], window=None, segments=None
+        ).all_pairs()
+        scores = scores if visible is None else scores.masked_fill(~visible, -torch.inf)
+        kth = scores.topk(min(self.k, scores.shape[-1]), dim=-1).values[..., -1:]
+        keep = (scores >= kth) & (scores > -torch.inf)
+        self.opened += float(keep.sum())
+        self.queries += float(keep.any(-1).sum())
+        with self.using(keep={module.edge_gate_layer: keep.to(q.dtype)}):
+            return super().attend(module, q, k, v, **given)
+
+
+@torch.no_grad()
+def _chosen(
+    base: Any, rows: dict[str, Tensor], k: int, *, random: bool, renormalise: bool
+) -> dict[str, float]:
+    model: Any = copy.deepcopy(base).eval()
+    attach(model)
+    gates = Chosen(bias=torch.inf, renormalise=renormalise, n_heads=model.config.n_head)
+    gates.k, gates.random = k, random
+    for layer, module in enumerate(attention_modules(model)):
+        module.edge_gates, module.edge_gate_layer = gates, layer  # type: ignore[assignment]
+    torch.manual_seed(0)
+    found = compare(model, base, rows)
+    return found | {"keys_per_query": round(gates.opened / gates.queries, 4)}
+
+
+def top_k(base: Any, rows: dict[str, Tensor], k: int, *, renormalise: bool = False) -> dict[str, float]:
+    """The base model reading only its k strongest keys per query and head; nothing is trained."""
+    return _chosen(base, rows, k, random=False, renormalise=renormalise)
+
+
+def random_gates(base: Any, rows: dict[str, Tensor], k: int) -> dict[str, float]:
+    """The base model reading k random keys per query and head."""
+    return _chosen(base, rows, k, random=True, renormalise=False)
+
+
+def finetuned(
+    base: Any, train: TensorRows, rows: dict[str, Tensor], steps: int, **options: Any
+) -> dict[str, float]:
+    """Finetuning with neither gates nor penalty: what the same steps alone do to the held-out loss."""
+    model = copy.deepcopy(base).train()
+    source.train_dense(model, train, steps, **options)
+    keys = (source.LENGTH + 1) / 2
+    return compare(model.eval(), base, rows) | {"keys_per_query": keys}
+
+
+@torch.no_grad()
+def compare(model: Any, base: Any, rows: dict[str, Tensor]) -> dict[str, float]:
+    """Held-out loss, gap, KL and agreement of a model against the base, with standard errors over rows."""
+    tally = Tally()
+    for start in range(0, len(rows["input_ids"]), BATCH):
+        batch = {name: column[start : start + BATCH] for name, column in rows.items()}
+        ours, theirs = (m.eval()(input_ids=batch["input_ids"]).logits for m in (model, base))
+        size = len(ours)
+        for kind in ("loss", "gap", "kl"):
+            tally.add_items(kind, per_item(kind, ours, theirs, batch, causal=True), size)
+        tally.add_items("base_loss", per_item("loss", theirs, None, batch, causal=True), size)
+        tally.add_items("agreement", agreement(ours, theirs, batch, causal=True), size)
+    return {name: float(f"{value:.6g}") for name, value in tally.summary().items()}
