@@ -24,7 +24,7 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 3000
+    steps: int = 5000
     ceiling: str = "kl=0.0005"
     batch_size: int = 256
 
@@ -63,9 +63,9 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            loose=20.0,
+            loose=40.0,
             tighten_from=0.45,
-            tighten_until=0.75,
+            tighten_until=0.7,
             settle_from=0.8,
             bias_pace="breathe",
             dual_rate=0.02,
