@@ -64,8 +64,8 @@ def view_addition(
     panels = [_panel("base", "Base Model", base), _panel("sparse", "Sparse Model", sparse)]
     if circuit is None and task.n_sums <= MOST_SUMS:
         circuit = trace_all(task, sparse)
-    if circuit is not None:
-        panels[1]["circuits"] = panel("sparse", "", [circuit], most=10 * MOST_EDGES)["circuits"]
+    if circuit is not None and len(circuit) <= MOST_EDGES:  # more would not fit; the page then computes both
+        panels[1]["circuits"] = panel("sparse", "", [circuit])["circuits"]
     extra = {"digits": task.digits, "vocabulary": list(VOCABULARY)}
     data = page_data("addition", panels, carries=carries, places=place_names(task), start=start, **extra)
     return page(data, title=title)

@@ -130,10 +130,10 @@ function buildHeads(page) {
     return made;
   };
   const columns = Array.from({ length: nHeads }, (_, h) => h), rows = Array.from({ length: layers }, (_, l) => l);
-  for (const h of columns) head.append(make("th", { scope: "col" }, button(`H${h}`, `head ${h} of every layer, on or off`, rows.map((l) => l * nHeads + h))));
+  for (const h of columns) head.append(make("th", { scope: "col" }, button(`H${h}`, `H${h}: head ${h} of every layer, on or off`, rows.map((l) => l * nHeads + h))));
   const body = [...rows].reverse().map((l) => {
     const cells = columns.map((h) => make("td", {}, Object.assign(button("", "", [l * nHeads + h]), { id: `head-${l}-${h}` })));
-    return make("tr", {}, make("th", { scope: "row" }, button(`L${l}`, `all heads of layer ${l}, on or off`, columns.map((h) => l * nHeads + h))), ...cells);
+    return make("tr", {}, make("th", { scope: "row" }, button(`L${l}`, `L${l}: all heads of layer ${l}, on or off`, columns.map((h) => l * nHeads + h))), ...cells);
   });
   byId("heads").append(make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 }
@@ -145,9 +145,9 @@ function headCounts(page) {
   for (let l = 0; l < layers; l++)
     for (let h = 0; h < nHeads; h++) {
       const button = byId(`head-${l}-${h}`), n = counts[l * nHeads + h];
-      button.textContent = n ? (n > 999 ? `${Math.round(n / 1000)}k` : String(n)) : "·";
+      button.textContent = n > 999 ? `${Math.round(n / 1000)}k` : String(n);
       button.setAttribute("aria-pressed", String(state.heads[l * nHeads + h] === 1));
-      button.setAttribute("aria-label", `layer ${l} head ${h}, ${n} edges`);
+      button.setAttribute("aria-label", `${button.textContent} edges in layer ${l} head ${h}`);
     }
 }
 

@@ -1,0 +1,278 @@
+"""The addition page in a real browser, read off against `trace`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+
+from gossamer.modeling import attach
+from gossamer.tasks.addition import as_text
+from gossamer.trace import trace
+from gossamer.verify import answers
+
+SLOTS = tuple(range(6, 11))
+
+
+@pytest.fixture
+def page(browser, adders):
+    """The page as it comes, in a usual window; afterwards nobody complained, nothing was fetched."""
+    browser.open(adders.page)
+    browser.size(1280, 900)
+    browser.run("document.activeElement.blur()")
+    yield browser
+    assert browser.complaints() == []
+    assert all(url.startswith("file:") for url in browser.requests())
+
+
+def of_sum(adders, text: str, which: str = "sparse"):
+    inputs, _ = adders.task.encode(torch.tensor([adders.task.parse(text)]))
+    return trace(getattr(adders, which), inputs, text=as_text, outputs=SLOTS)
+
+
+def type_sum(page, text: str) -> None:
+    box = page.find("#sum")
+    box.clear()
+    box.send_keys(text)
+
+
+def lines(circuit) -> int:
+    return len(set(zip(circuit.layer.tolist(), circuit.query.tolist(), circuit.key.tolist(), strict=True)))
+
+
+def test_a_typed_sum_redraws_both_panels(page, adders):
+    type_sum(page, "47 + 85")
+    for which in ("base", "sparse"):
+        found, expected = page.panel(which), of_sum(adders, "47+85", which)
+        assert found["answers"] == "".join(expected.answers[0])
+        assert (int(found["open"]), int(found["edges"])) == (len(expected), len(expected))
+        assert int(found["lines"]) == int(found["drawn"]) == lines(expected)
+        assert len(page.driver.find_elements("css selector", f"#panel-{which} line.edge")) == lines(expected)
+
+
+def test_a_hundred_random_sums_as_traced(page, adders):
+    chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(1))[:100]
+    inputs, _ = adders.task.encode(chosen)
+    script = """const box = document.getElementById('sum'), found = [];
+    for (const [a, b] of arguments[0]) {
+      box.value = `${a}+${b}`; box.dispatchEvent(new Event('input'));
+      found.push(['base', 'sparse'].map(name => ({...document.getElementById('panel-' + name).dataset})));
+    }
+    return found"""
+    found = page.run(script, [[int(i) // 100, int(i) % 100] for i in chosen])
+    for at, which in enumerate(("base", "sparse")):
+        expected = trace(getattr(adders, which), inputs, text=as_text, outputs=SLOTS)
+        counts = expected.per_prompt()
+        for i, panels in enumerate(found):
+            assert panels[at]["answers"] == "".join(expected.answers[i])
+            assert int(panels[at]["edges"]) == counts[i]
+
+
+def test_the_page_computes_what_torch_computes(page, adders):
+    chosen = torch.arange(0, 10_000, 97)
+    inputs, _ = adders.task.encode(chosen)
+    script = """const data = JSON.parse(document.getElementById('data').textContent);
+    return data.panels.map(panel => { const bert = bertOf(panel.model);
+      return arguments[0].map(ids => { const run = runBert(bert, ids);
+        const names = ['layer', 'head', 'query', 'key', 'weight', 'contribution'];
+        return [run.answers, ...names.map(n => [...run.edges[n]])]; }); })"""
+    for which, found in zip(("base", "sparse"), page.run(script, inputs.tolist()), strict=True):
+        expected = trace(getattr(adders, which), inputs, outputs=SLOTS)
+        for i, (said, *columns) in enumerate(found):
+            part = expected.of_prompt(i)
+            assert [str(x) for x in said] == list(part.answers[0])
+            order = np.lexsort((part.head, part.key, part.query, part.layer))
+            places = np.stack([getattr(part, n)[order] for n in ("layer", "head", "query", "key")])
+            np.testing.assert_array_equal(np.array(columns[:4]).reshape(places.shape), places)
+            np.testing.assert_allclose(columns[4], part.weight[order], rtol=1e-5, atol=2e-6)
+            np.testing.assert_allclose(columns[5], part.contribution[order], rtol=1e-5, atol=2e-5)
+
+
+def test_arrow_keys_and_surprise(page):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    ActionChains(page.driver).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP).perform()
+    assert page.find("#sum").get_attribute("value") == "37 + 30"
+    ActionChains(page.driver).send_keys(Keys.ARROW_DOWN, Keys.ARROW_LEFT).perform()
+    assert page.find("#verdict").text.startswith("36 + 29 = 65.")
+    seen = set()
+    for _ in range(4):
+        page.find("#surprise").click()
+        seen.add(page.find("#sum").get_attribute("value"))
+    assert len(seen) > 1
+    assert all(re.fullmatch(r"\d{1,2} \+ \d{1,2}", text) for text in seen)
+
+
+def test_what_is_not_a_sum_is_said_and_nothing_moves(page):
+    before = page.panel("sparse")
+    type_sum(page, "360 + x")
+    assert page.find("#sum").get_attribute("aria-invalid") == "true"
+    assert "such as 36 + 28" in page.find("#sum-help").text
+    assert page.panel("sparse") == before
+
+
+def read_line(words: str) -> tuple[int, int, int]:
+    found = re.search(r"Layer (\d+): position (\d+) .* reads position (\d+) ", words)
+    assert found, words
+    layer, query, key = map(int, found.groups())
+    return layer, query, key
+
+
+def middle_of(page, name: str, index: int) -> dict[str, float]:
+    script = """const l = document.querySelectorAll(`#panel-${arguments[0]} line.edge`)[arguments[1]];
+    const v = n => +l.getAttribute(n);
+    const b = l.ownerSVGElement.getBoundingClientRect();
+    return {x: b.left + v('x1') * 0.63 + v('x2') * 0.37, y: b.top + v('y1') * 0.63 + v('y2') * 0.37}"""
+    return page.run(script, name, index)
+
+
+def point(page, at: dict[str, float], *, click: bool = False) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    chain = ActionChains(page.driver, duration=0).w3c_actions
+    chain.pointer_action.move_to_location(round(at["x"]), round(at["y"]))
+    if click:
+        chain.pointer_action.click()
+    chain.perform()
+
+
+def test_hover_reads_an_edge(page, adders):
+    circuit = of_sum(adders, "36+28")
+    count = int(page.panel("sparse")["drawn"])
+    point(page, middle_of(page, "sparse", count - 1))  # the strongest lies on top
+    words = page.find("#readout-words").text
+    layer, query, key = read_line(words)
+    here = (circuit.layer == layer) & (circuit.query == query) & (circuit.key == key)
+    assert here.any()
+    said = words.split("Sparse Model:")[1]
+    heads = {int(h): float(w) for h, w in re.findall(r"head (\d+) weight ([\d.]+)", said)}
+    expected = dict(zip(circuit.head[here].tolist(), circuit.weight[here].tolist(), strict=True))
+    assert heads == pytest.approx(expected, abs=6e-4)
+    assert len(page.driver.find_elements("css selector", "line.mark")) == 2  # marked in both panels
+
+
+@pytest.mark.parametrize("position", [7, 10])
+def test_an_answer_shows_only_the_paths_into_it(page, adders, position):
+    page.find(f"#sparse-answer-{position}").click()
+    for which in ("base", "sparse"):
+        into = of_sum(adders, "36+28", which).live([position])
+        assert int(page.panel(which)["edges"]) == len(into)
+    assert page.find(f"#sparse-answer-{position}").get_attribute("aria-pressed") == "true"
+    page.find("#clear").click()
+    assert page.panel("sparse")["edges"] == page.panel("sparse")["open"]
+
+
+def test_an_input_shows_only_the_paths_out_of_it_by_keyboard(page, adders):
+    from selenium.webdriver.common.keys import Keys
+
+    circuit, reached, expected = of_sum(adders, "36+28"), {1}, 0
+    for layer in range(4):
+        here = (circuit.layer == layer) & np.isin(circuit.key, list(reached))
+        expected += int(here.sum())
+        reached |= set(circuit.query[here].tolist())
+    page.run("document.getElementById('sparse-input-0').focus()")
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert int(page.panel("sparse")["edges"]) == expected
+    assert page.run("return document.activeElement.id") == "sparse-input-1"
+    page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert int(page.panel("sparse")["edges"]) == len(circuit)
+
+
+def test_threshold_layers_heads_and_live(page, adders):
+    circuit = of_sum(adders, "36+28")
+    page.slide("threshold", 31)
+    assert int(page.panel("sparse")["edges"]) == int((circuit.weight >= 0.31**2).sum())
+    page.slide("threshold", 0)
+    for layer in range(4):
+        page.find("#forth").click()
+        assert int(page.panel("sparse")["edges"]) == int((circuit.layer == layer).sum())
+    page.find("#every").click()
+    page.slide("low", 1)
+    page.slide("high", 2)
+    assert int(page.panel("sparse")["edges"]) == int(np.isin(circuit.layer, [1, 2]).sum())
+    page.find("#every").click()
+    page.find("#head-1-2").click()
+    off = (circuit.layer == 1) & (circuit.head == 2)
+    assert int(page.panel("sparse")["edges"]) == len(circuit) - int(off.sum())
+    page.find("#head-1-2").click()
+    page.find("#live").click()
+    for which in ("base", "sparse"):
+        assert int(page.panel(which)["edges"]) == len(of_sum(adders, "36+28", which).live())
+
+
+def test_a_cut_line_changes_what_torch_says_it_changes(page, adders):
+    point(page, middle_of(page, "base", int(page.panel("base")["drawn"]) - 1), click=True)
+    words = page.find("#readout-words").text
+    layer, query, key = read_line(words)
+    page.find("#cut").click()
+    keep = torch.ones(1, 1, 11, 11)
+    keep[..., query, key] = 0
+    inputs, _ = adders.task.encode(torch.tensor([3628]))
+    model = copy.deepcopy(adders.base)
+    with attach(model, check=False).using(keep={layer: keep}):
+        expected = "".join(as_text(answers(model, inputs)[0]))
+    assert page.panel("base")["answers"] == expected
+    assert int(page.panel("base")["open"]) == 1936 - 4
+    page.find("#restore").click()
+    assert int(page.panel("base")["open"]) == 1936
+
+
+def test_export_is_what_is_shown(page):
+    for old in page.downloads.glob("*.svg"):
+        old.unlink()
+    page.find("#head-0-0").click()
+    drawn = int(page.panel("base")["drawn"]) + int(page.panel("sparse")["drawn"])
+    page.find("#export").click()
+    page.wait("return true")
+    for _ in range(100):
+        done = list(page.downloads.glob("*.svg"))
+        if done and done[0].stat().st_size:
+            break
+        page.run("return new Promise(go => setTimeout(go, 30))")
+    root = ElementTree.fromstring(done[0].read_text(encoding="utf-8"))
+    edges = [e for e in root.iter("{http://www.w3.org/2000/svg}line") if e.get("class") == "edge"]
+    assert len(edges) == drawn
+    assert "Base Model" in "".join(root.itertext())
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 800), (1280, 800), (3840, 2160)])
+def test_no_window_cuts_anything_off(page, width, height):
+    page.size(width, height)
+    inside, outside = page.run("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert inside <= outside
+    script = """return [...document.querySelectorAll('svg .token rect')].every(r => {
+      const b = r.getBoundingClientRect(); return b.left >= 0 && b.right <= innerWidth + 1 })"""
+    assert page.run(script)
+
+
+def test_first_paint_and_redraw_are_quick(page):
+    paint = page.run("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    times: list[Any] = []
+    for text in ("12 + 34", "99 + 99", "0 + 7", "58 + 61", "36 + 28"):
+        type_sum(page, text)
+        times.append(float(page.run("return document.getElementById('panels').dataset.redraw")))
+    print(f"first paint {paint:.0f} ms, redraw {sorted(times)} ms")  # noqa: T201
+    assert paint < 5000  # 1 s is the aim, measured in docs/viewer.md; a loaded build server gets five
+    assert sorted(times)[2] < 250  # 50 ms is the aim
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_axe_finds_no_serious_fault(page, axe, theme, width):
+    page.size(width)
+    if page.run("return document.documentElement.dataset.theme") != theme:
+        page.find("#theme").click()
+    page.run("for (const d of document.querySelectorAll('details')) d.open = true")
+    page.run(axe)
+    found = page.run(
+        "return axe.run(document).then(r => r.violations.map("
+        "v => [v.impact, v.id, v.nodes.slice(0, 3).map(n => n.html.slice(0, 200))]))"
+    )
+    assert [fault for fault in found if fault[0] in ("serious", "critical")] == []
