@@ -32,7 +32,7 @@ class OneEdgeEach:
     def run(self, ids: Tensor) -> Tensor:
         """(E * N, V) logits at the last position of ids (E * N, T)."""
         with hooks(*self._handles()):
-            return first_output(self.wires.model, {"input_ids": ids})[:, -1]
+            return first_output(self.wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
 
     def _handles(self) -> list[Any]:
         wires, graph = self.wires, self.wires.graph

@@ -56,7 +56,7 @@ def writer_outputs(wires: Wiring, ids: Tensor) -> tuple[Tensor, Tensor]:
         handles.append(block.out.register_forward_pre_hook(note))
         handles.append(block.mlp.register_forward_hook(lambda m, given, out: found.append(out[None])))
     with hooks(*handles):
-        logits = first_output(wires.model, {"input_ids": ids})[:, -1]
+        logits = first_output(wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
     return torch.cat(found), logits
 
 
@@ -117,7 +117,7 @@ class AblatedRun:
         """(B, V) logits at the last position."""
         with ExitStack() as stack:
             stack.enter_context(hooks(*self._handles()))
-            return first_output(self.wires.model, {"input_ids": ids})[:, -1]
+            return first_output(self.wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
 
     def _handles(self) -> list[Any]:
         wires = self.wires

@@ -157,7 +157,9 @@ def _attribute(wires: Wiring, batch: Batch, start: Tensor, change: Tensor) -> Te
     graph, tape = wires.graph, _Tape(wires)
     leaf = start.detach().requires_grad_()
     with torch.enable_grad(), hooks(*tape.handles(leaf)):
-        value = batch.measure(first_output(wires.model, {"input_ids": batch.clean})).sum()
+        value = batch.measure(
+            first_output(wires.model, {"input_ids": batch.clean, "logits_to_keep": 1})
+        ).sum()
     gradients = torch.autograd.grad(value, tape.places)
     total = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.float64)
     for (kind, layer, number), gradient in zip(tape.owners, gradients, strict=True):
@@ -194,7 +196,7 @@ def _feed(wires: Wiring, start: Tensor) -> Any:
 def _exact(wires: Wiring, batch: Batch, change: Tensor, rows: int) -> Tensor:
     """(W, R) sum over the batch of m(one edge ablated) - m(clean), several edges to a forward pass."""
     graph = wires.graph
-    own = batch.measure(first_output(wires.model, {"input_ids": batch.clean}))
+    own = batch.measure(first_output(wires.model, {"input_ids": batch.clean, "logits_to_keep": 1}))
     pairs = graph.exists.nonzero()
     total = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.float64)
     for part in pairs.split(max(1, rows // len(batch))):
