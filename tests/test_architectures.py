@@ -46,7 +46,7 @@ def run(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tally]:
 def test_open_gates_are_the_base_model(family: str) -> None:
     model = families.build(family)
     expected = eager_reference(model)
-    gates = attach(model)
+    gates = attach(model, impl="eager")
     with torch.no_grad():
         torch.testing.assert_close(first_output(model, probe_inputs(model)), expected, rtol=0, atol=0)
     called: list[int] = []
@@ -127,7 +127,7 @@ def test_generation_equals_the_full_forward(family: str, padded: bool) -> None:
 @pytest.mark.parametrize("family", families.ALL)
 def test_save_and_reload(family: str, tmp_path: Any) -> None:
     model = families.build(family)
-    attach(model, bias=BIAS)
+    attach(model, bias=BIAS, impl="eager")
     save(model, tmp_path / "sparse")
     again = load(tmp_path / "sparse", impl="eager")
     assert gates_of(again).bias == BIAS
