@@ -5,7 +5,8 @@ The folder that a demo leaves (and from which it continues):
     settings.json   what was asked; a folder is continued only under the same settings
     base/           the base model, an ordinary checkpoint            sparse/   the gated one
     work/           trainer checkpoints, until the stage that made them is done
-    figure.{svg,pdf,png}, figure-12+34.* ...     report.json, report.md
+    figure.{svg,pdf,png}, figure-12+34.* ...     report.{json,md,html}
+    training.html   the run, rewritten as it goes                    view.html, film.gif
 
 Which sums are for what: 80 % train both models; half of the held-out ones help to choose the kept model, together
 with the training sums; the other half is looked at once, by the final proof, and is reported on its own.
@@ -32,6 +33,8 @@ from transformers.utils import logging as hf_logging
 from .checkpoint import load, load_dense, save, save_folder
 from .errors import DivergedTraining, refuse
 from .files import read_json, require_writable, write_json, write_text
+from .film import Filmed
+from .film import film as make_film
 from .probe import evaluating, first_output
 from .progress import ProgressLine
 from .recipe import DemoSettings
@@ -41,6 +44,9 @@ from .sparsify import Outcome, sparsify
 from .tasks.addition import Addition, as_text
 from .trace import trace
 from .verify import answers, verify
+from .viewer.addition import view_addition
+from .viewer.report import report_page
+from .watch import TrainingPage
 
 
 def run_demo(
@@ -48,6 +54,7 @@ def run_demo(
     settings: DemoSettings,
     *,
     sums: Sequence[str] = ("36+28",),
+    film: bool = False,
     print_json: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -71,7 +78,7 @@ def run_demo(
             out / "sparse",
             "sparse model",
             _load_sparse,
-            lambda: make_sparse(task, settings, base, out, screen),
+            lambda: make_sparse(task, settings, base, out, screen, chosen[0] if film else None),
         )
         run = read_json(outcome_file) if outcome_file.is_file() else {}
         screen.print(f"verifying all {task.n_sums:,} sums", highlight=False)
@@ -81,6 +88,9 @@ def run_demo(
         report["figures"] = figures
         write_json(out / "report.json", report)
         write_text(out / "report.md", as_markdown(report))
+        write_pages(task, base, sparse, report, out, sums[0])
+    if film and not (out / "film.gif").is_file():
+        screen.print("no film: the sparse model was complete already; choose another --out", highlight=False)
     if print_json:
         print(json.dumps(report, indent=2))  # noqa: T201
     _say_result(screen, report, out)
@@ -155,15 +165,26 @@ def _train(trainer: Trainer, title: str, work: Path, console: Console) -> None:
 
 
 def make_sparse(
-    task: Addition, settings: DemoSettings, base: PreTrainedModel, out: Path, console: Console
+    task: Addition,
+    settings: DemoSettings,
+    base: PreTrainedModel,
+    out: Path,
+    console: Console,
+    filmed: int | None = None,
 ) -> PreTrainedModel:
-    """Finetune a copy of the base under the penalty, keep the best feasible model, save it whole."""
+    """Finetune a copy of the base under the penalty, keep the best feasible model, save it whole.
+
+    Args:
+        filmed: the number of the sum to film while the run goes, or None.
+    """
     started = time.monotonic()
     model = load_dense(out / "base")
     train, held_out = task.split(settings.seed)
     choosing = torch.cat([train, held_out[: len(held_out) // 2]])
     work = out / "work" / "sparse"
-    bar = ProgressLine("sparse model", console)
+    bar, page = ProgressLine("sparse model", console), TrainingPage(out / "training.html")
+    prompt = None if filmed is None else task.encode(torch.tensor([filmed]))[0]
+    camera = [] if prompt is None else [Filmed(prompt, text=as_text)]
     try:
         result = sparsify(
             model,
@@ -173,10 +194,12 @@ def make_sparse(
             base=base,
             resume=work.is_dir(),
             data_collator=collate_rows,
-            callbacks=[bar],
+            callbacks=[bar, page, *camera],
         )
     finally:
         bar.close()
+    if prompt is not None:
+        make_film(trace(base, prompt, text=as_text), camera[0].frames, out / "film.gif")
     save(result.model, out / "sparse")
     _finish(out, "sparse", started, _as_run(result))
     return result.model.eval()
@@ -246,6 +269,23 @@ def draw_sums(
             "sparse_answer": "".join(thin.answers[0]),
         }
     return told
+
+
+def write_pages(
+    task: Addition,
+    base: PreTrainedModel,
+    sparse: PreTrainedModel,
+    report: dict[str, Any],
+    out: Path,
+    start: str,
+) -> None:
+    """Write report.html, and view.html where all sums fit into one page."""
+    links = {}
+    if task.digits <= 2:
+        write_text(out / "view.html", view_addition(base, sparse, start=start))
+        links["Both circuits of every sum, interactive"] = "view.html"
+    figure = (out / "figure.svg").read_text(encoding="utf-8")
+    write_text(out / "report.html", report_page(report, figure=figure[figure.index("<svg") :], links=links))
 
 
 class quiet:

@@ -1,7 +1,7 @@
 """The recipe of the demo: every number of both trainings, in one place.
 
 Where the numbers come from is in LOG.md (2026-11-22). In one sentence: a base whose weights start five times as large
-as BERT's, a ceiling ten times as loose until half of the run, then tightened as fast as the model follows.
+as BERT's, a ceiling twenty times as loose for half of the run, then tightened as fast as the model follows, and a calm end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 5000
+    steps: int = 4500
     ceiling: str = "kl=0.0005"
     batch_size: int = 256
 
@@ -63,10 +63,10 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            loose=40.0,
-            tighten_from=0.45,
-            tighten_until=0.7,
-            settle_from=0.8,
+            loose=20.0,
+            tighten_from=0.5,
+            tighten_until=0.8,
+            settle_from=0.85,
             bias_pace="breathe",
             dual_rate=0.02,
             dual_gain=0.5,

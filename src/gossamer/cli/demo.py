@@ -22,6 +22,9 @@ def demo(
     ] = None,
     ceiling: Annotated[str | None, typer.Option(help="What may be lost, as kind=value.")] = None,
     sums: Sums = None,
+    film: Annotated[
+        bool, typer.Option("--film", help="Film the first sum losing its lines: film.gif.")
+    ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print report.json on standard output.")
     ] = False,
@@ -31,7 +34,7 @@ def demo(
 
     given = {"base_steps": base_steps, "steps": steps, "ceiling": ceiling}
     settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})
-    report = run_demo(out, settings, sums=tuple(sums or ("36+28",)), print_json=json_output)
+    report = run_demo(out, settings, sums=tuple(sums or ("36+28",)), film=film, print_json=json_output)
     if report["run"].get("missed"):
         raise CeilingMissed(
             f"{report['run']['missed']}; what was kept is the model that misses it least, in {out}"
