@@ -10,7 +10,7 @@ SEED ?= 0
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,graphs,serve]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,graphs,serve,kernel]'
 	touch $@
 
 demo: $(VENV)/ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n

@@ -18,9 +18,7 @@ from typing import Any
 import torch
 from common import Case, check, circumstances, medians, run, save
 
-SMALL = Case(
-    rows=128, heads=4, groups=4, length=11, width=16, mode="sampled", backward=True, causal=False
-)
+SMALL = Case(rows=128, heads=4, groups=4, length=11, width=16, mode="sampled", backward=True, causal=False)
 MIDDLE = Case(rows=1, heads=4, groups=4, length=128, width=32, mode="sampled", backward=True)
 LONG = Case(rows=4, heads=16, groups=16, length=1024, width=64, mode="sampled", backward=True)
 # At this bias about 1 % of standard normal logits exceed 0.
@@ -98,9 +96,7 @@ def plot(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
     for name in names:
         took = [r["milliseconds"][name] for r in series]
         axes.loglog([r["length"] for r in series], took, marker="o", label=name)
-    axes.set(
-        xlabel="T, positions", ylabel="milliseconds", title="forward + backward, sampled gates"
-    )
+    axes.set(xlabel="T, positions", ylabel="milliseconds", title="forward + backward, sampled gates")
     axes.legend()
     figure.savefig(path)
     pyplot.close(figure)
@@ -120,9 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     for case, contestants in chosen:
         rows.append(measure(case, contestants, device, dtype, asked.rounds))
-        print(
-            case.length, case.mode, rows[-1].get("refused") or rows[-1]["milliseconds"], flush=True
-        )
+        print(case.length, case.mode, rows[-1].get("refused") or rows[-1]["milliseconds"], flush=True)
     lines = table(rows, names, told) + (OPEN if device == "cpu" else [])
     print("\n".join(lines))
     if not asked.quick:

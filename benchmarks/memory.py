@@ -101,9 +101,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for name in dict.fromkeys(row["impl"] for row in rows):
         mine = [row for row in rows if row["impl"] == name]
         axes.loglog([r["length"] for r in mine], [r["MB"] for r in mine], marker="o", label=name)
-    axes.set(
-        xlabel="T, positions", ylabel="MB above the inputs", title="forward + backward, sampled"
-    )
+    axes.set(xlabel="T, positions", ylabel="MB above the inputs", title="forward + backward, sampled")
     axes.legend()
     figure.savefig(path)
     pyplot.close(figure)

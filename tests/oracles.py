@@ -109,9 +109,7 @@ def gated_attention(
                     opened = opened + torch.sigmoid(s + bias).sum()
                     x = s + bias
                     if noise is not None:
-                        u = torch.tensor(
-                            [uniform(noise, b * heads + h, t, i) for i in seen]
-                        ).double()
+                        u = torch.tensor([uniform(noise, b * heads + h, t, i) for i in seen]).double()
                         x = x + torch.log(u) - torch.log(1 - u)
                     soft = torch.sigmoid(x)
                     z = soft - soft.detach() + (x > 0).double()

@@ -93,9 +93,7 @@ def test_awkward_sizes_stay_within_the_error_budget(length, width, causal, dtype
 @BOTH
 def test_open_gates_are_plain_attention(impl):
     q, k, v = inputs((B, H, 2, T, T, 8, 8), torch.float32)
-    plain = torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, is_causal=True, enable_gqa=True
-    )
+    plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     out, count = gated_attention(q, k, v, scale=8**-0.5, bias=torch.inf, causal=True, impl=impl)
     torch.testing.assert_close(out, plain)
     assert torch.equal(count, torch.full((B, H), T * (T + 1) / 2))

@@ -55,9 +55,7 @@ def test_cpu_torch_and_oracle_draw_alike(stream):
 
 def test_a_tile_is_a_part_of_the_layer():
     whole = layer_uniform(KEY, (2, 3, 6, 21))
-    tile = edge_uniform(
-        KEY, heads=torch.tensor([4]), queries=torch.arange(2, 5), n_keys=10, first_key=8
-    )
+    tile = edge_uniform(KEY, heads=torch.tensor([4]), queries=torch.arange(2, 5), n_keys=10, first_key=8)
     assert torch.equal(tile[0], whole[1, 1, 2:5, 8:18])
 
 

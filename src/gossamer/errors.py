@@ -48,4 +48,6 @@ def require_choice(name: str, got: object, choices: Iterable[object]) -> None:
 def require_range(name: str, got: float, low: float, high: float) -> None:
     """Raise unless low <= got <= high (NaN fails)."""
     if not low <= got <= high:
-        raise refuse(f"{name}={got!r} is out of range", f"possible: {low} to {high}", "pass a value in that range")
+        raise refuse(
+            f"{name}={got!r} is out of range", f"possible: {low} to {high}", "pass a value in that range"
+        )

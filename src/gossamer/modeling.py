@@ -97,7 +97,9 @@ def attach(
         )
     reference = eager_reference(model) if check else None
     before = model.config._attn_implementation
-    gates = Gates(bias=bias, impl=resolve(impl, model.device), n_layers=len(modules), n_heads=_query_heads(model))
+    gates = Gates(
+        bias=bias, impl=resolve(impl, model.device), n_layers=len(modules), n_heads=_query_heads(model)
+    )
     try:
         model.set_attn_implementation(KEY)
         for layer, module in enumerate(modules):

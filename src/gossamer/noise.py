@@ -51,10 +51,7 @@ class NoiseKey:
 
 def round_keys(key: NoiseKey) -> list[tuple[int, int]]:
     """The two 32-bit words of each round: (seed, step) plus a multiple of the Weyl constants."""
-    return [
-        ((key.seed + i * _WEYL[0]) & _WORD, (key.step + i * _WEYL[1]) & _WORD)
-        for i in range(ROUNDS)
-    ]
+    return [((key.seed + i * _WEYL[0]) & _WORD, (key.step + i * _WEYL[1]) & _WORD) for i in range(ROUNDS)]
 
 
 def layer_word(key: NoiseKey, stream: int) -> int:
@@ -136,9 +133,7 @@ def _uniform_cpu(
         drawn = bits.view(np.float32).reshape(*part.shape[:2], -1)[..., :n_keys]
         np.subtract(drawn, np.float32(1 - 2.0**-24), out=part)
 
-    corners = itertools.product(
-        range(0, len(heads), some_heads), range(0, len(queries), some_queries)
-    )
+    corners = itertools.product(range(0, len(heads), some_heads), range(0, len(queries), some_queries))
     threads = torch.get_num_threads()
     # numpy lets go of the interpreter inside each operation, so chunks fill side by side.
     for _ in map(fill, corners) if threads == 1 else _pool(threads).map(fill, corners):

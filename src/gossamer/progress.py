@@ -40,13 +40,11 @@ class ProgressLine(TrainerCallback):
         if not self.console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-        self.bar = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"), console=self.console
-        )
-        self.bar.start()
-        self.task = self.bar.add_task(
-            self.title, total=state.max_steps, completed=state.global_step, numbers=""
-        )
+        numbers = TextColumn("{task.fields[numbers]}")
+        bar = Progress(*columns, TimeRemainingColumn(), numbers, console=self.console)
+        bar.start()
+        self.task = bar.add_task(self.title, total=state.max_steps, completed=state.global_step, numbers="")
+        self.bar = bar
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:

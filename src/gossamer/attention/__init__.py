@@ -132,9 +132,7 @@ def gated_attention(
     return GatedAttention(out, expected_open)
 
 
-def _check_numbers(
-    bias: float, window: int | None, dropout: float, dropout_key: NoiseKey | None
-) -> None:
+def _check_numbers(bias: float, window: int | None, dropout: float, dropout_key: NoiseKey | None) -> None:
     """Raise one clear line for numbers that mean nothing."""
     if math.isnan(bias):
         raise refuse("bias=nan", "possible: any number of nats, +inf for open gates", "pass one")
@@ -144,9 +142,7 @@ def _check_numbers(
         raise refuse(f"dropout={dropout}", "possible: 0 <= dropout < 1", "pass a probability")
     if dropout and dropout_key is None:
         got = f"dropout={dropout} without a key, so that nothing could repeat its draw"
-        raise refuse(
-            got, "possible: dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)"
-        )
+        raise refuse(got, "possible: dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)")
 
 
 def _check_shapes(
@@ -179,9 +175,7 @@ def _check_shapes(
             "pass `mask == 0`",
         )
     if sinks is not None and sinks.shape != (q.shape[1],):
-        raise refuse(
-            f"sinks {tuple(sinks.shape)}", f"possible: ({q.shape[1]},), one per head", "reshape"
-        )
+        raise refuse(f"sinks {tuple(sinks.shape)}", f"possible: ({q.shape[1]},), one per head", "reshape")
     if segments is not None and segments.shape != (k.shape[0], k.shape[2]):
         want = f"possible: ({k.shape[0]}, {k.shape[2]}), one per key position"
         raise refuse(f"segments {tuple(segments.shape)}", want, "reshape")

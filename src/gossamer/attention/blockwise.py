@@ -53,9 +53,7 @@ class _Blockwise(torch.autograd.Function):
         for span in cuts:
             tile = compute(inputs, span, settings)
             part = out[span.rows, span.groups, :, span.queries]
-            part.copy_(
-                torch.bmm(tile.gated, keys_of(inputs[2], span)).mul_(tile.r).view(part.shape)
-            )
+            part.copy_(torch.bmm(tile.gated, keys_of(inputs[2], span)).mul_(tile.r).view(part.shape))
             opened[span.rows, span.groups] += _count(tile, span, settings.visibility)
             kept += tile if keeps else ()
         out = out.flatten(1, 2)

@@ -87,9 +87,7 @@ def gated_attention_eager(
     renormalise: bool,
 ) -> tuple[Tensor, Tensor]:
     """The specification; `gated_attention` documents and checks the arguments."""
-    visible = Visibility.of(
-        q, k, mask=mask, causal=causal, window=window, segments=segments
-    ).all_pairs()
+    visible = Visibility.of(q, k, mask=mask, causal=causal, window=window, segments=segments).all_pairs()
     logits = attention_logits(q, k, scale=scale, softcap=softcap)
     # The gate runs in float32 even where the logits do not: in half precision u and p would
     # round to 0 and 1.

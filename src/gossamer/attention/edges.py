@@ -133,9 +133,7 @@ def _settings(
     )
 
 
-def _tiles(
-    inputs: Inputs, settings: Settings, cuts: list[Span]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _tiles(inputs: Inputs, settings: Settings, cuts: list[Span]) -> Iterator[tuple[Tensor, Tensor]]:
     """s and weight of every tile, (N, M, S)."""
     for span in cuts:
         q = queries_of(inputs.q, settings.visibility.shape[1], span)
@@ -145,9 +143,7 @@ def _tiles(
 
 
 @torch.no_grad()
-def _collect(
-    q: Tensor, k: Tensor, sinks: Tensor | None, settings: Settings, select: Select
-) -> EdgeList:
+def _collect(q: Tensor, k: Tensor, sinks: Tensor | None, settings: Settings, select: Select) -> EdgeList:
     """Count what `select` picks, then write it down."""
     work = torch.promote_types(q.dtype, torch.float32)
     q, k = q.to(work), k.to(work)

@@ -117,9 +117,7 @@ def _uniform(key: NoiseKey, stream: int, span: Span, settings: Settings, like: T
     return drawn.view(like.shape).to(like.dtype)
 
 
-def logits_of(
-    q: Tensor, k: Tensor, span: Span, settings: Settings
-) -> tuple[Tensor, Tensor | None]:
+def logits_of(q: Tensor, k: Tensor, span: Span, settings: Settings) -> tuple[Tensor, Tensor | None]:
     """s of one tile, -inf where hidden, and the derivative of the cap; q, k are the tile's own."""
     s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=settings.scale)
     cap_slope = None
@@ -137,9 +135,7 @@ def logits_of(
     return s, cap_slope
 
 
-def _gates(
-    s: Tensor, span: Span, settings: Settings
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _gates(s: Tensor, span: Span, settings: Settings) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """z as 0. and 1., p, and z + h; all None where the bias opens every gate."""
     if settings.bias == torch.inf:
         return None, None, None

@@ -156,9 +156,7 @@ class Visibility(NamedTuple):
     def count_all(self) -> Tensor:
         """How many pairs are visible in all, (B, G, R)."""
         rows, groups, _, queries, keys = self.shape
-        return self.count(
-            Span(slice(0, rows), slice(0, groups), slice(0, queries), slice(0, keys))
-        )
+        return self.count(Span(slice(0, rows), slice(0, groups), slice(0, queries), slice(0, keys)))
 
     def all_pairs(self) -> Tensor | None:
         """The visible pairs of the call, broadcastable to (B, H, T, S), or None where all are."""
