@@ -1,7 +1,7 @@
 """The recipe of the demo: every number of both trainings, in one place.
 
 Where the numbers come from is in LOG.md (2026-11-22). In one sentence: a base whose weights start five times as large
-as BERT's, a ceiling twenty times as loose for half of the run, then tightened as fast as the model follows, and a
+as BERT's, a ceiling six times as loose for nearly half of the run, then tightened as fast as the model follows, and a
 calm end.
 """
 
@@ -25,7 +25,7 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 4500
+    steps: int = 3000
     ceiling: str = "kl=0.0005"
     batch_size: int = 256
 
@@ -64,10 +64,10 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            loose=20.0,
-            tighten_from=0.5,
-            tighten_until=0.8,
-            settle_from=0.85,
+            loose=6.0,
+            tighten_from=0.45,
+            tighten_until=0.75,
+            settle_from=0.8,
             bias_pace="breathe",
             dual_rate=0.02,
             dual_gain=0.5,
