@@ -24,7 +24,7 @@ LEVELS = (
     {"components", "intervene", "trainer", "viewer"},
     {"minimal", "pages", "sparsify", "film", "recipe", "notebook"},
     {"verify", "serve", "job"},
-    {"report", "study"},
+    {"report", "study", "figures"},
     {"demo"},
     {"cli"},
     {"__init__", "__main__"},

@@ -32,6 +32,7 @@ from transformers.utils import logging as hf_logging
 
 from .checkpoint import load, load_dense, save, save_folder
 from .errors import DivergedTraining, refuse
+from .figures import draw_sums, write_pages
 from .files import read_json, require_writable, write_json, write_text
 from .film import Filmed
 from .film import film as make_film
@@ -44,8 +45,6 @@ from .sparsify import Outcome, sparsify
 from .tasks.addition import Addition, as_text
 from .trace import trace
 from .verify import answers, verify
-from .viewer.addition import view_addition
-from .viewer.report import report_page
 from .watch import TrainingPage
 
 
@@ -245,47 +244,6 @@ def prove(
     _, held_out = task.split(settings.seed)
     unseen = held_out[len(held_out) // 2 :]
     return build_report(task, asdict(settings), found, unseen, run)
-
-
-def draw_sums(
-    task: Addition, base: PreTrainedModel, sparse: PreTrainedModel, chosen: Sequence[int], out: Path
-) -> dict[str, Any]:
-    """Draw the two-panel figure of each chosen sum; returns what is in each."""
-    from .draw import draw
-    from .draw import save as save_figure
-
-    told: dict[str, Any] = {}
-    for number, index in enumerate(chosen):
-        inputs, _ = task.encode(torch.tensor([index]))
-        dense, thin = (trace(model, inputs, text=as_text) for model in (base, sparse))
-        first, second = (int(x) for x in task.operands(torch.tensor(index)))
-        name = "figure" if number == 0 else f"figure-{first}+{second}"
-        save_figure(draw(dense, thin), out / name)
-        told[f"{first}+{second}"] = {
-            "file": name,
-            "base_edges": len(dense),
-            "sparse_edges": len(thin),
-            "base_answer": "".join(dense.answers[0]),
-            "sparse_answer": "".join(thin.answers[0]),
-        }
-    return told
-
-
-def write_pages(
-    task: Addition,
-    base: PreTrainedModel,
-    sparse: PreTrainedModel,
-    report: dict[str, Any],
-    out: Path,
-    start: str,
-) -> None:
-    """Write report.html, and view.html where all sums fit into one page."""
-    links = {}
-    if task.digits <= 2:
-        write_text(out / "view.html", view_addition(base, sparse, start=start))
-        links["Both circuits of every sum, interactive"] = "view.html"
-    figure = (out / "figure.svg").read_text(encoding="utf-8")
-    write_text(out / "report.html", report_page(report, figure=figure[figure.index("<svg") :], links=links))
 
 
 class quiet:

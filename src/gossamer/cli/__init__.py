@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 from rich.console import Console
 
 from ..errors import CeilingMissed, GossamerError
 from . import circuits, demo, serve, sparsify, view
+
+# Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
+ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 VERBS = (circuits, demo, serve, sparsify, view)
 
@@ -52,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClickException as error:
         error.show()
         return 2
-    except Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, typer.Abort):
         errors.print("gossamer: interrupted; run the same command again to continue", markup=False)
         return 130
 
