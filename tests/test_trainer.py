@@ -88,7 +88,8 @@ def test_the_penalty_reaches_queries_and_keys_only(tmp_path: Path) -> None:
     attention = made.model.bert.encoder.layer[0].attention.self
     assert attention.query.weight.grad.abs().sum() > 0
     assert attention.key.weight.grad.abs().sum() > 0
-    assert attention.value.weight.grad is None
+    value = attention.value.weight.grad
+    assert value is None or not value.any()
 
 
 def test_nan_is_told_with_its_step(tmp_path: Path) -> None:

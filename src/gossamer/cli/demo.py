@@ -34,7 +34,13 @@ def demo(
 
     given = {"base_steps": base_steps, "steps": steps, "ceiling": ceiling}
     settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})
-    report = run_demo(out, settings, sums=tuple(sums or ("36+28",)), film=film, print_json=json_output)
+    report = run_demo(
+        out,
+        settings,
+        sums=tuple(sums or (("36+28",) if digits > 1 else ("3+8",))),
+        film=film,
+        print_json=json_output,
+    )
     if report["run"].get("missed"):
         raise CeilingMissed(
             f"{report['run']['missed']}; what was kept is the model that misses it least, in {out}"
