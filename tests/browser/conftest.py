@@ -86,10 +86,10 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """Addresses asked for since `open`, but for data and blobs that the page itself holds."""
+        """Addresses asked for since `open`, but for data and blobs of the page and the browser's own first tab."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in sent if not url.startswith(("data:", "blob:"))]
+        return [url for url in sent if not url.startswith(("data:", "blob:", "chrome://"))]
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from . import circuits, demo, serve, sparsify, view
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
 ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
+INTERRUPTED = 130
+
 VERBS = (circuits, demo, serve, sparsify, view)
 
 app = typer.Typer(
@@ -43,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        return int(code or 0)
+        code = int(app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0)
+        if code == INTERRUPTED:  # newer typer turns the interruption into an exit code of its own
+            raise KeyboardInterrupt
+        return code
     except CeilingMissed as error:
         errors.print(f"gossamer: {error}", markup=False)
         return 1
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
         errors.print("gossamer: interrupted; run the same command again to continue", markup=False)
-        return 130
+        return INTERRUPTED
 
 
 def run() -> None:
