@@ -33,7 +33,7 @@ from ..errors import refuse, require_range
 
 VOCABULARY = (*"0123456789", "+", "=", "?")
 PLUS, EQUALS, MASK = 10, 11, 12
-# BERT's own 0.02 makes models that spread each sum over all layers: 10 edges where 0.1 reaches 8 (LOG.md).
+# BERT's own 0.02 left more edges in prototype runs, about 10 against 8 to 9 at 0.1 (LOG.md; not a controlled test).
 INITIALIZER_RANGE = 0.1
 PADDING = 3  # answer slots beyond n: the carry, and two zeros that the figure shows
 
