@@ -44,7 +44,7 @@ from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify
 from .tasks.addition import Addition, as_text
 from .trace import trace
-from .verify import answers, verify
+from .verify import verify
 from .watch import TrainingPage
 
 
@@ -269,4 +269,4 @@ def _say_result(console: Console, report: dict[str, Any], out: Path) -> None:
     )
 
 
-__all__ = ["DemoSettings", "answers", "run_demo"]
+__all__ = ["DemoSettings", "run_demo"]
