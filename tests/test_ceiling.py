@@ -12,9 +12,12 @@ from gossamer.errors import GossamerError
 from gossamer.schedule import Schedule
 
 
-def solve(slope: float, epsilon: float, gain: float, steps: int = 6000) -> tuple[float, float]:
+def solve(
+    slope: float, epsilon: float, gain: float, steps: int = 6000, start: float = 1.0
+) -> tuple[float, float]:
     """Gradient descent on A(x) = x, D(x) = slope / x, whose constrained minimum is x = slope / epsilon."""
-    ceiling, multiplier = Ceiling("kl", epsilon), Multiplier(rate=0.01, gain=gain, decay=0.9)
+    ceiling = Ceiling("kl", epsilon)
+    multiplier = Multiplier(rate=0.01, gain=gain, decay=0.9).starting_at(start)
     x = 10.0
     for _ in range(steps):
         divergence = slope / x
@@ -47,6 +50,18 @@ def test_multiplier_moves_at_most_its_rate_and_is_clamped() -> None:
     for _ in range(10):
         multiplier.step(1e9, ceiling)
     assert multiplier.value == pytest.approx(2.0)
+
+
+def test_multiplier_starts_where_it_is_told_and_finds_the_same_minimum() -> None:
+    assert Multiplier().starting_at(1.0) == Multiplier()
+    assert Multiplier().starting_at(300.0).value == pytest.approx(300.0)
+    # The start is a start only: the optimum of `solve` does not depend on it.
+    _, from_one = solve(1.0, 0.5, 0.0)
+    _, from_above = solve(1.0, 0.5, 0.0, start=300.0)
+    assert from_above == pytest.approx(from_one, rel=1e-3)
+    for value in (0.0, 1e-9, 1e9, math.nan):
+        with pytest.raises(GossamerError, match="initial multiplier"):
+            Multiplier().starting_at(value)
 
 
 def test_multiplier_state_survives_a_round_trip() -> None:

@@ -114,6 +114,11 @@ class Multiplier:
         require_range("multiplier gain", self.gain, 0.0, 10.0)
         require_range("multiplier decay", self.decay, 0.0, 1.0)
 
+    def starting_at(self, value: float) -> Multiplier:
+        """The same rule from lambda = `value`, which must lie in [low, high], where it is clamped later."""
+        require_range("initial multiplier", value, self.low, self.high)
+        return replace(self, integral=math.log(value), boost=0.0)
+
     @property
     def value(self) -> float:
         """lambda."""

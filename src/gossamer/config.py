@@ -69,6 +69,10 @@ class SparsityConfig(TrainingArguments):
     dual_gain: float = field(
         default=0.0, metadata={"help": "Proportional part of log lambda: its share of the present excess."}
     )
+    initial_multiplier: float = field(
+        default=1.0,
+        metadata={"help": "lambda at the start; high where a pretrained model may not lose much at first."},
+    )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
     impl: str = field(
         default="auto", metadata={"help": "Implementation of gated attention, or auto by device."}
@@ -129,7 +133,7 @@ class SparsityConfig(TrainingArguments):
         )
 
     def multiplier(self) -> Multiplier:
-        """A fresh multiplier."""
+        """A fresh multiplier, at `initial_multiplier`."""
         return Multiplier(
             rate=self.dual_rate, gain=self.dual_gain, decay=self.dual_decay, high=self.max_multiplier
-        )
+        ).starting_at(self.initial_multiplier)
