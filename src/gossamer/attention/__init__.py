@@ -7,7 +7,6 @@ those which can.
 from __future__ import annotations
 
 import importlib.util
-import math
 from typing import NamedTuple
 
 import torch
@@ -17,9 +16,10 @@ from ..errors import UnsupportedModel, refuse, require_choice
 from ..noise import NoiseKey
 from .blockwise import gated_attention_blockwise
 from .eager import gated_attention_eager
+from .settings import Settings
 
 
-def _gated_attention_triton(*args, **kwargs) -> tuple[Tensor, Tensor]:
+def _gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """`fused.gated_attention_triton`, imported when first called: triton is optional and heavy."""
     try:
         from .fused import gated_attention_triton
@@ -27,7 +27,7 @@ def _gated_attention_triton(*args, **kwargs) -> tuple[Tensor, Tensor]:
         got = f"impl='triton', but {missing.name} cannot be imported"
         do = "pip install triton, or pass impl='blockwise'"
         raise refuse(got, "possible: eager, blockwise", do) from missing
-    return gated_attention_triton(*args, **kwargs)
+    return gated_attention_triton(q, k, v, settings)
 
 
 IMPLEMENTATIONS = {
@@ -109,19 +109,15 @@ def gated_attention(
     kernel.
     """
     require_choice("impl", impl, IMPLEMENTATIONS)
-    _check_shapes(q, k, v, mask, sinks, segments)
-    _check_numbers(bias, window, dropout, dropout_key or noise)
-    out, expected_open = IMPLEMENTATIONS[impl](
-        q,
-        k,
-        v,
+    _check_shapes(q, k, v)
+    settings = Settings(
+        scale=scale,
+        bias=bias,
+        noise=noise,
         mask=mask,
         causal=causal,
         window=window,
         segments=segments,
-        scale=scale,
-        bias=bias,
-        noise=noise,
         softcap=softcap,
         sinks=sinks,
         dropout=dropout,
@@ -129,32 +125,12 @@ def gated_attention(
         keep=keep,
         renormalise=renormalise,
     )
-    return GatedAttention(out, expected_open)
+    settings.check(q, k)
+    return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, settings))
 
 
-def _check_numbers(bias: float, window: int | None, dropout: float, dropout_key: NoiseKey | None) -> None:
-    """Raise one clear line for numbers that mean nothing."""
-    if math.isnan(bias):
-        raise refuse("bias=nan", "possible: any number of nats, +inf for open gates", "pass one")
-    if window is not None and window < 1:
-        raise refuse(f"window={window}", "possible: 1 and above, or None", "pass one of them")
-    if not 0 <= dropout < 1:
-        raise refuse(f"dropout={dropout}", "possible: 0 <= dropout < 1", "pass a probability")
-    if dropout and dropout_key is None:
-        got = f"dropout={dropout} without a key, so that nothing could repeat its draw"
-        raise refuse(got, "possible: dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)")
-
-
-def _check_shapes(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    sinks: Tensor | None,
-    segments: Tensor | None,
-) -> None:
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise one clear line for shapes that cannot be attention."""
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     fits = (
         q.dim() == k.dim() == v.dim() == 4
         and q.shape[0] == k.shape[0] == v.shape[0]
@@ -163,22 +139,8 @@ def _check_shapes(
         and q.shape[1] % k.shape[1] == 0
     )
     if not fits:
-        raise refuse(
-            shapes,
-            "possible: (B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G",
-            "reshape",
-        )
-    if mask is not None and mask.dtype.is_floating_point:
-        raise refuse(
-            f"mask is {mask.dtype}",
-            "possible: bool, True where an edge may exist",
-            "pass `mask == 0`",
-        )
-    if sinks is not None and sinks.shape != (q.shape[1],):
-        raise refuse(f"sinks {tuple(sinks.shape)}", f"possible: ({q.shape[1]},), one per head", "reshape")
-    if segments is not None and segments.shape != (k.shape[0], k.shape[2]):
-        want = f"possible: ({k.shape[0]}, {k.shape[2]}), one per key position"
-        raise refuse(f"segments {tuple(segments.shape)}", want, "reshape")
+        want = "possible: (B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G"
+        raise refuse(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}", want, "reshape")
 
 
 __all__ = ["IMPLEMENTATIONS", "GatedAttention", "UnsupportedModel", "gated_attention", "resolve"]

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..noise import NoiseKey
-from .tiles import Inputs, Settings, Tile, compute, keys_of, queries_of, spans
-from .visibility import Span, Visibility, cannot, five_axes, length
+from .settings import Settings
+from .tiles import Call, Inputs, Tile, compute, keys_of, queries_of, spans
+from .visibility import Span, Visibility, length
 
 KEPT = 1 << 22  # elements of a layer up to which tiles are kept for backward: up to 64 MB
 
@@ -38,23 +38,23 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, settings: Settings
+        ctx, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, call: Call
     ) -> tuple[Tensor, Tensor]:
-        ctx.settings = settings
+        ctx.call = call
         ctx.dtypes = [None if x is None else x.dtype for x in (q, k, v, sinks)]
         work = torch.promote_types(q.dtype, torch.float32)
         inputs = Inputs(*(_cast(x, work) for x in (q, k, v, sinks)))  # type: ignore[arg-type]
-        rows, groups, per_group, queries, keys = settings.visibility.shape
+        rows, groups, per_group, queries, keys = call.visibility.shape
         out = q.new_empty(rows, groups, per_group, queries, v.shape[-1], dtype=work)
         opened = q.new_zeros(rows, groups, per_group, dtype=work)
-        cuts = spans(settings.visibility)
-        keeps = settings.wants_grad and opened.numel() * queries * keys <= KEPT
+        cuts = spans(call.visibility)
+        keeps = call.wants_grad and opened.numel() * queries * keys <= KEPT
         kept: list[Tensor | None] = []
         for span in cuts:
-            tile = compute(inputs, span, settings)
+            tile = compute(inputs, span, call)
             part = out[span.rows, span.groups, :, span.queries]
             part.copy_(torch.bmm(tile.gated, keys_of(inputs[2], span)).mul_(tile.r).view(part.shape))
-            opened[span.rows, span.groups] += _count(tile, span, settings.visibility)
+            opened[span.rows, span.groups] += _count(tile, span, call.visibility)
             kept += tile if keeps else ()
         out = out.flatten(1, 2)
         ctx.save_for_backward(*inputs, out, *kept)
@@ -64,7 +64,7 @@ class _Blockwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out: Tensor | None, d_open: Tensor | None):  # type: ignore[override]
-        settings: Settings = ctx.settings
+        call: Call = ctx.call
         q, k, v, sinks, out, *kept = ctx.saved_tensors
         inputs = Inputs(q, k, v, sinks)
         d_out = torch.zeros_like(out) if d_out is None else d_out.to(out.dtype)
@@ -74,10 +74,10 @@ class _Blockwise(torch.autograd.Function):
         if d_open is not None:
             d_open = d_open[:, :, None, None].expand(*delta.shape)  # (B, H, T, 1)
         width = len(Tile._fields)
-        for i, span in enumerate(spans(settings.visibility)):
+        for i, span in enumerate(spans(call.visibility)):
             saved = kept[i * width : (i + 1) * width]
-            tile = Tile(*saved) if saved else compute(inputs, span, settings)
-            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, settings)
+            tile = Tile(*saved) if saved else compute(inputs, span, call)
+            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, call)
         return *map(_cast, grads, ctx.dtypes), None
 
 
@@ -113,21 +113,21 @@ def _backward_tile(
     inputs: Inputs,
     upstream: tuple[Tensor, Tensor | None, Tensor],
     grads: tuple[Tensor, Tensor, Tensor, Tensor | None],
-    settings: Settings,
+    call: Call,
 ) -> None:
     """Write dq of one tile and add what it gives to dk, dv and the sinks."""
     q, k, v, _ = inputs
     dq, dk, dv, d_sinks = grads
-    groups, per_group = settings.visibility.shape[1:3]
+    groups, per_group = call.visibility.shape[1:3]
     d_out, d_open, delta = (None if x is None else queries_of(x, groups, span) for x in upstream)
     d_rows = d_out * tile.r  # (N, M, E)
     d_kept = torch.bmm(d_rows, keys_of(v, span).transpose(1, 2))
     ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open)
     part = dq.unflatten(1, (groups, per_group))[span.rows, span.groups, :, span.queries]
-    part.copy_(torch.bmm(ds, keys_of(k, span)).mul_(settings.scale).view(part.shape))
+    part.copy_(torch.bmm(ds, keys_of(k, span)).mul_(call.settings.scale).view(part.shape))
     query = queries_of(q, groups, span)
     # A span has one row or all key-value heads, so that both are views and are added to in place.
-    keys_of(dk, span).baddbmm_(ds.transpose(1, 2), query, alpha=settings.scale)
+    keys_of(dk, span).baddbmm_(ds.transpose(1, 2), query, alpha=call.settings.scale)
     keys_of(dv, span).baddbmm_(tile.gated.transpose(1, 2), d_rows)
     if d_sinks is not None and tile.sink is not None:
         shape = length(span.rows), length(span.groups), per_group, -1
@@ -135,43 +135,9 @@ def _backward_tile(
         d_sinks.view(groups, per_group)[span.groups] -= shares
 
 
-def gated_attention_blockwise(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    window: int | None,
-    segments: Tensor | None,
-    scale: float,
-    bias: float,
-    noise: NoiseKey | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-    dropout: float,
-    dropout_key: NoiseKey | None,
-    keep: Tensor | None,
-    renormalise: bool,
-) -> tuple[Tensor, Tensor]:
+def gated_attention_blockwise(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """The specification in linear memory; `gated_attention` documents the arguments."""
-    if renormalise:
-        raise cannot("blockwise", "renormalise=True", ["eager"])
-    if keep is not None and keep.requires_grad:
-        raise cannot("blockwise", "a gradient for keep", ["eager"])
-    visibility = Visibility.of(q, k, mask=mask, causal=causal, window=window, segments=segments)
-    if keep is not None:
-        keep = five_axes(keep, q.shape[1], k.shape[1])
-    needs = any(x is not None and x.requires_grad for x in (q, k, v, sinks))
-    settings = Settings(
-        scale=scale,
-        bias=bias,
-        noise=noise,
-        softcap=softcap,
-        dropout=dropout,
-        dropout_key=dropout_key,
-        keep=keep,
-        visibility=visibility,
-        wants_grad=needs and torch.is_grad_enabled(),
-    )
-    return _Blockwise.apply(q, k, v, sinks, settings)  # type: ignore[return-value]
+    settings.refuse_eager_only("blockwise")
+    needs = any(x is not None and x.requires_grad for x in (q, k, v, settings.sinks))
+    call = Call(settings, settings.visibility(q, k), needs and torch.is_grad_enabled())
+    return _Blockwise.apply(q, k, v, settings.sinks, call)  # type: ignore[return-value]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..gate import hard_gate
 from ..noise import DROPOUT, NoiseKey, layer_uniform
-from .visibility import Visibility
+from .settings import Settings
 
 
 def repeat_heads(x: Tensor, groups: int) -> Tensor:
@@ -67,47 +67,29 @@ def kept_weights(key: NoiseKey, dropout: float, like: Tensor) -> Tensor:
     return (drawn >= dropout).to(like.dtype) / (1 - dropout)
 
 
-def gated_attention_eager(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    window: int | None,
-    segments: Tensor | None,
-    scale: float,
-    bias: float,
-    noise: NoiseKey | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-    dropout: float,
-    dropout_key: NoiseKey | None,
-    keep: Tensor | None,
-    renormalise: bool,
-) -> tuple[Tensor, Tensor]:
+def gated_attention_eager(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """The specification; `gated_attention` documents and checks the arguments."""
-    visible = Visibility.of(q, k, mask=mask, causal=causal, window=window, segments=segments).all_pairs()
-    logits = attention_logits(q, k, scale=scale, softcap=softcap)
+    visible = settings.visibility(q, k).all_pairs()
+    logits = attention_logits(q, k, scale=settings.scale, softcap=settings.softcap)
     # The gate runs in float32 even where the logits do not: in half precision u and p would
     # round to 0 and 1.
-    g = logits.to(at_least_float32(logits)) + bias
+    g = logits.to(at_least_float32(logits)) + settings.bias
     uniform = None
-    if noise is not None:
+    if settings.noise is not None:
         rows, heads, queries, keys = g.shape
-        uniform = layer_uniform(noise, (rows, heads, queries, keys), g.device).to(g.dtype)
+        uniform = layer_uniform(settings.noise, (rows, heads, queries, keys), g.device).to(g.dtype)
     gate, probability = hard_gate(g, uniform)
     if visible is not None:
         probability = probability.masked_fill(~visible, 0.0)
-    if keep is not None:
-        gate = gate * keep
-    if renormalise:
+    if settings.keep is not None:
+        gate = gate * settings.keep
+    if settings.renormalise:
         opened = gate.bool() if visible is None else gate.bool() & visible
-        weights = attention_weights(logits, opened, sinks)
+        weights = attention_weights(logits, opened, settings.sinks)
     else:
-        weights = attention_weights(logits, visible, sinks) * gate.to(logits.dtype)
-    if dropout:
-        assert dropout_key is not None
-        weights = weights * kept_weights(dropout_key, dropout, weights)
+        weights = attention_weights(logits, visible, settings.sinks) * gate.to(logits.dtype)
+    if settings.dropout:
+        assert settings.dropout_key is not None
+        weights = weights * kept_weights(settings.dropout_key, settings.dropout, weights)
     out = torch.matmul(weights, repeat_heads(v, q.shape[1] // v.shape[1]))
     return out, probability.sum(dim=(-1, -2))

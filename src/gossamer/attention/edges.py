@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ..errors import refuse
+from .settings import Settings
 from .tiles import (
+    Call,
     Inputs,
-    Settings,
     keys_of,
     logits_of,
     queries_of,
@@ -64,8 +65,8 @@ def open_edges(
     Args: as in `gated_attention`; q (B, H, T, D), k (B, G, S, D).
     Returns: `EdgeList`; memory grows with the open edges, not with T * S.
     """
-    settings = _settings(q, k, scale, mask, causal, window, segments, softcap)
-    return _collect(q, k, sinks, settings, lambda s, _: s + bias > 0)
+    settings = Settings(scale, torch.inf, None, mask, causal, window, segments, softcap, sinks)
+    return _collect(q, k, settings, lambda s, _: s + bias > 0)
 
 
 def strong_edges(
@@ -105,62 +106,39 @@ def strong_edges(
         chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, best, True)
         return chosen & (s > -torch.inf)
 
-    settings = _settings(q, k, scale, mask, causal, window, segments, softcap)
-    return _collect(q, k, sinks, settings, select)
+    settings = Settings(scale, torch.inf, None, mask, causal, window, segments, softcap, sinks)
+    return _collect(q, k, settings, select)
 
 
-def _settings(
-    q: Tensor,
-    k: Tensor,
-    scale: float,
-    mask: Tensor | None,
-    causal: bool,
-    window: int | None,
-    segments: Tensor | None,
-    softcap: float | None,
-) -> Settings:
-    """What the tiles need when nothing is drawn and nothing is differentiated."""
-    return Settings(
-        scale=scale,
-        bias=torch.inf,
-        noise=None,
-        softcap=softcap,
-        dropout=0.0,
-        dropout_key=None,
-        keep=None,
-        visibility=Visibility.of(q, k, mask=mask, causal=causal, window=window, segments=segments),
-        wants_grad=False,
-    )
-
-
-def _tiles(inputs: Inputs, settings: Settings, cuts: list[Span]) -> Iterator[tuple[Tensor, Tensor]]:
+def _tiles(inputs: Inputs, call: Call, cuts: list[Span]) -> Iterator[tuple[Tensor, Tensor]]:
     """s and weight of every tile, (N, M, S)."""
     for span in cuts:
-        q = queries_of(inputs.q, settings.visibility.shape[1], span)
-        s, _ = logits_of(q, keys_of(inputs.k, span), span, settings)
-        e, r, _ = row_scale(s.clone(), sinks_of(inputs.sinks, span, settings))
+        q = queries_of(inputs.q, call.visibility.shape[1], span)
+        s, _ = logits_of(q, keys_of(inputs.k, span), span, call)
+        e, r, _ = row_scale(s.clone(), sinks_of(inputs.sinks, span, call))
         yield s, e.mul_(r)
 
 
 @torch.no_grad()
-def _collect(q: Tensor, k: Tensor, sinks: Tensor | None, settings: Settings, select: Select) -> EdgeList:
+def _collect(q: Tensor, k: Tensor, settings: Settings, select: Select) -> EdgeList:
     """Count what `select` picks, then write it down."""
     work = torch.promote_types(q.dtype, torch.float32)
     q, k = q.to(work), k.to(work)
-    inputs = Inputs(q, k, k, None if sinks is None else sinks.to(work))
-    cuts = spans(settings.visibility)
-    counts = [int(select(*tile).sum()) for tile in _tiles(inputs, settings, cuts)]
+    sinks = None if settings.sinks is None else settings.sinks.to(work)
+    inputs, call = Inputs(q, k, k, sinks), Call(settings, settings.visibility(q, k), wants_grad=False)
+    cuts = spans(call.visibility)
+    counts = [int(select(*tile).sum()) for tile in _tiles(inputs, call, cuts)]
     cuts = [span for span, count in zip(cuts, counts, strict=True) if count]
     places = torch.empty(4, sum(counts), dtype=torch.int32, device=q.device)
     values = torch.empty(2, sum(counts), dtype=torch.float32, device=q.device)
     start = 0
-    for span, (s, weight) in zip(cuts, _tiles(inputs, settings, cuts), strict=True):
+    for span, (s, weight) in zip(cuts, _tiles(inputs, call, cuts), strict=True):
         chosen = select(s, weight)
         part = slice(start, start + int(chosen.sum()))
-        places[:, part] = _places(chosen, span, settings.visibility.shape[2])
+        places[:, part] = _places(chosen, span, call.visibility.shape[2])
         values[0, part], values[1, part] = s[chosen], weight[chosen]
         start = part.stop
-    order = _order(places, settings.visibility)
+    order = _order(places, call.visibility)
     return EdgeList(*places[:, order], *values[:, order])
 
 

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from ..errors import refuse
 from ..noise import DROPOUT, GATES, NoiseKey, layer_word
 from . import triton_kernel
+from .settings import Settings
 from .visibility import cannot
 
 kernels: Any = triton_kernel  # a jitted function is launched as kernel[grid](...)
@@ -121,12 +122,9 @@ class _Fused(torch.autograd.Function):
         return dq, dk, dv, d_sinks, None
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, renormalise: bool) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> None:
     """Raise for what the kernels cannot do."""
-    if renormalise:
-        raise cannot("triton", "renormalise=True", ["eager"])
-    if keep is not None and keep.requires_grad:
-        raise cannot("triton", "a gradient for keep", ["eager"])
+    settings.refuse_eager_only("triton")
     if q.dtype not in DTYPES or not q.dtype == k.dtype == v.dtype:
         raise cannot("triton", f"{q.dtype} x {k.dtype} x {v.dtype}", ["blockwise", "eager"])
     if max(q.shape[-1], v.shape[-1]) > WIDEST:
@@ -136,36 +134,18 @@ def _check(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None, renormalise: bo
         raise refuse(got, "possible: cuda", "pass impl='blockwise', or set TRITON_INTERPRET=1 to test")
 
 
-def gated_attention_triton(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    mask: Tensor | None,
-    causal: bool,
-    window: int | None,
-    segments: Tensor | None,
-    scale: float,
-    bias: float,
-    noise: NoiseKey | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-    dropout: float,
-    dropout_key: NoiseKey | None,
-    keep: Tensor | None,
-    renormalise: bool,
-) -> tuple[Tensor, Tensor]:
+def gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """The specification in fused kernels; `gated_attention` documents the arguments."""
-    _check(q, k, v, keep, renormalise)
+    _check(q, k, v, settings)
     pairs = (*q.shape[:3], k.shape[2])
-    is_open = bias == torch.inf
+    is_open = settings.bias == torch.inf
     block_m, block_n, warps = _blocks(max(q.shape[-1], v.shape[-1]), q.dtype)
     flags: dict[str, Any] = {
-        "CAUSAL": causal,
-        "WINDOW": window or 0,
-        "CAP": softcap or 0.0,
-        "NOISE": noise is not None and not is_open,
-        "DROP": dropout > 0,
+        "CAUSAL": settings.causal,
+        "WINDOW": settings.window or 0,
+        "CAP": settings.softcap or 0.0,
+        "NOISE": settings.noise is not None and not is_open,
+        "DROP": settings.dropout > 0,
         "OPEN": is_open,
         "D": q.shape[-1],
         "E": v.shape[-1],
@@ -175,15 +155,21 @@ def gated_attention_triton(
         "BN": block_n,
         "num_warps": warps,
     }
-    gate_words, drop_words = _words(noise, GATES), _words(dropout_key, DROPOUT)
+    gate_words, drop_words = _words(settings.noise, GATES), _words(settings.dropout_key, DROPOUT)
     launch = Launch(
         sizes=(q.shape[1], q.shape[1] // k.shape[1], q.shape[2], k.shape[2]),
-        numbers=(scale, 0.0 if is_open else bias, *gate_words, dropout, *drop_words),
+        numbers=(
+            settings.scale,
+            0.0 if is_open else settings.bias,
+            *gate_words,
+            settings.dropout,
+            *drop_words,
+        ),
         masks=(
-            *_strided(mask, pairs),
-            *_strided(keep, pairs),
-            None if segments is None else segments.to(torch.int32).contiguous(),
+            *_strided(settings.mask, pairs),
+            *_strided(settings.keep, pairs),
+            None if settings.segments is None else settings.segments.to(torch.int32).contiguous(),
         ),
         flags=flags,
     )
-    return _Fused.apply(q, k, v, sinks, launch)  # type: ignore[return-value]
+    return _Fused.apply(q, k, v, settings.sinks, launch)  # type: ignore[return-value]

@@ -19,23 +19,18 @@ import torch
 from torch import Tensor
 
 from ..noise import DROPOUT, GATES, NoiseKey, edge_uniform
-from .visibility import Span, Visibility, length, narrow
+from .settings import Settings
+from .visibility import Span, Visibility, five_axes, length, narrow
 
 TILE = 1 << 18  # elements of one tile; assumed: a few such matrices stay near the L2 cache
 
 LOG2_E = 1.4426950408889634
 
 
-class Settings(NamedTuple):
-    """What does not change from tile to tile; `gated_attention` documents each."""
+class Call(NamedTuple):
+    """What does not change from tile to tile."""
 
-    scale: float
-    bias: float
-    noise: NoiseKey | None
-    softcap: float | None
-    dropout: float
-    dropout_key: NoiseKey | None
-    keep: Tensor | None  # broadcastable to (B, G, R, T, S)
+    settings: Settings
     visibility: Visibility
     wants_grad: bool
 
@@ -95,9 +90,9 @@ def keys_of(x: Tensor, span: Span) -> Tensor:
     return x[span.rows, span.groups, span.keys].flatten(0, 1)
 
 
-def _uniform(key: NoiseKey, stream: int, span: Span, settings: Settings, like: Tensor) -> Tensor:
+def _uniform(key: NoiseKey, stream: int, span: Span, call: Call, like: Tensor) -> Tensor:
     """The noise of one tile, shaped and typed like `like`."""
-    _, groups, per_group, _, _ = settings.visibility.shape
+    _, groups, per_group, _, _ = call.visibility.shape
     rows, heads, queries = (
         torch.arange(start, stop, device=like.device)
         for start, stop in (
@@ -117,15 +112,16 @@ def _uniform(key: NoiseKey, stream: int, span: Span, settings: Settings, like: T
     return drawn.view(like.shape).to(like.dtype)
 
 
-def logits_of(q: Tensor, k: Tensor, span: Span, settings: Settings) -> tuple[Tensor, Tensor | None]:
+def logits_of(q: Tensor, k: Tensor, span: Span, call: Call) -> tuple[Tensor, Tensor | None]:
     """s of one tile, -inf where hidden, and the derivative of the cap; q, k are the tile's own."""
-    s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=settings.scale)
+    scale, cap = call.settings.scale, call.settings.softcap
+    s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
     cap_slope = None
-    if settings.softcap is not None:
-        s = s.div_(settings.softcap).tanh_()
-        cap_slope = 1 - s * s if settings.wants_grad else None
-        s = s.mul_(settings.softcap)
-    found = settings.visibility.hidden(span)
+    if cap is not None:
+        s = s.div_(cap).tanh_()
+        cap_slope = 1 - s * s if call.wants_grad else None
+        s = s.mul_(cap)
+    found = call.visibility.hidden(span)
     if found is not None:
         column, hidden = found
         wall = torch.zeros(hidden.shape, dtype=s.dtype, device=s.device)
@@ -135,35 +131,32 @@ def logits_of(q: Tensor, k: Tensor, span: Span, settings: Settings) -> tuple[Ten
     return s, cap_slope
 
 
-def _gates(s: Tensor, span: Span, settings: Settings) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _gates(s: Tensor, span: Span, call: Call) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """z as 0. and 1., p, and z + h; all None where the bias opens every gate."""
-    if settings.bias == torch.inf:
+    bias, noise = call.settings.bias, call.settings.noise
+    if bias == torch.inf:
         return None, None, None
-    g = s + settings.bias if settings.bias else s
+    g = s + bias if bias else s
     p = torch.sigmoid(g)
     noisy, soft = g, p
-    if settings.noise is not None:
-        noisy = _uniform(settings.noise, GATES, span, settings, s).logit_().add_(g)
-        soft = torch.sigmoid(noisy) if settings.wants_grad else p
+    if noise is not None:
+        noisy = _uniform(noise, GATES, span, call, s).logit_().add_(g)
+        soft = torch.sigmoid(noisy) if call.wants_grad else p
     z = torch.gt(noisy, 0, out=torch.empty_like(s))
-    return z, p, torch.addcmul(z, soft, 1 - soft) if settings.wants_grad else None
+    return z, p, torch.addcmul(z, soft, 1 - soft) if call.wants_grad else None
 
 
-def _factor(span: Span, settings: Settings, like: Tensor) -> Tensor | None:
+def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
     """f, what `keep` and dropout leave of a gated weight, or None for all of it."""
-    factor = None
+    settings, factor = call.settings, None
     if settings.keep is not None:
-        shape = (
-            length(span.rows),
-            length(span.groups),
-            settings.visibility.shape[2],
-            length(span.queries),
-        )
-        keep = narrow(settings.keep, span).to(like.dtype)
-        factor = keep.expand(*shape, like.shape[-1]).reshape(like.shape)
+        _, groups, per_group, _, _ = call.visibility.shape
+        keep = narrow(five_axes(settings.keep, groups * per_group, groups), span).to(like.dtype)
+        shape = length(span.rows), length(span.groups), per_group, length(span.queries), like.shape[-1]
+        factor = keep.expand(shape).reshape(like.shape)
     if settings.dropout:
         assert settings.dropout_key is not None
-        u = _uniform(settings.dropout_key, DROPOUT, span, settings, like)
+        u = _uniform(settings.dropout_key, DROPOUT, span, call, like)
         rest = torch.ge(u, settings.dropout, out=u).div_(1 - settings.dropout)
         factor = rest if factor is None else rest * factor
     return factor
@@ -187,25 +180,25 @@ def row_scale(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor |
     return e, r, None if sink is None else sink * r
 
 
-def compute(inputs: Inputs, span: Span, settings: Settings) -> Tile:
+def compute(inputs: Inputs, span: Span, call: Call) -> Tile:
     """All that is known of one tile but its product with the values."""
-    q = queries_of(inputs.q, settings.visibility.shape[1], span)
-    s, cap_slope = logits_of(q, keys_of(inputs.k, span), span, settings)
-    z, p, slope = _gates(s, span, settings)
-    e, r, sink = row_scale(s, sinks_of(inputs.sinks, span, settings))
+    q = queries_of(inputs.q, call.visibility.shape[1], span)
+    s, cap_slope = logits_of(q, keys_of(inputs.k, span), span, call)
+    z, p, slope = _gates(s, span, call)
+    e, r, sink = row_scale(s, sinks_of(inputs.sinks, span, call))
     gated = e if z is None else z.mul_(e)
-    factor = _factor(span, settings, e)
+    factor = _factor(span, call, e)
     if factor is not None:
         gated = gated * factor
         slope = factor if slope is None else slope.mul_(factor)
-    return Tile(e, r, gated, slope if settings.wants_grad else None, p, cap_slope, sink)
+    return Tile(e, r, gated, slope if call.wants_grad else None, p, cap_slope, sink)
 
 
-def sinks_of(sinks: Tensor | None, span: Span, settings: Settings) -> Tensor | None:
+def sinks_of(sinks: Tensor | None, span: Span, call: Call) -> Tensor | None:
     """The sinks of a tile's rows: (H,) -> (N, M, 1)."""
     if sinks is None:
         return None
-    _, groups, per_group, _, _ = settings.visibility.shape
+    _, groups, per_group, _, _ = call.visibility.shape
     some = sinks.view(1, groups, per_group, 1)[:, span.groups]
     some = some.expand(length(span.rows), -1, -1, length(span.queries))
     return some.flatten(2, 3).flatten(0, 1)[..., None]
