@@ -119,7 +119,9 @@ def _backward_tile(
     q, k, v, _ = inputs
     dq, dk, dv, d_sinks = grads
     groups, per_group = call.visibility.shape[1:3]
-    d_out, d_open, delta = (None if x is None else queries_of(x, groups, span) for x in upstream)
+    d_out, d_open, delta = upstream
+    d_out, delta = queries_of(d_out, groups, span), queries_of(delta, groups, span)
+    d_open = None if d_open is None else queries_of(d_open, groups, span)
     d_rows = d_out * tile.r  # (N, M, E)
     d_kept = torch.bmm(d_rows, keys_of(v, span).transpose(1, 2))
     ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open)

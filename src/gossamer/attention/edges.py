@@ -100,8 +100,9 @@ def strong_edges(
         raise refuse(f"top={top}", "possible: 1 and above", "pass a number of keys")
 
     def select(s: Tensor, weight: Tensor) -> Tensor:
-        if top is None:
+        if threshold is not None:
             return weight >= threshold
+        assert top is not None  # one of the two, as checked above
         best = weight.topk(min(top, weight.shape[-1]), dim=-1).indices
         chosen = torch.zeros_like(weight, dtype=torch.bool).scatter_(-1, best, True)
         return chosen & (s > -torch.inf)
