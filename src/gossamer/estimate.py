@@ -119,14 +119,16 @@ def what_to_lower(shape: Shape) -> str:
     parts = memory(shape)
     parts.pop("total")
     largest = max(parts, key=lambda name: parts[name])
+    fewer = "lower --batch and raise --accumulate" if shape.rows > 1 else "shorten --length"
+    lora = shape.trainable < shape.parameters
     advice = {
-        "weights": "load in half precision (--precision bf16)",
+        "weights": "choose a smaller model, or load it in half precision from Python",
         "base model": "use --lora 16, which needs no second copy",
-        "gradients and optimizer": "use --lora 16, which trains few weights",
-        "activations": "use --checkpointing, or lower --batch and raise --accumulate",
-        "logits": "lower --batch and raise --accumulate, or shorten --length",
+        "gradients and optimizer": "lower --lora" if lora else "use --lora 16, which trains few weights",
+        "activations": fewer if shape.checkpointing else f"use --checkpointing, or {fewer}",
+        "logits": fewer,
     }
-    return f"{largest} take {parts[largest] / GIB:.2f} GiB: {advice[largest]}"
+    return f"{largest} need {parts[largest] / GIB:.2f} GiB: {advice[largest]}"
 
 
 def describe(shape: Shape, seconds: float, steps: int) -> str:

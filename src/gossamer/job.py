@@ -28,7 +28,7 @@ from .ceiling import Ceiling
 from .checkpoint import load_for_training, save, save_adapter
 from .config import SparsityConfig
 from .errors import refuse, require_choice, require_range
-from .estimate import Shape, describe, seconds_per_step
+from .estimate import Shape, describe, seconds_per_step, what_to_lower
 from .files import require_writable, write_json, write_text
 from .lora import add_adapters
 from .memory import told_when_out_of_memory
@@ -154,13 +154,14 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
         attach(model, impl=config.impl)
         model = add_adapters(model, rank=job.lora)
         base = OpenBase(model, find_gates(model))  # type: ignore[arg-type]
-    if config.process_index == 0:
-        console.print(_estimate(model, job, config, rows), highlight=False, soft_wrap=True)
+    shape = shape_of(model, job, config)
     watchers: list[TrainerCallback] = [Metrics(job.out / "metrics.jsonl", resume=job.resume)]
     if config.process_index == 0:
         watchers.append(ProgressLine("sparsify", console))
     collate = None if job.stream else collate_rows
-    with told_when_out_of_memory(job.batch, job.length):
+    with told_when_out_of_memory(job.batch, job.length, what_to_lower(shape)):
+        if config.process_index == 0:
+            console.print(_estimate(model, shape, job, rows), highlight=False, soft_wrap=True)
         kept = sparsify(
             model, rows.train, rows.choose, config, base=base, resume=job.resume,
             data_collator=collate, processing_class=tokenizer, callbacks=watchers,
@@ -201,8 +202,9 @@ def mask_token_of(model: Any, tokenizer: Any) -> int | None:
     return None if causal else tokenizer.mask_token_id
 
 
-def _estimate(model: Any, job: Job, config: SparsityConfig, rows: Rows) -> str:
-    shape = Shape.of(
+def shape_of(model: Any, job: Job, config: SparsityConfig) -> Shape:
+    """The sizes of a job, for the estimate."""
+    return Shape.of(
         model,
         rows=job.batch,
         length=job.length,
@@ -211,6 +213,9 @@ def _estimate(model: Any, job: Job, config: SparsityConfig, rows: Rows) -> str:
         checkpointing=job.checkpointing,
         eager=config.impl == "eager",
     )
+
+
+def _estimate(model: Any, shape: Shape, job: Job, rows: Rows) -> str:
     batch = {name: column[: job.batch] for name, column in rows.choose.columns.items() if name != "labels"}
     seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
     return describe(shape, seconds, job.steps)

@@ -14,8 +14,13 @@ SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def told_when_out_of_memory(batch: int, length: int) -> Iterator[None]:
-    """Turn an allocator's error inside the `with` block into a `GossamerError` that says what to lower."""
+def told_when_out_of_memory(batch: int, length: int, lower: str) -> Iterator[None]:
+    """Turn an allocator's error inside the `with` block into a `GossamerError` that says what to lower.
+
+    Args:
+        batch, length: rows of a micro-batch, and their tokens.
+        lower: what takes most by the estimate, and what to do about it (`estimate.what_to_lower`).
+    """
     try:
         yield
     except GossamerError:
@@ -27,5 +32,5 @@ def told_when_out_of_memory(batch: int, length: int) -> Iterator[None]:
         raise refuse(
             f"out of memory at {batch} rows of {length} tokens",
             "possible: less at a time; the last checkpoint is intact",
-            f"--resume with --batch {max(1, batch // 2)} and twice the --accumulate, or --checkpointing",
+            f"by the estimate {lower}; then --resume",
         ) from error
