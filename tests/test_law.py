@@ -21,7 +21,7 @@ LEVELS = (
     {"interface"},
     {"modeling"},
     {"base", "checkpoint", "lora", "tasks", "trace", "authors"},
-    {"components", "intervene", "trainer", "viewer"},
+    {"components", "hub", "intervene", "trainer", "viewer"},
     {"minimal", "pages", "sparsify", "film", "recipe", "notebook"},
     {"verify", "serve", "job"},
     {"report", "study", "figures"},
