@@ -51,6 +51,10 @@ class Settings(NamedTuple):
         if self.mask is not None and self.mask.dtype.is_floating_point:
             got = f"mask is {self.mask.dtype}"
             raise refuse(got, "possible: bool, True where an edge may exist", "pass `mask == 0`")
+        pairs = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        if self.mask is not None and not _spreads(self.mask.shape, pairs):
+            got, want = f"mask {tuple(self.mask.shape)}", f"possible: broadcastable to (B, H, T, S) = {pairs}"
+            raise refuse(got, want, "reshape, or leave out what is not there")
         if self.sinks is not None and self.sinks.shape != (q.shape[1],):
             got = f"sinks {tuple(self.sinks.shape)}"
             raise refuse(got, f"possible: ({q.shape[1]},), one per head", "reshape")
@@ -64,3 +68,10 @@ class Settings(NamedTuple):
             raise cannot(impl, "renormalise=True", ["eager"])
         if self.keep is not None and self.keep.requires_grad:
             raise cannot(impl, "a gradient for keep", ["eager"])
+
+
+def _spreads(shape: tuple[int, ...], pairs: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape can be broadcast to exactly `pairs`."""
+    return len(shape) <= len(pairs) and all(
+        n in (1, m) for n, m in zip(shape[::-1], pairs[::-1], strict=False)
+    )
