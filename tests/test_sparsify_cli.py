@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import datasets
 import families
 import pytest
 import torch
@@ -43,6 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["".join(LETTERS[i] for i in row) for row in for_line.tolist()]
     (folder / "text.txt").write_text("\n\n".join(lines))
     (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": line, "n": 1}) for line in lines))
+    rows = {"text": lines, "n": list(range(len(lines)))}
+    datasets.Dataset.from_dict(rows).to_parquet(str(folder / "text.parquet"))
     return folder
 
 
@@ -91,6 +94,15 @@ def test_ways_to_train(model: str, options: tuple[str, ...], place: Path, tmp_pa
     assert load(tmp_path / "model").config.edge_gates["version"] == 1
 
 
+def test_a_table_holds_the_same_text_in_each_form(place: Path, tmp_path: Path) -> None:
+    found = []
+    for form in ("jsonl", "parquet"):
+        out = tmp_path / form
+        assert run(place, out, "--ceiling", "kl=9", data=f"text.{form}") == 0
+        found.append(json.loads((out / "report.json").read_text())["held_out"])
+    assert found[0] == found[1]
+
+
 def test_the_cosine_ceiling_on_an_encoder(place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path, "--ceiling", "cosine=0.9", model="bert") == 0
     found = json.loads((tmp_path / "report.json").read_text())["held_out"]
@@ -119,6 +131,8 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     (("--set", "gate_bias"), "possible: name=value"),
     (("--set", "no_such_field=1"), "no_such_field"),
     (("--field", "n", "--data", "{place}/text.jsonl"), "has no text in column 'n'"),
+    (("--data", "{place}/torn.parquet"), "cannot be read as a table"),
+    (("--field", "n", "--data", "{place}/text.parquet"), "has no text in column 'n'"),
     (("--data", "{place}/nowhere.txt"), "does not exist"),
     (("--data", "{place}/empty.txt"), "gives 0 rows"),
     (("--data", "{place}/binary.txt"), "is not text"),
@@ -130,6 +144,8 @@ def test_bad_input_is_one_line(
     (place / "empty.txt").write_text("")
     (place / "binary.txt").write_bytes(b"\x7fELF\0\0")
     (place / "short.txt").write_text("abc")
+    whole = (place / "text.parquet").read_bytes()
+    (place / "torn.parquet").write_bytes(whole[: len(whole) // 2])
     assert run(place, tmp_path, *(o.format(place=place) for o in options)) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]  # before it, transformers' bar while it loads
     assert last.startswith("gossamer: ")
@@ -159,6 +175,16 @@ def test_a_model_that_is_nowhere(place: Path, tmp_path: Path, capsys: Any, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["sparsify", "no-such-owner/no-such-model", "--out", str(tmp_path)]) == 2
     assert "with network access" in capsys.readouterr().err
+
+
+def test_out_of_memory_is_one_line(place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    # The allocator itself refuses: no machine has that much.
+    monkeypatch.setattr("gossamer.job.sparsify", lambda *_, **__: torch.empty(2**58, dtype=torch.uint8))
+    assert run(place, tmp_path) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "out of memory at 4 rows of 16 tokens" in last
+    assert "by the estimate" in last
+    assert "then --resume" in last
 
 
 def test_a_tokenizer_that_does_not_fit(place: Path, tmp_path: Path, capsys: Any) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from .divergence import IGNORED
-from .errors import refuse, require_range
+from .errors import GossamerError, refuse, require_range
 from .rows import TensorRows
 
 STDLIB = "stdlib"
@@ -123,7 +123,15 @@ def _table(path: Path, field: str) -> Iterator[str]:
     try:
         rows = load_dataset(TABLES[path.suffix], data_files=str(path), split="train", streaming=True)
         yield from _column(rows, field, str(path))
-    except (OSError, RuntimeError, ArithmeticError, LookupError) as error:
+    except GossamerError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+    ) as error:  # pyarrow's are ValueErrors
         raise refuse(
             f"{path} cannot be read as a table ({_line(error)})", "possible: JSONL, parquet", "check it"
         ) from error
