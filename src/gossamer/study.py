@@ -20,8 +20,8 @@ from .components.wiring import wiring
 from .errors import refuse
 from .modeling import CONFIG_BLOCK
 from .tasks.addition import VOCABULARY, Addition, as_text
-from .tasks.algorithm import slot_of
-from .tasks.carries import Explanation, explain
+from .tasks.explanation import Explanation, explain
+from .tasks.facts import slot_of
 from .tasks.pairs import Batch, by_tokenizer
 from .tasks.registry import batches, task_vocabulary
 from .trace import trace
