@@ -76,7 +76,7 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
             "load it with transformers, or make it sparse first",
             CheckpointError,
         )
-    bias = _bias_of(block, path)
+    bias = bias_of(block, path)
     model = load_dense(path, config=config, **options)
     attach(model, bias=bias, impl=impl, check=check)
     return model
@@ -86,13 +86,13 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
     """The base model that an adapter folder names, gated, with the adapters on."""
     from peft import PeftConfig, PeftModel
 
-    bias = _bias_of(adapter_block(folder), folder)
+    bias = bias_of(adapter_block(folder), folder)
     model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
     attach(model, bias=bias, impl=impl, check=check)
     return PeftModel.from_pretrained(model, folder).eval()
 
 
-def _bias_of(block: Any, path: Path | str) -> float:
+def bias_of(block: Any, path: Path | str) -> float:
     """The gate bias in an `edge_gates` block, or an error for a block that this version does not know."""
     if not isinstance(block, dict) or not isinstance(block.get("version"), int) or "bias" not in block:
         raise refuse(
@@ -111,15 +111,7 @@ def _bias_of(block: Any, path: Path | str) -> float:
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
     """Load the architecture that config.json names, dense, in evaluation mode."""
     config = config if config is not None else read_config(path)
-    names = getattr(config, "architectures", None) or []
-    cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
-    if cls is None:
-        raise refuse(
-            f"{path} names no architecture that transformers has ({names})",
-            "possible: checkpoints of transformers models",
-            "add `architectures` to its config.json",
-            CheckpointError,
-        )
+    cls = architecture(config, path)
     try:
         return cls.from_pretrained(path, config=config, **options).eval()
     except (OSError, RuntimeError) as error:
@@ -130,6 +122,20 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
             "copy it again",
             CheckpointError,
         ) from error
+
+
+def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
+    """The class of transformers that a model config names; `CheckpointError` if there is none."""
+    names = getattr(config, "architectures", None) or []
+    cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+    if cls is None:
+        raise refuse(
+            f"{path} names no architecture that transformers has ({names})",
+            "possible: checkpoints of transformers models",
+            "add `architectures` to its config.json",
+            CheckpointError,
+        )
+    return cls
 
 
 def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -36,6 +36,7 @@ from .figures import draw_sums, write_pages
 from .files import read_json, require_writable, write_json, write_text
 from .film import Filmed
 from .film import film as make_film
+from .modeling import gates_of
 from .probe import evaluating, first_output
 from .progress import ProgressLine
 from .recipe import DemoSettings
@@ -243,7 +244,7 @@ def prove(
     found = verify(base, sparse, inputs, labels, text=as_text)
     _, held_out = task.split(settings.seed)
     unseen = held_out[len(held_out) // 2 :]
-    return build_report(task, asdict(settings), found, unseen, run)
+    return build_report(task, asdict(settings), found, unseen, run, impl=gates_of(sparse).impl)
 
 
 class quiet:

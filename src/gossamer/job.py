@@ -233,6 +233,7 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
         "model": job.model,
         "data": job.data,
         "ceiling": str(trainer.ceiling),
+        "impl": trainer.gates.impl,
         "feasible": not missed,
         "missed": missed,
         "held_out": numbers,
@@ -266,6 +267,7 @@ def report_text(report: dict[str, Any]) -> str:
     """report.json in words."""
     held = "held" if report["feasible"] else f"MISSED: {report['missed']}"
     head = f"# {report['model']} on {report['data']}\n\nCeiling {report['ceiling']} on held-out data: {held}."
+    head += f" Gated attention: {report['impl']}."
     table = ["| held-out | |", "|---|---|", *number_rows(report["held_out"])]
     heads = ["| layer | open edges per row | per head |", "|---|---|---|"]
     for layer, (total, each) in enumerate(

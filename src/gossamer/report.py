@@ -18,7 +18,13 @@ FLOOR_MEAN_TWO_DIGITS = 4.545  # the argument is in DESIGN.md: 4 digit edges at 
 
 
 def build_report(
-    task: Addition, settings: dict[str, Any], found: Verification, unseen: Tensor, run: dict[str, Any]
+    task: Addition,
+    settings: dict[str, Any],
+    found: Verification,
+    unseen: Tensor,
+    run: dict[str, Any],
+    *,
+    impl: str,
 ) -> dict[str, Any]:
     """Gather what was asked, what was kept, and what was proved.
 
@@ -26,6 +32,7 @@ def build_report(
         found: the verification on all sums, in order.
         unseen: indices of the sums that neither training nor the choice of the kept model saw.
         run: what the sparsifying run told about itself.
+        impl: the implementation of gated attention in the model that was verified.
     """
     circuit = found.circuit
     return {
@@ -39,6 +46,7 @@ def build_report(
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
         },
+        "impl": impl,
         "run": {name: value for name, value in run.items() if name != "seconds"},
         "proof": found.as_record()
         | {
@@ -91,7 +99,8 @@ def as_markdown(report: dict[str, Any]) -> str:
         "",
         f"Seed {settings['seed']}, {settings['base_steps']} base steps, {settings['steps']} sparsifying steps, "
         f"ceiling {settings['ceiling']}; gossamer {report['versions']['gossamer']}, "
-        f"torch {report['versions']['torch']}, transformers {report['versions']['transformers']}.",
+        f"torch {report['versions']['torch']}, transformers {report['versions']['transformers']}, "
+        f"gated attention {report['impl']}.",
         "",
         "| | base | sparse |",
         "|---|---|---|",

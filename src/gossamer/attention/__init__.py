@@ -37,18 +37,38 @@ IMPLEMENTATIONS = {
 }
 
 
-def resolve(impl: str, device: torch.device | str) -> str:
-    """The implementation which `impl` means on a device; only "auto" is a question.
+class Choice(NamedTuple):
+    """An implementation, and in words why it is this one."""
+
+    impl: str
+    why: str
+
+
+def choose(impl: str, device: torch.device | str) -> Choice:
+    """The implementation which `impl` means on a device, with its reason; only "auto" is a question.
 
     Args:
         impl: "auto" or one of `IMPLEMENTATIONS`.
-    Returns: "triton" on CUDA where triton can be imported, else "blockwise". Say what came out.
+    Returns: "triton" on CUDA where triton can be imported, else "blockwise".
     """
     require_choice("impl", impl, ["auto", *IMPLEMENTATIONS])
     if impl != "auto":
-        return impl
-    on_cuda = torch.device(device).type == "cuda"
-    return "triton" if on_cuda and importlib.util.find_spec("triton") else "blockwise"
+        return Choice(impl, "asked for by name")
+    kind = torch.device(device).type
+    if kind != "cuda":
+        return Choice(
+            "blockwise", f"linear memory on any device; the fused kernel needs CUDA, this is {kind}"
+        )
+    if importlib.util.find_spec("triton") is None:
+        return Choice(
+            "blockwise", "linear memory on any device; the fused kernel needs triton, not installed"
+        )
+    return Choice("triton", "the fused kernel runs on CUDA, and triton is installed")
+
+
+def resolve(impl: str, device: torch.device | str) -> str:
+    """The implementation which `impl` means on a device, as `choose` finds it."""
+    return choose(impl, device).impl
 
 
 class GatedAttention(NamedTuple):
@@ -143,4 +163,12 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise refuse(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}", want, "reshape")
 
 
-__all__ = ["IMPLEMENTATIONS", "GatedAttention", "UnsupportedModel", "gated_attention", "resolve"]
+__all__ = [
+    "IMPLEMENTATIONS",
+    "Choice",
+    "GatedAttention",
+    "UnsupportedModel",
+    "choose",
+    "gated_attention",
+    "resolve",
+]

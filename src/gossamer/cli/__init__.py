@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from ..errors import CeilingMissed, GossamerError
-from . import circuits, demo, serve, sparsify, view
+from . import circuits, demo, info, serve, sparsify, view
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
-ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 INTERRUPTED = 130
 
-VERBS = (circuits, demo, serve, sparsify, view)
+VERBS = (circuits, demo, info, serve, sparsify, view)
 
 app = typer.Typer(
     name="gossamer",

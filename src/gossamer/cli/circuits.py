@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .output import finish, table
 
 Model = Annotated[Path, typer.Argument(help="Folder of a model, gated or dense.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
@@ -47,7 +48,7 @@ def trace(
         else:
             circuit = trace_prompt(model, str(prompt), **options)
     circuit = circuit.live() if live else circuit
-    _finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit)])
+    finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit)])
 
 
 def verify(
@@ -65,7 +66,7 @@ def verify(
 
     with quiet():
         found = study_addition(base, sparse, digits=digits, smallest=smallest)
-    _finish(found.as_record(), out, json_output, lambda: _verified(found))
+    finish(found.as_record(), out, json_output, lambda: _verified(found))
     if not stands(found.proof):
         raise typer.Exit(1)
 
@@ -88,7 +89,7 @@ def compare(
 
     with quiet():
         record = compare_models(base, sparse, task, ablation=ablation, n=prompts, seed=seed).as_record()
-    _finish(record, out, json_output, lambda: [_comparison_table(record)])
+    finish(record, out, json_output, lambda: [_comparison_table(record)])
 
 
 def export(
@@ -112,34 +113,6 @@ def register(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def _finish(record: dict[str, Any], out: Path | None, json_output: bool, shown: Any) -> None:
-    """Write and print a record, as JSON or as what `shown()` lists."""
-    from rich.console import Console
-
-    from ..files import write_json
-
-    if out is not None:
-        write_json(out, record)
-    if json_output:
-        typer.echo(json.dumps(record, indent=2, allow_nan=False))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for part in shown():
-        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
-
-
-def _table(title: str, columns: str, rows: list[list[Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left")
-    for name in columns.split():
-        table.add_column(name.replace("_", " "), justify="right" if name not in ("reads", "from") else "left")
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    return table
-
-
 def _edge_table(circuit: Any) -> Any:
     live = circuit.live_mask()
     rows = []
@@ -155,7 +128,7 @@ def _edge_table(circuit: Any) -> Any:
     title = (
         f"{counts} on {circuit.n_prompts} prompts, {int(live.sum()):,} live; the {len(rows)} that move most"
     )
-    return _table(title, "prompt layer head reads from weight moves live", rows)
+    return table(title, "prompt layer head reads from weight moves live", rows)
 
 
 def _verified(found: Any) -> list[Any]:
@@ -171,8 +144,8 @@ def _verified(found: Any) -> list[Any]:
     ]
     idle = f"{len(proof.necessity.idle)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
     truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
-    table = _table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
-    return [table, idle, truth, *found.explanation.sentences(), *found.explanation.program.words()]
+    counts = table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
+    return [counts, idle, truth, *found.explanation.sentences(), *found.explanation.program.words()]
 
 
 def _comparison_table(record: dict[str, Any]) -> Any:
@@ -183,4 +156,4 @@ def _comparison_table(record: dict[str, Any]) -> Any:
         rows.append([kind, counts["base"], counts["sparse"], counts["of"], shown])
     settings = f"{record['ablation']} ablation, {record['n']} prompts"
     title = f"{record['task']}: needed for 90 % of the effect, {settings}"
-    return _table(title, "from base sparse of base_/_sparse", rows)
+    return table(title, "from base sparse of base_/_sparse", rows)

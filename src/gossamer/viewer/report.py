@@ -149,7 +149,9 @@ def _limits(report: Record) -> str:
 
 
 def _versions(report: Record) -> str:
-    found = report.get("versions", {})
+    found = dict(report.get("versions", {}))
+    if "impl" in report:
+        found["gated attention"] = report["impl"]
     words = ", ".join(f"{_text(name)} {_text(value)}" for name, value in found.items())
     return f"<footer>{words}</footer>" if words else ""
 

@@ -1,0 +1,58 @@
+"""`gossamer info`: what a model is, and what would run it here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .output import finish
+
+
+def info(
+    place: Annotated[str, typer.Argument(help="Folder of a model or of a run, or a hub id.")],
+    out: Annotated[Path | None, typer.Option(help="Also write the record to this JSON file.")] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the record as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Say what a model is, whether it is gated, what was promised for it, and what runs its attention here."""
+    from ..demo import quiet
+    from ..describe import describe
+
+    with quiet():
+        record = describe(place)
+    finish(record, out, json_output, lambda: _lines(record))
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    lines = [line for model in record["models"] for line in _model_lines(model)]
+    for device, chosen in record["impl"].items():
+        lines.append(f"impl=auto on {device}: {chosen['impl']} ({chosen['why']})")
+    return [*lines, ", ".join(f"{name} {version}" for name, version in record["versions"].items())]
+
+
+def _model_lines(model: dict[str, Any]) -> list[str]:
+    heads, shared = model["heads"], model["key_value_heads"]
+    each = f"{heads} heads" + (f" ({shared} of keys and values)" if shared != heads else "")
+    lines = [
+        model["path"],
+        f"  {model['architecture']} ({model['family']}), {model['layers']} layers of {each}, "
+        f"{model['parameters']:,} parameters",
+    ]
+    if model["adapter_of"] is not None:
+        lines.append(f"  adapters of {model['adapter_of']}; the sizes are that model's")
+    bias = model["bias"]
+    if bias is None:
+        can = "can be gated" if model["edges"] else "its attention cannot be gated"
+        return [*lines, f"  dense; {can}"]
+    lines.append("  gates on, all open" if bias == "open" else f"  gates on, bias c = {bias:g} nats")
+    told = {True: "held", False: "MISSED", None: "not said whether it was held"}
+    promise = f"{model['ceiling']}, {told[model['feasible']]}" if model["ceiling"] else "not on record here"
+    return [*lines, f"  ceiling {promise}"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(info)
