@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "gossamer"
 LEVELS = (
     {"errors", "noise", "gate", "progress"},
     {"files", "memory", "attention", "ceiling", "circuit", "divergence", "intervals", "probe", "rows"},
-    {"draw", "estimate", "metrics", "resume", "schedule", "stability", "text", "card", "export", "watch"},
+    {"draw", "estimate", "logits", "metrics", "resume", "schedule", "stability", "text", "card", "export", "watch"},
     {"config", "distributed", "gates"},
     {"interface", "projection"},
     {"modeling"},

@@ -63,18 +63,26 @@ def trainer(folder: Path, **given: Any) -> SparsityTrainer:
     return made
 
 
-def test_the_loss_is_the_lagrangian(tmp_path: Path) -> None:
-    made = trainer(tmp_path)
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float) -> None:
+    made = trainer(tmp_path, logit_limit=1.0, logit_weight=weight)
+    with torch.no_grad():  # logits beyond their limit, so that the third term is there
+        for name, value in made.model.named_parameters():
+            if ".query." in name or ".key." in name:
+                value.mul_(20.0)
     made.gates.bias, made.gates.sampling = 0.3, False
     batch = rows(8).columns
     made.model.train()
     loss = made.compute_loss(made.model, dict(batch))
-    with made.gates.recording() as record, torch.no_grad():
+    with made.gates.recording(1.0) as record, torch.no_grad():
         ours = made.model(input_ids=batch["input_ids"]).logits
         theirs = made.base(input_ids=batch["input_ids"]).logits
     p, q = theirs.softmax(-1), ours.softmax(-1)
     divergence = (p * (p / q).log()).sum(-1).mean()
-    expected = (record.density() + made.multiplier.value * divergence) / (1 + made.multiplier.value)
+    excess = record.logit_excess()
+    assert excess > 0
+    objective = record.density() + weight * excess
+    expected = (objective + made.multiplier.value * divergence) / (1 + made.multiplier.value)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 

@@ -74,6 +74,14 @@ class SparsityConfig(TrainingArguments):
         metadata={"help": "lambda at the start; high where a pretrained model may not lose much at first."},
     )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
+    logit_limit: float = field(
+        default=8.0,
+        metadata={"help": "How large an attention logit may be before it is pulled back, in nats."},
+    )
+    logit_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the mean squared excess over logit_limit; 0 leaves logits alone."},
+    )
     impl: str = field(
         default="auto", metadata={"help": "Implementation of gated attention, or auto by device."}
     )
@@ -98,6 +106,8 @@ class SparsityConfig(TrainingArguments):
             self._refuse_reentrant(name)
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
+        require_range("logit_limit", self.logit_limit, 1.0, 1e3)
+        require_range("logit_weight", self.logit_weight, 0.0, 1e3)
         Ceiling.parse(self.ceiling)
         self.schedule(steps=1)
         self.multiplier()

@@ -7,7 +7,7 @@ and the observers. Everything that reads a model (penalty, counting, tracing, in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from .attention import gated_attention
 from .attention.eager import attention_logits
 from .attention.visibility import Visibility
 from .errors import refuse
+from .logits import logit_excess
 from .metrics import Tally
 from .noise import NoiseKey
 
@@ -75,16 +76,25 @@ class AttentionCall:
 
 @dataclass
 class Record:
-    """What the gates of one forward pass said: per layer in call order, (B, H) expected open and visible edges."""
+    """What the gates of one forward pass said: per layer in call order, (B, H) expected open and visible edges.
+
+    `excess` holds, where a logit limit was given, each layer's sum of squared excesses and how many pairs it is over.
+    """
 
     layers: list[int] = field(default_factory=list)
     expected_open: list[Tensor] = field(default_factory=list)
     visible: list[Tensor] = field(default_factory=list)
+    excess: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def density(self) -> Tensor:
         """Expected open edges over visible pairs, all layers together: a scalar with a gradient."""
         opened = torch.stack([x.sum() for x in self.expected_open]).sum()
         return opened / self.total_visible()
+
+    def logit_excess(self) -> Tensor:
+        """Mean of max(0, |s| - limit)^2 over the visible pairs looked at: a scalar with a gradient."""
+        sums, pairs = zip(*self.excess, strict=True)
+        return torch.stack(sums).sum() / torch.stack(pairs).sum()
 
     def total_visible(self) -> float:
         """How many visible (layer, row, head, query, key) there were."""
@@ -146,8 +156,8 @@ class Gates:
             self._observers.remove(observer)
 
     @contextmanager
-    def recording(self) -> Iterator[Record]:
-        """Collect the expected open edges of every layer inside the `with` block.
+    def recording(self, logit_limit: float | None = None) -> Iterator[Record]:
+        """Collect the expected open edges of every layer inside the `with` block, and how far logits exceed a limit.
 
         Non-reentrant gradient checkpointing runs layers again during backward; close the block before that.
         """
@@ -157,6 +167,18 @@ class Gates:
             record.layers.append(call.layer)
             record.expected_open.append(call.expected_open)
             record.visible.append(call.visible)
+            if logit_limit is not None:
+                record.excess.append(
+                    logit_excess(
+                        call.q,
+                        call.k,
+                        call.visibility,
+                        limit=logit_limit,
+                        scale=call.scale,
+                        softcap=call.softcap,
+                        step=self.step,
+                    )
+                )
 
         with self.observing(note):
             yield record
@@ -184,8 +206,9 @@ class Gates:
         key = NoiseKey(self.seed, self.step, layer)
         noise = key if self.sampling and module.training else None
         keep = None if self.keep is None else self.keep.get(layer)
+        device = q.device.type
         # Autocast would put logits and gates in half precision; only what comes in and goes out may be.
-        with torch.autocast(q.device.type, enabled=False):
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             result = gated_attention(
                 q,
                 k.to(q.dtype),
@@ -195,9 +218,12 @@ class Gates:
                 dropout_key=key,
                 keep=keep,
                 renormalise=self.renormalise,
+                count=torch.is_grad_enabled() or bool(self._observers),
                 impl=self.impl,
                 **given,
             )
+        if not self._observers:
+            return result.out
         shown = {name: given[name] for name in ("mask", "causal", "scale", "softcap", "sinks")}
         for observer in self._observers:
             observer(

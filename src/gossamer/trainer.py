@@ -5,7 +5,7 @@ One optimizer step:
     1. name the noise of this forward pass, run the model, collect the expected open edges   A
     2. run the frozen base on the same batch (or read its outputs from the batch)             D
        D is a mean over all items of the step, whichever micro-batch or rank they are in
-    3. loss = (A + lambda D) / (1 + lambda)
+    3. loss = (A + weight R + lambda D) / (1 + lambda)      R: how far logits exceed their limit (logits.py), if asked
     4. before the optimizer steps: reduce D over micro-batches and ranks, refuse NaN, move lambda and the bias
 
 Distribution, precision, accumulation, checkpoints and logging are the Trainer's own. What is added to a
@@ -119,11 +119,14 @@ class SparsityTrainer(AtomicCheckpoints):
             self._waiting["expected_open_edges"].append(
                 float(openness.detach()) * record.total_visible() / len(output)
             )
-        loss = self.multiplier.lagrangian(openness, divergence)
+        objective = openness
+        if record.excess:
+            objective = openness + self.args.logit_weight * record.logit_excess()
+        loss = self.multiplier.lagrangian(objective, divergence)
         return (loss, {"logits": output}) if return_outputs else loss
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
-        with self.gates.recording() as record:
+        with self.gates.recording(self.args.logit_limit if self.args.logit_weight else None) as record:
             output = first_output(model, _features(inputs))
         return output, record
 
