@@ -55,7 +55,8 @@ class Circuit:
         prompt, layer, head, query, key: (E,) int32.
         logit: (E,) float32, s in nats, without the gate bias.
         weight: (E,) float32, the softmax weight that the value is multiplied with.
-        contribution: (E,) float32, the norm of weight * value: how much the edge writes into its head.
+        contribution: (E,) float32, the length of what the edge adds to the residual stream, weight * v W_h; where
+            meta["contribution"] is "head", of weight * v inside the head.
         meta: where the circuit came from; strings and numbers only.
     """
 

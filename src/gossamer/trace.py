@@ -4,11 +4,17 @@ A gated model's edges are its open gates, s + c > 0. A dense model is traced thr
 it exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`, or among
 the `top_k` largest of its query and head. Edges that an intervention closes (`Gates.keep`) are not edges. One
 layer of one batch is looked at at a time, and what is kept grows with the open edges.
+
+The contribution of an edge is the length of weight * v W_h, what it adds to the residual stream through its head's
+slice W_h of the output projection, before any norm that may follow. Where that projection is not found (adapters
+not merged, or attention that ends otherwise) it is the length of weight * v inside the head, with a warning;
+`meta["contribution"]` says which: residual or head.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,9 +26,10 @@ from transformers import PreTrainedModel
 
 from .attention.edges import EdgeList, open_edges, strong_edges
 from .circuit import Circuit, concatenate
-from .errors import refuse, require_range
+from .errors import GossamerWarning, refuse, require_range
 from .modeling import AttentionCall, Gates, attach, detach, find_gates
 from .probe import evaluating, first_output
+from .projection import Writing
 
 
 class Choice(NamedTuple):
@@ -68,6 +75,7 @@ def trace(
     text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
     parts = []
     with gated(model) as gates, evaluating(model):
+        writing = _writing(model, gates)
         for start in range(0, len(input_ids), batch_size):
             ids = input_ids[start : start + batch_size].to(model.device)
             mask = (
@@ -75,7 +83,9 @@ def trace(
                 if attention_mask is None
                 else attention_mask[start : start + batch_size].to(model.device)
             )
-            parts.append(_trace_batch(model, gates, ids, mask, text, positions, Choice(threshold, top_k)))
+            parts.append(
+                _trace_batch(model, gates, ids, mask, text, positions, Choice(threshold, top_k), writing)
+            )
     return concatenate(parts)
 
 
@@ -96,12 +106,22 @@ def gated(model: PreTrainedModel) -> Iterator[Gates]:
     if gates is not None:
         yield gates
         return
-    before = model.config._attn_implementation
+    before = str(model.config._attn_implementation)
     opened = attach(model, bias=math.inf)
     try:
         yield opened
     finally:
         detach(model, implementation=before)
+
+
+def _writing(model: PreTrainedModel, gates: Gates) -> Writing | None:
+    """How far values move the residual stream; None, with a warning, where that cannot be known."""
+    writing = Writing(model, gates)
+    if writing.complete:
+        return writing
+    told = "output projections were not found in every layer, so contributions are lengths inside the heads; "
+    warnings.warn(told + "merge adapters first, if there are any", GossamerWarning, stacklevel=3)
+    return None
 
 
 def _trace_batch(
@@ -112,12 +132,13 @@ def _trace_batch(
     text: Callable[[Tensor], tuple[str, ...]],
     outputs: tuple[int, ...],
     choice: Choice,
+    writing: Writing | None,
 ) -> Circuit:
     found: list[dict[str, np.ndarray]] = []
     visible = torch.zeros(len(ids), dtype=torch.int64)
 
     def note(call: AttentionCall) -> None:
-        found.append(_open_edges(call, gates, choice))
+        found.append(_open_edges(call, gates, choice, writing))
         visible.add_(call.visible.sum(1).cpu())
 
     inputs: dict[str, Any] = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
@@ -131,7 +152,12 @@ def _trace_batch(
         answers=tuple(text(row) for row in answers.cpu()),
         outputs=outputs,
         visible=tuple(visible.tolist()),
-        meta={"model": type(model).__name__, "gate_bias": str(gates.bias), **_told(choice)},
+        meta={
+            "model": type(model).__name__,
+            "gate_bias": str(gates.bias),
+            **_told(choice),
+            "contribution": "head" if writing is None else "residual",
+        },
         **edges,
     )
 
@@ -140,15 +166,20 @@ def _told(choice: Choice) -> dict[str, Any]:
     return {name: value for name, value in choice._asdict().items() if value is not None}
 
 
-def _open_edges(call: AttentionCall, gates: Gates, choice: Choice) -> dict[str, np.ndarray]:
+def _open_edges(
+    call: AttentionCall, gates: Gates, choice: Choice, writing: Writing | None
+) -> dict[str, np.ndarray]:
     """One layer of one batch: the chosen open edges as columns."""
     row, head, query, key, logit, weight = _listed(call, gates.bias, choice)
     opened = (logit + gates.bias > 0) & (weight >= choice.threshold)
     if gates.keep is not None and call.layer in gates.keep:
         shape = (*call.q.shape[:3], call.k.shape[2])
         opened &= gates.keep[call.layer].bool().expand(shape)[row, head, query, key]
-    lengths = call.v.norm(dim=-1)  # (B, G, S)
-    moved = weight * lengths[row, head // (call.q.shape[1] // call.v.shape[1]), key]
+    if writing is None:
+        lengths = call.v.norm(dim=-1).repeat_interleave(call.q.shape[1] // call.v.shape[1], 1)
+    else:
+        lengths = writing.lengths(call.layer, call.v)
+    moved = weight * lengths[row, head, key]  # lengths: (B, H, S)
     columns = {"prompt": row, "head": head, "query": query, "key": key}
     columns |= {"layer": torch.full_like(row, call.layer)}
     columns |= {"logit": logit, "weight": weight, "contribution": moved.float()}
