@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     BertConfig,
     BertForMaskedLM,
     GPT2Config,
@@ -20,6 +22,8 @@ from transformers import (
 from gossamer.modeling import attach
 
 VOCABULARY = 13
+GROUPED = ("llama-gqa", "mistral-gqa", "qwen2-gqa", "qwen3-gqa")
+SHARED = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}  # over what SMALL says
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -35,6 +39,10 @@ def tiny(kind: str = "gpt2", *, seed: int = 0, scale: float = 6.0, **extra: Any)
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, **rest))
     elif kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**SMALL, **rest))
+    elif kind in GROUPED:
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(kind.split("-")[0], **{**SMALL, **SHARED, **rest})
+        )
     else:
         model = BertForMaskedLM(BertConfig(**SMALL, **rest))
     with torch.no_grad():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gated_models import prompts, tiny, tiny_gated
+from gated_models import GROUPED, prompts, tiny, tiny_gated
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from gossamer.components.curve import Ablator, best_edges, edge_curve, head_curve, needed_edges
 from gossamer.components.graph import ComponentGraph
@@ -18,7 +17,7 @@ from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.probe import evaluating, first_output
 from gossamer.tasks.pairs import Batch
 
-KINDS = ("gpt2", "gpt_neox", "llama")
+KINDS = ("gpt2", "gpt_neox", "llama", *GROUPED)
 
 
 def batch(n: int = 3, length: int = 5, metric: str = "logit_difference") -> Batch:
@@ -38,6 +37,20 @@ def linear_model():
             block.attn.c_attn.weight[:, :32] = 0
             block.attn.c_attn.bias[:32] = 0
     model.transformer.ln_f = nn.Identity()
+    return model
+
+
+def linear_with_groups():
+    """Llama with two query heads per key and value, without norms, with uniform attention and linear MLPs."""
+    model = tiny("llama-gqa", scale=1.0).double()
+    for block in model.model.layers:
+        block.input_layernorm, block.post_attention_layernorm = nn.Identity(), nn.Identity()
+        block.mlp = nn.Linear(16, 16).double()
+        with torch.no_grad():
+            block.self_attn.q_proj.weight.zero_()
+            for projection in (block.self_attn.v_proj, block.self_attn.o_proj):
+                projection.weight.mul_(20)
+    model.model.norm = nn.Identity()
     return model
 
 
@@ -135,9 +148,44 @@ def test_rows_may_have_circuits_of_their_own():
             torch.testing.assert_close(together[row : row + 1], alone)
 
 
+def with_heads_of_their_own(model):
+    """The same function with every query head's key and value weights written out: no groups left."""
+    kind, heads = model.config.model_type, model.config.num_attention_heads
+    group = heads // model.config.num_key_value_heads
+    twin = tiny(f"{kind}-gqa", num_key_value_heads=heads).to(model.dtype)
+    state = model.state_dict()
+    for name in state:
+        if ".k_proj." in name or ".v_proj." in name:
+            state[name] = (
+                state[name].unflatten(0, (heads // group, -1)).repeat_interleave(group, 0).flatten(0, 1)
+            )
+    twin.load_state_dict(state)
+    return twin
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+@pytest.mark.parametrize("method", ["exact", "eap", "eap-ig"])
+def test_shared_keys_and_values_are_scored_as_if_each_head_had_its_own(kind, method):
+    model, task = tiny(kind).double(), batch()
+    twin = with_heads_of_their_own(model)
+    wires = wiring(model)
+    before = model(task.clean).logits
+    torch.testing.assert_close(before, twin(task.clean).logits)
+    scores = score_edges(wires, [task], method=method).edges
+    torch.testing.assert_close(scores, score_edges(wiring(twin), [task], method=method).edges)
+    heads = [wires.graph.edge(f"input->a1.h{head}<k>") for head in (0, 1)]
+    assert scores[heads[0]] != scores[heads[1]], "two heads of one group were patched as one"
+    torch.testing.assert_close(model(task.clean).logits, before, atol=0, rtol=0)
+    kept = torch.rand(wires.graph.exists.shape) < 0.5
+    kept &= wires.graph.exists
+    values = (Ablator(wiring(one), [task], "resample").values(kept) for one in (model, twin))
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("linear", ["gpt2", "llama"])
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
-def test_on_a_linear_model_attribution_is_exact_patching(ablation):
-    wires, task = wiring(linear_model()), batch()
+def test_on_a_linear_model_attribution_is_exact_patching(ablation, linear):
+    wires, task = wiring(linear_model() if linear == "gpt2" else linear_with_groups()), batch()
     exact = score_edges(wires, [task], method="exact", ablation=ablation)
     for method in ("eap", "eap-ig"):
         found = score_edges(wires, [task], method=method, ablation=ablation, steps=3)
@@ -145,8 +193,9 @@ def test_on_a_linear_model_attribution_is_exact_patching(ablation):
     assert (exact.edges != 0).float().mean() > 0.2, "an empty test"
 
 
-def test_on_a_linear_model_edges_into_the_logits_sum_to_the_whole_effect():
-    wires, task = wiring(linear_model()), batch()
+@pytest.mark.parametrize("make", [linear_model, linear_with_groups])
+def test_on_a_linear_model_edges_into_the_logits_sum_to_the_whole_effect(make):
+    wires, task = wiring(make()), batch()
     scores = score_edges(wires, [task], method="eap")
     assert float(scores.edges[:, -1].sum()) == pytest.approx(-Ablator(wires, [task], "resample").effect)
 
@@ -243,12 +292,6 @@ def test_bad_input_is_one_clear_line():
         Ablator(wires, [], "zero")
     with pytest.raises(UnsupportedModel, match=r"BertForMaskedLM \(bert\); possible: gpt2, gpt_neox, llama"):
         wiring(tiny("bert"))
-    grouped = LlamaConfig(
-        vocab_size=13, hidden_size=16, intermediate_size=8, num_attention_heads=2, num_key_value_heads=1,
-        num_hidden_layers=1,
-    )  # fmt: skip
-    with pytest.raises(UnsupportedModel, match="shares 1 keys and values among 2 heads"):
-        wiring(LlamaForCausalLM(grouped))
 
 
 def test_attribution_and_exact_patching_rank_alike():

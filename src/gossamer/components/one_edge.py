@@ -36,7 +36,10 @@ class OneEdgeEach:
 
     def _handles(self) -> list[Any]:
         wires, graph = self.wires, self.wires.graph
-        found = [wires.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1))]
+        found = [
+            *wires.ungrouped(),
+            wires.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1)),
+        ]
         for layer, block in enumerate(wires.blocks):
             found.append(block.norm.register_forward_pre_hook(self._note))
             for number, projection in enumerate(block.projections):

@@ -121,7 +121,7 @@ class AblatedRun:
 
     def _handles(self) -> list[Any]:
         wires = self.wires
-        handles = [wires.final_norm.register_forward_pre_hook(self._final)]
+        handles = [*wires.ungrouped(), wires.final_norm.register_forward_pre_hook(self._final)]
         for layer, block in enumerate(wires.blocks):
             handles.append(block.norm.register_forward_pre_hook(self._enter(layer)))
             for number, projection in enumerate(block.projections):

@@ -101,7 +101,7 @@ class _Tape:
     def handles(self, start: Tensor) -> list[Any]:
         """Hooks that feed `start` into the first block and note what passes."""
         wires = self.wires
-        found = [_feed(wires, start)]
+        found = [*wires.ungrouped(), _feed(wires, start)]
         for layer, block in enumerate(wires.blocks):
             found += [module.register_forward_pre_hook(self._note) for module in (block.norm, block.mlp_norm)]
             for number, projection in enumerate(block.projections):
