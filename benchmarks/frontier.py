@@ -4,8 +4,10 @@
     OMP_NUM_THREADS=1 python benchmarks/frontier.py run --only kl=0.05
     python benchmarks/frontier.py table                                    results -> frontier.md, frontier.svg
 
-A run that is finished is in results/frontier.json and is not repeated, so the driver can be stopped and started
-at will. The kept model is chosen on some held-out rows and reported on others.
+A run that is finished is in results/frontier.json and is not repeated, and one that was stopped goes on at its last
+checkpoint, so the driver can be stopped and started at will. Results of other --steps are refused, not mixed. The
+kept model is chosen on some held-out rows and reported on others; the paper's ceiling stands on the base model's loss
+on the rows that choose, so that it is judged on the rows it was measured on.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import torch
 from frontier_baselines import compare, finetuned, random_gates, top_k
 from frontier_report import write_table
 
+from gossamer.cli.sparsify import parse
 from gossamer.config import SparsityConfig
 from gossamer.files import read_json, write_json
 from gossamer.rows import TensorRows, collate_rows
@@ -36,6 +39,7 @@ CEILINGS = ("gap=0.03", "kl=0.05", "gap=0.01", "kl=0.1", "kl=0.02", "gap=0.06")
 RISES = (0.03, 0.01, 0.06)  # of the paper's ceiling, over the base model's held-out loss
 CHOOSE = 64  # held-out rows on which the kept model is chosen
 BATCH = 8  # rows; 1,024 tokens a step
+RATE = 5e-4  # of every finetuning, the one without the penalty too
 KEYS = (1, 2, 4, 8, 16, 32)  # kept per query by the training-free baselines
 SHOWN = ("loss", "gap", "kl", "agreement", "density", "expected_density", "density_gap", "keys_per_query")
 
@@ -43,7 +47,7 @@ SHOWN = ("loss", "gap", "kl", "agreement", "density", "expected_density", "densi
 def settings(ceiling: str, seed: int, steps: int, folder: Path, **other: Any) -> SparsityConfig:
     """One run's configuration; what is not said here is the default of `SparsityConfig`."""
     given = {
-        "learning_rate": 5e-4,
+        "learning_rate": RATE,
         "gate_bias": 6.0,
         "bias_anneal": 0.1,
         "warmup_steps": 50,
@@ -85,34 +89,42 @@ def one_run(
 ) -> dict:
     """Sparsify a copy of the base model and report it."""
     data, base = source.data(work), source.base_model(work, base_steps)
-    half = len(data.held_out) // 2
-    choose, report = (TensorRows(**{k: v[s] for k, v in data.held_out.columns.items()})
-                      for s in (slice(half - CHOOSE, half), slice(half, None)))  # fmt: skip
-    config = settings(ceiling, seed, steps, work / "runs" / f"{name}-{seed}", **other)
-    begin = time.perf_counter()
-    kept = sparsify(copy.deepcopy(base), data.train, choose, config, base=base, data_collator=collate_rows)
-    seconds = time.perf_counter() - begin
+    choose, report = split(data)
+    config = settings(ceiling, seed, steps, work / "runs" / f"{name}-{seed}-of-{steps}", **other)
+    begin, processor = time.perf_counter(), time.process_time()
+    kept = sparsify(
+        copy.deepcopy(base), data.train, choose, config, base=base, resume=True, data_collator=collate_rows
+    )
+    seconds, processor = time.perf_counter() - begin, time.process_time() - processor
     found = measure(kept.model, base, report, work)
     curve = [{k.removeprefix("eval_"): h[k] for k in ("step", "eval_divergence", "eval_keys_per_query", "eval_gap")}
              for h in kept.history if "eval_gap" in h]  # fmt: skip
     return {"ceiling": ceiling, "feasible_when_chosen": kept.feasible, "kept_step": kept.step, "steps": steps,
-            "seconds": round(seconds, 1), "settings": other, "held_out": found, "curve": curve}  # fmt: skip
+            "seconds": round(seconds, 1), "cpu_seconds": round(processor, 1), "settings": other,
+            "held_out": found, "curve": curve}  # fmt: skip
+
+
+def split(data: source.Data) -> tuple[TensorRows, TensorRows]:
+    """The held-out rows that choose a model, and those it is reported on."""
+    half = len(data.held_out) // 2
+    choose, report = (TensorRows(**{k: v[s] for k, v in data.held_out.columns.items()})
+                      for s in (slice(half - CHOOSE, half), slice(half, None)))  # fmt: skip
+    return choose, report
 
 
 def baselines(work: Path, base_steps: int, steps: int) -> dict[str, dict]:
     """The training-free baselines at each number of keys, and finetuning without the penalty."""
     data, base = source.data(work), source.base_model(work, base_steps)
-    half = len(data.held_out) // 2
-    report = {name: column[half:] for name, column in data.held_out.columns.items()}
+    report = split(data)[1].columns
     found = {f"topk-{k}": top_k(base, report, k) for k in KEYS}
     found |= {f"topk-renormalised-{k}": top_k(base, report, k, renormalise=True) for k in KEYS}
     found |= {f"random-{k}": random_gates(base, report, k) for k in KEYS}
-    found["finetuned"] = finetuned(base, data.train, report, steps, batch=BATCH, peak=1e-3)
+    found["finetuned"] = finetuned(base, data.train, report, steps, batch=BATCH, peak=RATE)
     return {name: {"held_out": value} for name, value in found.items()}
 
 
-def environment(data: source.Data, base_steps: int) -> dict[str, Any]:
-    """What another person needs in order to repeat the numbers."""
+def environment(data: source.Data, base_steps: int, steps: int) -> dict[str, Any]:
+    """What another person needs in order to repeat the numbers; `date` and `commit` are those of the first run."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True)
     device = (
         torch.cuda.get_device_name()
@@ -121,7 +133,7 @@ def environment(data: source.Data, base_steps: int) -> dict[str, Any]:
     )
     return {"date": time.strftime("%Y-%m-%d"), "commit": commit.stdout.strip(), "device": device,
             "python": platform.python_version(), "torch": torch.__version__, "held_out_digest": data.digest,
-            "train_rows": len(data.train), "base_steps": base_steps}  # fmt: skip
+            "train_rows": len(data.train), "base_steps": base_steps, "steps": steps}  # fmt: skip
 
 
 def plan(base_loss: float, seeds: int) -> list[tuple[str, str, int]]:
@@ -132,13 +144,25 @@ def plan(base_loss: float, seeds: int) -> list[tuple[str, str, int]]:
     return [(*item, 0) for item in named] + [(*named[0], seed) for seed in range(1, seeds)]
 
 
+def opened(path: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """The results so far, or none; those made on other data or with other steps are refused."""
+    if not path.is_file():
+        return {"environment": now, "runs": {}}
+    results = read_json(path)
+    before = results["environment"]
+    for name in ("held_out_digest", "base_steps", "steps"):
+        if before.get(name) != now[name]:
+            raise SystemExit(f"{path.name} was made with {name} {before.get(name)}, this run has {now[name]}; "
+                             "possible: the same, or another --results; pass one of them")  # fmt: skip
+    return results
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Do what is not done yet."""
-    work = arguments.work
+    work, path = arguments.work, arguments.results
     data = source.data(work)
-    path, fresh = arguments.results, {"environment": environment(data, arguments.base_steps), "runs": {}}
-    results = read_json(path) if path.is_file() else fresh
-    runs = results["runs"]
+    results = opened(path, environment(data, arguments.base_steps, arguments.steps))
+    runs, other = results["runs"], parse(arguments.set)
 
     def keep(name: str, found: dict) -> None:
         runs[name] = found
@@ -151,17 +175,17 @@ def run(arguments: argparse.Namespace) -> None:
 
     for name, ceiling, seed in plan(_base_loss(work, arguments.base_steps), arguments.seeds):
         label = f"{name} seed {seed}"
-        if "finetuned" not in runs and runs:
-            for other, found in baselines(work, arguments.base_steps, arguments.steps).items():
-                keep(other, found)
+        if "finetuned" not in runs and runs and not arguments.only:
+            for control, found in baselines(work, arguments.base_steps, arguments.steps).items():
+                keep(control, found)
         if label in runs or (arguments.only and name != arguments.only):
             continue
-        keep(label, one_run(name, ceiling, seed, arguments.steps, work, arguments.base_steps))
+        keep(label, one_run(name, ceiling, seed, arguments.steps, work, arguments.base_steps, **other))
 
 
 def _base_loss(work: Path, base_steps: int) -> float:
-    """The base model's held-out loss with all gates open, which the paper's ceiling is set above."""
-    base, rows = source.base_model(work, base_steps), source.data(work).held_out.columns
+    """The base model's loss with all gates open, on the rows that choose, which the paper's ceiling is set above."""
+    base, rows = source.base_model(work, base_steps), split(source.data(work))[0].columns
     return compare(base, base, rows)["loss"]
 
 
@@ -172,11 +196,17 @@ def main() -> None:
     )
     parser.add_argument("verb", choices=("run", "table"))
     parser.add_argument("--work", type=Path, default=HERE.parent / "runs" / "frontier")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--base-steps", type=int, default=1600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--only")
+    parser.add_argument("--only", help="one ceiling, without the controls")
+    parser.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        help="other fields of SparsityConfig, as name=value; told in the results",
+    )
     arguments = parser.parse_args()
     if arguments.verb == "run":
         run(arguments)

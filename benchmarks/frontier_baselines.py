@@ -27,6 +27,11 @@ class Chosen(Gates):
     opened = 0.0
     queries = 0.0
 
+    @property
+    def keys_per_query(self) -> float:
+        """Open keys per query and head, over every call so far."""
+        return round(self.opened / self.queries, 4)
+
     def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
         """Choose among the visible keys, then attend through the chosen ones."""
         logits = attention_logits(q, k, scale=given["scale"], softcap=given["softcap"])
@@ -43,29 +48,32 @@ class Chosen(Gates):
             return super().attend(module, q, k, v, **given)
 
 
-@torch.no_grad()
-def _chosen(
-    base: Any, rows: dict[str, Tensor], k: int, *, random: bool, renormalise: bool
-) -> dict[str, float]:
+def choosing(
+    base: Any, k: int, *, random: bool = False, renormalise: bool = False, seed: int = 0
+) -> tuple[Any, Chosen]:
+    """A copy of the base model that reads `k` keys per query and head, and the gates that choose and count them."""
     model: Any = copy.deepcopy(base).eval()
-    attach(model)
-    gates = Chosen(bias=torch.inf, renormalise=renormalise, n_heads=model.config.n_head)
+    gates = Chosen(bias=torch.inf, renormalise=renormalise, n_heads=attach(model).n_heads)
     gates.k, gates.random = k, random
     for layer, module in enumerate(attention_modules(model)):
         module.edge_gates, module.edge_gate_layer = gates, layer  # type: ignore[assignment]
-    torch.manual_seed(0)
-    found = compare(model, base, rows)
-    return found | {"keys_per_query": round(gates.opened / gates.queries, 4)}
+    torch.manual_seed(seed)
+    return model, gates
+
+
+def _chosen(base: Any, rows: dict[str, Tensor], k: int, **how: Any) -> dict[str, float]:
+    model, gates = choosing(base, k, **how)
+    return compare(model, base, rows) | {"keys_per_query": gates.keys_per_query}
 
 
 def top_k(base: Any, rows: dict[str, Tensor], k: int, *, renormalise: bool = False) -> dict[str, float]:
     """The base model reading only its k strongest keys per query and head; nothing is trained."""
-    return _chosen(base, rows, k, random=False, renormalise=renormalise)
+    return _chosen(base, rows, k, renormalise=renormalise)
 
 
 def random_gates(base: Any, rows: dict[str, Tensor], k: int) -> dict[str, float]:
     """The base model reading k random keys per query and head."""
-    return _chosen(base, rows, k, random=True, renormalise=False)
+    return _chosen(base, rows, k, random=True)
 
 
 def finetuned(
