@@ -25,8 +25,8 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 3000
-    ceiling: str = "kl=0.0005"
+    steps: int = 5000
+    ceiling: str = "kl=0.0004"
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -64,11 +64,13 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            loose=6.0,
-            tighten_from=0.45,
-            tighten_until=0.75,
-            settle_from=0.8,
-            bias_pace="breathe",
+            loose=75.0,
+            tighten_from=0.35,
+            tighten_until=0.6,
+            settle_from=0.85,
+            bias_pace="clock",
+            logit_limit=8.0,
+            logit_weight=1.2e-4,
             dual_rate=0.02,
             dual_gain=0.5,
             max_multiplier=10.0,

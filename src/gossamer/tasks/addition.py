@@ -111,7 +111,7 @@ class Addition:
             hidden_size=width,
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            intermediate_size=2 * width,
+            intermediate_size=4 * width,
             initializer_range=INITIALIZER_RANGE,
             max_position_embeddings=self.length,
             type_vocab_size=1,
