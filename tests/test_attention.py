@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gossamer.attention import IMPLEMENTATIONS, gated_attention, resolve
 from gossamer.attention import __name__ as package
+from gossamer.attention.settings import Settings
 from gossamer.errors import GossamerError, UnsupportedModel
 
 BOTH = pytest.mark.parametrize("impl", ["eager", "blockwise"])
@@ -215,3 +216,54 @@ def test_auto_is_blockwise_without_cuda_and_names_stand_for_themselves():
     assert [resolve(name, "cpu") for name in IMPLEMENTATIONS] == list(IMPLEMENTATIONS)
     with pytest.raises(GossamerError, match="auto, eager, blockwise, triton"):
         resolve("fast", "cpu")
+
+
+@pytest.mark.parametrize("groups", [H, 2, 1])
+@pytest.mark.parametrize(
+    "feature", ["plain", "open", "closed", "padding", "padding open", "window", "softcap", "sinks", "keep"]
+)
+def test_one_query_without_a_count_repeats_the_oracle(feature, groups):
+    arguments = {name: x for name, x in FEATURES[feature].items() if name != "noise"}
+    if arguments.get("keep") is not None:
+        arguments["keep"] = arguments["keep"][:, :, :1]
+    qkv = inputs((B, H, groups, 1, S, 5, 3))
+    with torch.no_grad():
+        want = results(qkv, "oracle", **arguments)[0]
+        out, count = gated_attention(*qkv, scale=5**-0.5, count=False, impl="blockwise", **arguments)
+    torch.testing.assert_close(out, want, rtol=1e-9, atol=1e-11)
+    assert count.isnan().all()
+
+
+@BOTH
+def test_the_result_does_not_depend_on_the_count(impl):
+    qkv = inputs((B, H, 2, T, S, 5, 3))
+    with torch.no_grad():
+        outs = [gated_attention(*qkv, scale=1.0, causal=True, count=x, impl=impl).out for x in (True, False)]
+    assert torch.equal(*outs)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        FEATURES[name]
+        for name in (
+            "plain",
+            "causal",
+            "padding",
+            "mask of heads",
+            "mask (T, S)",
+            "window",
+            "causal window",
+            "segments",
+        )
+    ],
+)
+def test_visible_pairs_are_counted_as_they_are_listed(arguments):
+    q, k, _ = inputs((B, H, 2, T, S, 5, 3))
+    names = ("mask", "causal", "window", "segments")
+    visibility = Settings(1.0, **{name: arguments[name] for name in names if name in arguments}).visibility(
+        q, k
+    )
+    pairs = visibility.all_pairs()
+    listed = torch.full((B, H), T * S) if pairs is None else pairs.expand(B, H, T, S).sum((-1, -2))
+    assert torch.equal(visibility.count_all().flatten(1, 2), listed)

@@ -96,6 +96,7 @@ def gated_attention(
     dropout_key: NoiseKey | None = None,
     keep: Tensor | None = None,
     renormalise: bool = False,
+    count: bool = True,
     impl: str = "eager",
 ) -> GatedAttention:
     """Attention gated after the softmax: out = (softmax(s) * 1[s + bias + n > 0]) @ v.
@@ -121,6 +122,7 @@ def gated_attention(
         keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For
             interventions.
         renormalise: divide by the open edges' mass alone. For the leak test, not for training.
+        count: whether expected_open is wanted; leaving it out may cost less, and it may be NaN then.
         impl: which implementation computes it, one of `IMPLEMENTATIONS`.
     Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts
     no edge.
@@ -144,6 +146,7 @@ def gated_attention(
         dropout_key=dropout_key or noise,
         keep=keep,
         renormalise=renormalise,
+        count=count,
     )
     settings.check(q, k)
     return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, settings))

@@ -46,7 +46,8 @@ class _Blockwise(torch.autograd.Function):
         inputs = Inputs(*(_cast(x, work) for x in (q, k, v, sinks)))  # type: ignore[arg-type]
         rows, groups, per_group, queries, keys = call.visibility.shape
         out = q.new_empty(rows, groups, per_group, queries, v.shape[-1], dtype=work)
-        opened = q.new_zeros(rows, groups, per_group, dtype=work)
+        count = call.settings.count
+        opened = q.new_full((rows, groups, per_group), 0.0 if count else torch.nan, dtype=work)
         cuts = spans(call.visibility)
         keeps = call.wants_grad and opened.numel() * queries * keys <= KEPT
         kept: list[Tensor | None] = []
@@ -54,7 +55,8 @@ class _Blockwise(torch.autograd.Function):
             tile = compute(inputs, span, call)
             part = out[span.rows, span.groups, :, span.queries]
             part.copy_(torch.bmm(tile.gated, keys_of(inputs[2], span)).mul_(tile.r).view(part.shape))
-            opened[span.rows, span.groups] += _count(tile, span, call.visibility)
+            if count:
+                opened[span.rows, span.groups] += _count(tile, span, call.visibility)
             kept += tile if keeps else ()
         out = out.flatten(1, 2)
         ctx.save_for_backward(*inputs, out, *kept)
@@ -137,9 +139,43 @@ def _backward_tile(
         d_sinks.view(groups, per_group)[span.groups] -= shares
 
 
+def _is_one_plain_query(q: Tensor, call: Call) -> bool:
+    """Whether `_one_query` can do it: one query, hard gates, nothing to differentiate, count or drop."""
+    settings = call.settings
+    rest = (settings.noise, settings.softcap, settings.sinks, settings.keep)
+    asked = call.wants_grad or settings.count or settings.dropout
+    return q.shape[2] == 1 and not asked and all(x is None for x in rest)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """One query per row and head, as generation with a cache asks it: a row of keys needs no tiles.
+
+    `expected_open` is not counted; its place holds NaN.
+    """
+    settings, (rows, groups, per_group, _, keys) = call.settings, call.visibility.shape
+    work = torch.promote_types(q.dtype, torch.float32)
+    queries = q.to(work).reshape(rows * groups, per_group, -1)
+    flat_k, flat_v = (x.to(work).reshape(rows * groups, keys, -1) for x in (k, v))
+    s = torch.baddbmm(queries.new_empty(()), queries, flat_k.transpose(1, 2), beta=0, alpha=settings.scale)
+    everything = Span(slice(0, rows), slice(0, groups), slice(0, 1), slice(0, keys))
+    found = call.visibility.hidden(everything)
+    if found is not None:
+        column, hidden = found
+        s.view(rows, groups, per_group, 1, keys)[..., column:].masked_fill_(hidden, -torch.inf)
+    weights = torch.softmax(s, -1)
+    if found is not None:
+        weights = weights.nan_to_num_(0.0)  # a row that sees nothing
+    # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
+    weights = weights.mul_(s > -settings.bias)
+    out = torch.bmm(weights, flat_v).view(rows, groups * per_group, 1, -1).to(q.dtype)
+    return out, s.new_full((rows, groups * per_group), torch.nan)
+
+
 def gated_attention_blockwise(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """The specification in linear memory; `gated_attention` documents the arguments."""
     settings.refuse_eager_only("blockwise")
     needs = any(x is not None and x.requires_grad for x in (q, k, v, settings.sinks))
     call = Call(settings, settings.visibility(q, k), needs and torch.is_grad_enabled())
+    if _is_one_plain_query(q, call):
+        return _one_query(q, k, v, call)
     return _Blockwise.apply(q, k, v, settings.sinks, call)  # type: ignore[return-value]

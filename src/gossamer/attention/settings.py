@@ -28,6 +28,7 @@ class Settings(NamedTuple):
     dropout_key: NoiseKey | None = None
     keep: Tensor | None = None
     renormalise: bool = False
+    count: bool = True
 
     def visibility(self, q: Tensor, k: Tensor) -> Visibility:
         """Which pairs of q (B, H, T, D) and k (B, G, S, D) may be edges."""

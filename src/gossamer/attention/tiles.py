@@ -137,13 +137,16 @@ def _gates(s: Tensor, span: Span, call: Call) -> tuple[Tensor | None, Tensor | N
     if bias == torch.inf:
         return None, None, None
     g = s + bias if bias else s
-    p = torch.sigmoid(g)
-    noisy, soft = g, p
+    p = torch.sigmoid(g) if call.settings.count or call.wants_grad else None
+    noisy = g
     if noise is not None:
         noisy = _uniform(noise, GATES, span, call, s).logit_().add_(g)
-        soft = torch.sigmoid(noisy) if call.wants_grad else p
     z = torch.gt(noisy, 0, out=torch.empty_like(s))
-    return z, p, torch.addcmul(z, soft, 1 - soft) if call.wants_grad else None
+    if not call.wants_grad:
+        return z, p, None
+    soft = p if noise is None else torch.sigmoid(noisy)
+    assert soft is not None
+    return z, p, torch.addcmul(z, soft, 1 - soft)
 
 
 def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:

@@ -114,6 +114,8 @@ class Visibility(NamedTuple):
         groups, R, queries, keys from `column` of the span on), True where hidden; all columns
         before are visible.
         """
+        if self.mask is None and self.segments is None and self.window is None and not self.causal:
+            return None
         parts: list[Tensor] = []
         column = 0
         at = torch.arange(span.queries.start, span.queries.stop, device=self.device) + self.offset
@@ -149,9 +151,13 @@ class Visibility(NamedTuple):
         total = torch.full(heads, pairs, device=self.device)
         if found is None:
             return total
+        # Summed before it is spread over heads: a causal triangle is the same for all of them.
         column, hidden = found
-        width = length(span.keys) - column
-        return total - hidden.expand(*heads, length(span.queries), width).sum(dim=(-1, -2))
+        hidden = hidden.view(*(1,) * (5 - hidden.dim()), *hidden.shape)
+        repeats = (length(span.queries) // hidden.shape[3]) * (
+            (length(span.keys) - column) // hidden.shape[4]
+        )
+        return total - hidden.sum(dim=(-1, -2)) * repeats
 
     def count_all(self) -> Tensor:
         """How many pairs are visible in all, (B, G, R)."""
