@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from gossamer.attention import gated_attention
 from gossamer.noise import NoiseKey
@@ -102,8 +103,8 @@ def _to(x: Tensor, device: str, dtype: torch.dtype) -> Tensor:
     return x.detach().to(device, dtype).requires_grad_(x.requires_grad)
 
 
-def medians(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Milliseconds per call, the median over interleaved rounds after one that does not count.
+def timed(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of every call, in interleaved rounds after one that does not count.
 
     On a CPU it is processor time over all threads, which other people's work hardly disturbs; on
     CUDA it is the time on the clock.
@@ -121,7 +122,25 @@ def medians(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
                 torch.cuda.synchronize()
             if turn:
                 times[name].append(1e3 * (clock() - start))
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return times
+
+
+def medians(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Milliseconds per call, the median of `timed`."""
+    return {name: statistics.median(taken) for name, taken in timed(contestants, rounds).items()}
+
+
+def ratio(times: dict[str, list[float]], name: str, to: str) -> float:
+    """The median over rounds of one contestant's time by another's in the same round."""
+    return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))
+
+
+def small_gpt2(positions: int) -> PreTrainedModel:
+    """A GPT-2 of 4 layers, 128 wide, 4 heads, 4,096 tokens, without dropout; random weights of seed 0."""
+    torch.manual_seed(0)
+    sizes = {"n_layer": 4, "n_embd": 128, "n_head": 4, "vocab_size": 4096, "n_positions": positions}
+    off = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(**sizes, **off)).eval()
 
 
 def device_name(device: str) -> str:
