@@ -220,8 +220,13 @@ def test_a_cut_line_changes_what_torch_says_it_changes(page, adders):
         expected = "".join(as_text(answers(model, inputs)[0]))
     assert page.panel("base")["answers"] == expected
     assert int(page.panel("base")["open"]) == 1936 - 4
+    dashes = "return document.querySelector('#panel-base .cut line').getAttribute('stroke-dasharray')"
+    assert page.run(dashes)  # what was cut stays to be seen
+    assert page.run("return document.querySelectorAll('#panel-base .cut').length") == 1
+    assert page.run("return document.querySelectorAll('#panel-sparse .cut').length") == 0
     page.find("#restore").click()
     assert int(page.panel("base")["open"]) == 1936
+    assert page.run("return document.querySelectorAll('.cut').length") == 0
 
 
 def test_export_is_what_is_shown(page):

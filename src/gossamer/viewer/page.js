@@ -52,7 +52,10 @@ function reload(page) {
   const show = (/** @type {Answer} */ answer) => {
     if (asked !== page.asked) return;
     const expected = page.data.kind === "addition" ? sumAnswer(page.data, Number(state.prompt)) : null;
-    answer.views.forEach((view, i) => setView(page.panels[i], view, expected ?? (i ? answer.views[0].answers : null)));
+    answer.views.forEach((view, i) => {
+      setView(page.panels[i], view, expected ?? (i ? answer.views[0].answers : null));
+      page.panels[i].cut = cutLines(state.cuts[i], view.tokens.length);
+    });
     if (state.through && state.through.position >= answer.views[0].tokens.length) state.through = null;
     state.pinned = state.hovered = null;
     refilter(page);

@@ -23,6 +23,7 @@ SCRIPTS = (
     "bert.js",
     "scene.js",
     "source.js",
+    "cut.js",
     "panel.js",
     "page.js",
     "controls.js",

@@ -14,7 +14,7 @@ const MOST_CANVAS = 12000, MOST_MOVING = 2500;
  * @property {PanelData} data @property {HTMLElement} root @property {HTMLElement} count
  * @property {HTMLElement} scroller @property {HTMLElement} spacer @property {HTMLElement} stage
  * @property {HTMLCanvasElement} canvas @property {SVGSVGElement} svg
- * @property {View | null} view @property {Uint8Array} live @property {Lines} lines @property {Grid} grid @property {number[]} chosen
+ * @property {View | null} view @property {Uint8Array} live @property {Lines} lines @property {Grid} grid @property {number[]} chosen @property {CutLine[]} cut  lines taken out, drawn as such
  * @property {(position: number) => boolean} isWrong
  */
 
@@ -35,7 +35,7 @@ function makePanel(data) {
   const root = make("section", { class: "panel", id: `panel-${data.name}`, "aria-labelledby": `title-${data.name}` },
     make("h2", { id: `title-${data.name}` }, data.title), count, scroller);
   const none = /** @type {any} */ (null);
-  return { data, root, count, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, grid: none, chosen: [], isWrong: () => false };
+  return { data, root, count, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, grid: none, chosen: [], cut: [], isWrong: () => false };
 }
 
 /** Give a panel a new prompt's view. @param {Panel} panel @param {View} view @param {string[] | null} expected the answer, or null */
@@ -101,6 +101,7 @@ function panelShapes(panel, theme, onCanvas, moving) {
   return [
     ...(onCanvas ? [] : streamShapes(grid, view, lines, columns, left, theme)),
     ...(onCanvas ? [] : edgeShapes(grid, view, lines, panel.chosen, left, theme)),
+    ...cutShapes(grid, panel.cut, columns, left, theme),
     ...(grid.pitch < 6 ? [] : nodeShapes(grid, view, lines, columns, left, theme)),
     ...tokenShapes(grid, view, "input", columns, left, theme, isWrong),
     ...tokenShapes(grid, view, "answer", columns, left, theme, isWrong),
