@@ -95,6 +95,7 @@ def test_a_film_has_one_picture_per_frame(circuit, model, prompt, tmp_path):
     with Image.open(path) as image:
         assert image.format == "GIF"
         assert image.n_frames == 2  # type: ignore[attr-defined]
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # paper, not off-white
 
 
 def test_a_film_without_frames_is_refused(circuit, tmp_path):

@@ -26,6 +26,7 @@ from .trace import trace
 
 FRAMES = 48  # assumed: four seconds at twelve frames a second, and then the last one rests
 FRAME_MS, FIRST_MS, LAST_MS = 83, 1200, 3000
+PAPER = 248  # of 255 in every channel: what is lighter is paper
 COLOURS = 64  # of the palette; blues and greys need no more
 
 
@@ -98,7 +99,7 @@ def film(
             "a film without frames", "possible: one or more", "pass Filmed to the trainer as a callback"
         )
     images = _same_size([_drawn(base, frame, dpi, options) for frame in frames])
-    palette = images[0].quantize(COLOURS)  # one for all, so that nothing flickers
+    palette = _palette(images[0])  # one for all, so that nothing flickers
     still = [image.quantize(COLOURS, palette=palette, dither=Image.Dither.NONE) for image in images]
     duration = [FRAME_MS] * len(still)
     duration[0], duration[-1] = FIRST_MS, LAST_MS
@@ -116,6 +117,19 @@ def _drawn(base: Circuit, frame: Frame, dpi: float, options: dict[str, Any]) -> 
     with house_style():
         figure.savefig(buffer, format="png", dpi=dpi)
     return Image.open(buffer).convert("RGB")
+
+
+def _palette(image: Image.Image) -> Image.Image:
+    """A palette of `COLOURS` in which all that is nearly white is white.
+
+    Pillow looks colours up by coarse boxes, so white in the palette does not win against a near neighbour
+    (measured, Pillow 13): the paper would become an off-white.
+    """
+    made = image.quantize(COLOURS)
+    colours = made.getpalette() or []
+    triples = [colours[i : i + 3] for i in range(0, len(colours), 3)]
+    made.putpalette([x for triple in triples for x in ([255] * 3 if min(triple) >= PAPER else triple)])
+    return made
 
 
 def _same_size(images: list[Image.Image]) -> list[Image.Image]:
