@@ -28,6 +28,7 @@ bench: $(VENV)/ready  ## what a step costs, side by side; see benchmarks/ for th
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/generation.py
 
 clean:
 	rm -rf $(VENV) build dist
