@@ -16,7 +16,19 @@ SOURCE = Path(__file__).parent.parent / "src" / "gossamer"
 LEVELS = (
     {"errors", "noise", "gate", "progress"},
     {"files", "memory", "attention", "ceiling", "circuit", "divergence", "intervals", "probe", "rows"},
-    {"draw", "estimate", "logits", "metrics", "resume", "schedule", "stability", "text", "card", "export", "watch"},
+    {
+        "draw",
+        "estimate",
+        "logits",
+        "metrics",
+        "resume",
+        "schedule",
+        "stability",
+        "text",
+        "card",
+        "export",
+        "watch",
+    },
     {"config", "distributed", "gates"},
     {"interface", "projection"},
     {"modeling"},
@@ -123,6 +135,13 @@ def test_the_light_import_test_can_fail() -> None:
 def test_every_public_name_is_there() -> None:
     code = "import gossamer; print(all(getattr(gossamer, n) is not None for n in gossamer.__all__))"
     assert run_python(code) == "True"
+
+
+def test_a_public_name_outlives_the_module_of_its_name() -> None:
+    code = "from gossamer import verify, trace, prove; import gossamer.trace; import gossamer.verify\n"
+    code += "print([callable(f) for f in (verify, trace, prove, gossamer.trace, gossamer.verify)])"
+    assert run_python(code) == str([True] * 5)
+    assert run_python("import gossamer.trace; from gossamer import trace; print(callable(trace))") == "True"
 
 
 def run_python(code: str) -> str:

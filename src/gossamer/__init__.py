@@ -6,6 +6,8 @@ Names are loaded on first use: `import gossamer` itself pulls in neither torch n
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -15,14 +17,17 @@ _HOME = {
     "Ceiling": "ceiling",
     "Circuit": "circuit",
     "GossamerError": "errors",
+    "Proof": "verify",
     "SparsityConfig": "config",
     "SparsityTrainer": "trainer",
     "attach": "modeling",
     "detach": "modeling",
     "draw": "draw",
+    "explain": "tasks.explanation",
     "gated_attention": "attention",
     "gates_of": "modeling",
     "load": "checkpoint",
+    "prove": "verify",
     "save": "checkpoint",
     "sparsify": "sparsify",
     "trace": "trace",
@@ -38,6 +43,20 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+class _Front(ModuleType):
+    """The package, in which a public name stays what it is when a module of the same name is loaded.
+
+    Loading `gossamer.trace` would otherwise put the module where the function `trace` belongs.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Front
 
 
 def __dir__() -> list[str]:
