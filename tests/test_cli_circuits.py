@@ -12,6 +12,7 @@ from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 from gossamer import study
 from gossamer.checkpoint import save, save_folder
 from gossamer.cli import main
+from gossamer.components.mib import from_mib
 from gossamer.export import load_circuit
 from gossamer.modeling import attach
 from gossamer.tasks.addition import Addition
@@ -79,22 +80,22 @@ def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, ca
     assert json.loads(capsys.readouterr().out)["verification"]["prompts"] == 100
 
 
+def known_prompts(model, folder, task, n, seed):
+    """Prompts on which any model is right: its own answers are what counts as right."""
+    ids = [torch.randint(0, 13, (n, 6), generator=torch.Generator().manual_seed(seed + i)) for i in (0, 9)]
+    with torch.no_grad():
+        clean, corrupt = (model(input_ids=x).logits[:, -1] for x in ids)
+    right, wrong = ((sign * (clean - corrupt)).argmax(-1) for sign in (1, -1))
+    masks = [torch.nn.functional.one_hot(x, 13).bool() for x in (right, wrong)]
+    return [Batch(*ids, *masks, "logit_difference", task, torch.zeros(n))]
+
+
 def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     model = tiny(scale=8.0)
     save_folder(model, tmp_path / "base")
     save(tiny_gated(), tmp_path / "sparse")
 
-    def prompts(model, folder, task, n, seed):
-        ids = [
-            torch.randint(0, 13, (n, 6), generator=torch.Generator().manual_seed(seed + i)) for i in (0, 9)
-        ]
-        with torch.no_grad():
-            clean, corrupt = (model(input_ids=x).logits[:, -1] for x in ids)
-        right, wrong = ((sign * (clean - corrupt)).argmax(-1) for sign in (1, -1))
-        masks = [torch.nn.functional.one_hot(x, 13).bool() for x in (right, wrong)]
-        return [Batch(*ids, *masks, "logit_difference", task, torch.zeros(n))]
-
-    monkeypatch.setattr(study, "_prompts", prompts)
+    monkeypatch.setattr(study, "_prompts", known_prompts)
     ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
     assert main([*ask, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -103,6 +104,23 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     assert record["edges_ratio"] is None or record["edges_ratio"] > 0
     assert main(ask) == 0
     assert "needed for 90 %" in capsys.readouterr().out
+
+
+def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, capsys):
+    save_folder(tiny(scale=8.0), tmp_path / "base")
+    monkeypatch.setattr(study, "_prompts", known_prompts)
+    path = tmp_path / "ioi.json"
+    ask = ["export", str(tmp_path / "base"), "--format", "mib", "--task", "ioi", "--prompts", "6"]
+    assert main([*ask, "--edges", "20", "--out", str(path)]) == 0
+    graph, scores, kept = from_mib(json.loads(path.read_text()))
+    assert (graph.n_layers, graph.n_heads) == (3, 2)
+    assert 0 < int(kept.sum()) <= 20
+    strongest = scores.abs().flatten().topk(20).values.min()
+    assert (scores[kept].abs() >= strongest).all()
+    assert main([*ask, "--out", str(path)]) == 0
+    whole = from_mib(json.loads(path.read_text()))[2]
+    assert int(whole.sum()) >= 1
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +148,12 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
             "ablation='half' is not known",
         ),
         (["export", "missing.json", "--out", "x"], "cannot be read"),
+        (["export", "words", "--out", "x", "--format", "mib"], "--format mib without --task"),
+        (["export", "words", "--out", "x", "--task", "ioi"], "--format graphml with --task"),
+        (
+            ["export", "words", "--out", "x", "--format", "mib", "--task", "ioi", "--edges", "0"],
+            "edges=0",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(folders, monkeypatch, capsys, ask, told):

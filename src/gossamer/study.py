@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from .checkpoint import load, load_dense, read_config
 from .circuit import Circuit
-from .components.curve import Ablator, Curve, head_curve, needed_edges
+from .components.curve import Ablator, Curve, best_edges, head_curve, needed_edges
+from .components.mib import to_mib
 from .components.scores import score_edges
 from .components.wiring import wiring
 from .errors import refuse
@@ -178,6 +179,37 @@ def compare(
         edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation)))
         effects.append(ablator.effect)
     return Comparison(task, ablation, n, (effects[0], effects[1]), (heads[0], heads[1]), (edges[0], edges[1]))
+
+
+def component_circuit(
+    folder: Path | str,
+    task: str,
+    *,
+    edges: int | None = None,
+    ablation: str = "resample",
+    n: int = 64,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A model's component circuit for one task, as EAP-IG and MIB read it.
+
+    Args:
+        edges: the best so many by EAP-IG, dead ends left out; by default as many as give 90 % of the effect.
+        n, seed: prompts to score on, and as many others to measure on.
+    Raises: `GossamerError` as for `compare`, for `edges` below 1, and where no size reaches 90 %.
+    """
+    if edges is not None and edges < 1:
+        raise refuse(f"edges={edges}", "possible: 1 and above, or None", "pass one of them")
+    model = open_model(folder)
+    wires = wiring(model)
+    scored, fresh = (_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
+    scores = score_edges(wires, scored, ablation=ablation)
+    if edges is None:
+        best = needed_edges(Ablator(wires, fresh, ablation), scores).needed()
+        if best is None:
+            raise refuse(f"no circuit of {task} has 90 % of its effect", "possible: a size", "pass --edges")
+        edges = best.kept
+    kept = best_edges(wires, scores, edges)
+    return to_mib(wires.graph, scores.edges, kept, d_model=wires.out_weight(0).shape[-1])
 
 
 def _prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:

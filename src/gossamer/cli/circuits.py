@@ -93,13 +93,41 @@ def compare(
 
 
 def export(
-    circuit: Annotated[Path, typer.Argument(help="A circuit in JSON, as gossamer trace --out writes it.")],
+    circuit: Annotated[
+        Path,
+        typer.Argument(
+            help="A circuit in JSON, as gossamer trace --out writes it; for mib a model's folder."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.")],
-    form: Annotated[str, typer.Option("--format", help="json, graphml, csv or neuronpedia.")] = "graphml",
+    form: Annotated[
+        str, typer.Option("--format", help="json, graphml, csv, neuronpedia or mib.")
+    ] = "graphml",
     prompt: Annotated[int, typer.Option(help="Which prompt, for neuronpedia.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Most edges to write.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which task, for mib: ioi, induction ...")] = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(help="Size of the circuit, for mib; by default what 90 % of the effect takes."),
+    ] = None,
+    ablation: Annotated[str, typer.Option(help="For mib: resample, mean or zero.")] = "resample",
+    prompts: Annotated[int, typer.Option(help="For mib: prompts to score on, as many to measure on.")] = 64,
+    seed: Annotated[int, typer.Option(help="For mib: seed of the prompts.")] = 0,
 ) -> None:
-    """Write a circuit in a format that other tools read."""
+    """Write a circuit in a format that other tools read; mib scores a model's components on a task first."""
+    from ..errors import refuse
+
+    if (form == "mib") != (task is not None):
+        got = f"--format {form} {'without' if task is None else 'with'} --task"
+        raise refuse(got, "possible: --format mib with --task", "for example --format mib --task ioi")
+    if task is not None:
+        from ..files import write_json
+        from ..study import component_circuit
+
+        options = {"edges": edges, "ablation": ablation, "n": prompts, "seed": seed}
+        write_json(out, component_circuit(circuit, task, **options))
+        typer.echo(str(out))
+        return
     from ..export import LIMIT, load_circuit
     from ..export import export as write
 
@@ -141,6 +169,7 @@ def _verified(found: Any) -> list[Any]:
         ["leaks", proof.leaks],
         ["program right", found.explanation.correct],
         ["program as the model", found.explanation.agrees],
+        ["all bundles exchanged", found.explanation.scrubbed],
     ]
     idle = f"{len(proof.necessity.idle)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
     truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
