@@ -139,7 +139,7 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
         model=model,
         args=arguments,
         train_dataset=TensorRows(input_ids=inputs, labels=labels),
-        data_collator=collate_rows,
+        data_collator=collate_rows,  # type: ignore[arg-type]  # it gets the rows as one batch
     )
     _train(trainer, "base model", work, console)
     if not all(torch.isfinite(p).all() for p in model.parameters()):

@@ -58,7 +58,7 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
     transposed = any(isinstance(m, Conv1D) for m in model.modules())  # GPT-2 stores weights as (in, out)
     config = LoraConfig(
         r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]  # a float will do
         target_modules=targets,
         fan_in_fan_out=transposed,
     )

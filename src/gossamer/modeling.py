@@ -145,12 +145,12 @@ def _query_heads(model: PreTrainedModel) -> int:
     return int(getattr(config, "num_attention_heads", None) or getattr(config, "n_head", 0))
 
 
-def _strip(model: nn.Module, implementation: str) -> None:
+def _strip(model: nn.Module, implementation: str | None) -> None:
     for module in model.modules():
         module.__dict__.pop(ON_MODULE, None)
         module.__dict__.pop(LAYER, None)
     for inner in model.modules():
         if isinstance(inner, PreTrainedModel):
-            inner.set_attn_implementation(implementation)
+            inner.set_attn_implementation(implementation)  # type: ignore[arg-type]
             inner.config.__dict__.pop(CONFIG_BLOCK, None)
             break

@@ -67,7 +67,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
 
 def pieces(tokenizer: PreTrainedTokenizerBase) -> Callable[[Tensor], tuple[str, ...]]:
     """Token ids as the pieces of text they stand for, one by one."""
-    return lambda ids: tuple(tokenizer.decode([i]) for i in ids.tolist())
+    return lambda ids: tuple(str(tokenizer.decode([i])) for i in ids.tolist())
 
 
 def tokenizer_of(*folders: Path) -> PreTrainedTokenizerBase:

@@ -64,7 +64,7 @@ def eager_reference(model: PreTrainedModel) -> Tensor:
         with evaluating(model):
             return first_output(model, probe_inputs(model))
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(before)  # type: ignore[arg-type]
 
 
 def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module], reference: Tensor) -> None:

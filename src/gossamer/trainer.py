@@ -91,7 +91,9 @@ class SparsityTrainer(AtomicCheckpoints):
         """The micro-batches of one step; their items are counted here, before any of them runs."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         mine = sum(count(self.ceiling.kind, batch, causal=self.causal) for batch in batches)
-        total = self.accelerator.reduce(torch.tensor(float(mine), device=self.args.device), reduction="sum")
+        total: Any = self.accelerator.reduce(
+            torch.tensor(float(mine), device=self.args.device), reduction="sum"
+        )
         # Gradients are averaged over micro-batches and ranks later; sum * share makes that a mean over items.
         self._share = len(batches) * self.accelerator.num_processes / max(1.0, float(total))
         return batches, items
@@ -119,10 +121,8 @@ class SparsityTrainer(AtomicCheckpoints):
             self._waiting["expected_open_edges"].append(
                 float(openness.detach()) * record.total_visible() / len(output)
             )
-        objective = openness
-        if record.excess:
-            objective = openness + self.args.logit_weight * record.logit_excess()
-        loss = self.multiplier.lagrangian(objective, divergence)
+        pulled = self.args.logit_weight * record.logit_excess() if record.excess else 0.0
+        loss = self.multiplier.lagrangian(openness + pulled, divergence)
         return (loss, {"logits": output}) if return_outputs else loss
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
@@ -146,7 +146,7 @@ class SparsityTrainer(AtomicCheckpoints):
         """Move lambda and the gate bias, once per optimizer step, by the divergence of its micro-batches."""
         divergence = torch.stack(self._window).mean()
         self._window.clear()
-        measured = float(self.accelerator.reduce(divergence, reduction="mean"))
+        measured = float(self.accelerator.reduce(divergence, reduction="mean"))  # type: ignore[arg-type]
         if not math.isfinite(measured):
             raise refuse(
                 f"divergence became {measured} at step {self.state.global_step + 1}",
@@ -209,6 +209,7 @@ class SparsityTrainer(AtomicCheckpoints):
             self.tally = reduced(self.tally, self.accelerator)
         found = self.tally.summary()
         found["score"] = self.score(found)
+        assert result.metrics is not None
         result.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
         return result
 

@@ -49,7 +49,7 @@ def _uniform(seed, step, word, head, rows, first, BM: tl.constexpr, BN: tl.const
     m1 = tl.full((BM, BN // 4), 0xCD9E8D57, tl.uint32)
     w0 = tl.full((BM, BN // 4), 0x9E3779B9, tl.uint32)
     w1 = tl.full((BM, BN // 4), 0xBB67AE85, tl.uint32)
-    for _ in tl.static_range(_ROUNDS):
+    for _ in tl.static_range(_ROUNDS):  # type: ignore[misc]  # iterable to the compiler
         high0, low0 = tl.umulhi(c0, m0), c0 * m0
         high1, low1 = tl.umulhi(c2, m1), c2 * m1
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0

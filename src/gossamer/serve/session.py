@@ -123,7 +123,7 @@ class Session:
         if not torch.isfinite(logits).all():
             raise refuse("the model's logits are not finite", "possible: a whole model", "load another one")
         top = logits.softmax(-1).topk(min(self.limits.shown, len(logits)))
-        words = [self.tokenizer.decode([i]) for i in top.indices.tolist()]
+        words = [str(self.tokenizer.decode([i])) for i in top.indices.tolist()]
         return list(zip(words, top.values.tolist(), strict=True))
 
     def page_data(self, start: str = "") -> dict[str, Any]:
