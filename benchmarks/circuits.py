@@ -12,7 +12,10 @@ none hides, the same search is run anyway and the largest metric of any n is rep
 were scored (where fitting is possible) and on fresh ones.
 
 Everything is seeded. Models are kept under --out and finished records in benchmarks/results/, so that the
-same command continues where it was stopped.
+same command continues where it was stopped, seed by seed; --out belongs to one set of settings.
+
+The table's other rows: `gossamer verify BASE SPARSE` (addition: sufficient, necessary, leak-free, precision and
+recall) and `python benchmarks/patching.py` (speed).
 """
 
 from __future__ import annotations
@@ -28,12 +31,12 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
-from gossamer.checkpoint import load, load_dense, save
+from gossamer.checkpoint import load, load_dense, save, save_folder
 from gossamer.components.curve import Ablator, best_edges, head_curve, needed_edges
 from gossamer.components.scores import score_edges
 from gossamer.components.wiring import wiring
 from gossamer.config import SparsityConfig
-from gossamer.errors import GossamerError
+from gossamer.errors import GossamerError, refuse
 from gossamer.files import read_json, write_json
 from gossamer.probe import evaluating, first_output
 from gossamer.rows import TensorRows, collate_rows
@@ -87,7 +90,7 @@ def plain(model: GPT2LMHeadModel, given: argparse.Namespace, folder: Path, steps
     """Ordinary training on the text."""
     settings = TrainingArguments(save_strategy="no", **shared(given, folder, steps, seed))
     Trainer(model, settings, train_dataset=data(given.rows, seed), data_collator=collate_rows).train()
-    model.eval().save_pretrained(folder)
+    save_folder(model.eval(), folder)
 
 
 def model_of(variant: str, given: argparse.Namespace, seed: int) -> Any:
@@ -178,11 +181,23 @@ def describe(model: Any, seed: int) -> dict[str, Any]:
     return found
 
 
+def require_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise unless the models kept in `folder`, if any, were made with these very settings."""
+    path = folder / "settings.json"
+    if not path.is_file():
+        write_json(path, settings)
+    elif (kept := read_json(path)) != settings:
+        other = {name: value for name, value in kept.items() if settings.get(name) != value}
+        raise refuse(f"{folder} holds models made with {other}", "possible: the same", "choose another --out")
+
+
 def main() -> None:
     """Run what is not in the results yet."""
     given = arguments()
     torch.set_num_threads(1)
     settings = {name: value for name, value in vars(given).items() if name not in ("out", "seeds")}
+    given.out.mkdir(parents=True, exist_ok=True)
+    require_settings(given.out, settings)
     path = RESULTS / f"circuits_{platform.machine()}_{given.layers}x{given.heads}x{given.width}.json"
     done = read_json(path) if path.is_file() else []
     for seed in given.seeds:
