@@ -14,6 +14,8 @@ were scored (where fitting is possible) and on fresh ones.
 Everything is seeded. Models are kept under --out and finished records in benchmarks/results/, so that the
 same command continues where it was stopped, seed by seed; --out belongs to one set of settings.
 
+After each seed the records become a page beside them, with the goals' rows (circuits_report.py).
+
 The table's other rows: `gossamer verify BASE SPARSE` (addition: sufficient, necessary, leak-free, precision and
 recall) and `python benchmarks/patching.py` (speed).
 """
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from circuits_report import VARIANTS, write_page
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
 from gossamer.checkpoint import load, load_dense, save, save_folder
@@ -47,7 +50,6 @@ from gossamer.trace import trace
 TEXT = ("induction", "ioi", "greater_than", "quotes", "brackets", "nonsense")
 MEASURED = ("induction", "ioi", "greater_than", "quotes", "brackets")
 ABLATIONS = ("resample", "mean")
-VARIANTS = ("base", "finetuned", "sparse")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -223,6 +225,7 @@ def main() -> None:
                             {"seed": seed, "variant": variant, "task": task, "ablation": ablation, **found}
                         )
                     )
+        write_page(path)
 
 
 if __name__ == "__main__":

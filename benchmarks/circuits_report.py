@@ -1,0 +1,212 @@
+"""The deciding experiment as a page of Markdown, from its records alone.
+
+    python benchmarks/circuits_report.py benchmarks/results/circuits_x86_64_4x4x64.json
+
+A pair is one task under one seed. It enters a row of the goals if both models have a number; every other pair is
+named with its reason, and a goal stays open while a pair is missing for any reason but one: both models were
+refused, as neither has an effect to explain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gossamer.errors import refuse
+from gossamer.files import read_json, write_text
+
+VARIANTS = ("base", "finetuned", "sparse")
+ASIDE = ("nonsense", "about")  # records that are no circuits
+FEWER = 10.0  # times fewer edges than the finetuned control: the goal
+NEITHER = "refused in both: no effect to explain"
+
+Record = dict[str, Any]
+
+
+class Pairs(NamedTuple):
+    """Two models side by side, task by task and seed by seed.
+
+    Attributes:
+        entered: (task, seed) -> both numbers.
+        left_out: (task, seed) -> why it has none.
+    """
+
+    entered: dict[tuple[str, int], tuple[int, int]]
+    left_out: dict[tuple[str, int], str]
+
+    @property
+    def fair(self) -> bool:
+        """Whether nothing is missing that could have decided otherwise."""
+        return bool(self.entered) and all(why == NEITHER for why in self.left_out.values())
+
+    def count(self) -> str:
+        """How many entered, of how many."""
+        return f"{len(self.entered)} of {len(self.entered) + len(self.left_out)}"
+
+
+def index(records: list[Record]) -> dict[tuple[str, int, str, str], Record]:
+    """Records of one setting by (task, seed, ablation, variant). Raises if two settings are mixed."""
+    found: dict[tuple[str, int, str, str], Record] = {}
+    for record in records:
+        key = (record["task"], record["seed"], record["ablation"], record["variant"])
+        if key in found:
+            raise refuse(f"two records of {key}", "possible: one", "summarise one setting at a time")
+        found[key] = record
+    return found
+
+
+def circuits_of(records: list[Record]) -> dict[str, list[tuple[str, int]]]:
+    """ablation -> the (task, seed) pairs that any model was measured on; every pair for every ablation."""
+    rows = [record for record in records if record["task"] not in ASIDE]
+    tasks = list(dict.fromkeys(record["task"] for record in rows))
+    seeds = sorted({record["seed"] for record in records})
+    return {name: [(task, seed) for task in tasks for seed in seeds]
+            for name in dict.fromkeys(record["ablation"] for record in rows)}  # fmt: skip
+
+
+def number(record: Record | None, what: str) -> int | str:
+    """The record's count of `what`, or why there is none."""
+    if record is None:
+        return "not measured"
+    if "refused" in record:
+        return "refused"
+    return record[what] if record[what] is not None else "never 90 %"
+
+
+def pairs(records: list[Record], ablation: str, what: str, one: str, other: str) -> Pairs:
+    """The counts of `what` in two variants under one ablation, and what has none."""
+    found, entered, left_out = index(records), {}, {}
+    for task, seed in circuits_of(records)[ablation]:
+        a, b = (number(found.get((task, seed, ablation, variant)), what) for variant in (one, other))
+        if isinstance(a, int) and isinstance(b, int):
+            entered[task, seed] = a, b
+        elif a == b == "refused":
+            left_out[task, seed] = NEITHER
+        else:
+            left_out[task, seed] = f"{one}: {a}, {other}: {b}"
+    return Pairs(entered, left_out)
+
+
+def geometric_mean(values: list[float]) -> float:
+    """exp(mean(log x)), x > 0."""
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
+
+
+def summarise(records: list[Record]) -> list[Record]:
+    """The goals' rows from the records of one setting: one of edges and one of heads per ablation.
+
+    Edges: the geometric mean over tasks of (the geometric mean over seeds of finetuned / sparse), so that a task that
+    fewer seeds know counts as much; None if no pair entered. Heads: the pair with the largest sparse - base.
+
+    Returns: rows of goal, ablation, value, per_task or worst, pairs (entered of all), reached ("yes", "no", or "open"
+        while a pair is missing that could decide otherwise; more heads in one pair is a "no" whatever is missing)
+        and left_out.
+    """
+    rows = []
+    for ablation in circuits_of(records):
+        edges = pairs(records, ablation, "edges", "finetuned", "sparse")
+        ratios: dict[str, list[float]] = defaultdict(list)
+        for (task, _), (control, sparse) in edges.entered.items():
+            ratios[task].append(control / sparse)
+        per_task = {task: geometric_mean(values) for task, values in ratios.items()}
+        value = geometric_mean(list(per_task.values())) if per_task else None
+        reached = "open" if value is None or not edges.fair else "yes" if value >= FEWER else "no"
+        rows.append({"goal": "edges, finetuned / sparse", "ablation": ablation, "value": value, "per_task": per_task,
+                     "pairs": edges.count(), "reached": reached, "left_out": edges.left_out})  # fmt: skip
+        heads = pairs(records, ablation, "heads", "base", "sparse")
+        more = {key: sparse - base for key, (base, sparse) in heads.entered.items()}
+        worst = max(more, key=lambda key: more[key]) if more else None
+        value = None if worst is None else more[worst]
+        reached = "no" if value is not None and value > 0 else "yes" if heads.fair else "open"
+        rows.append({"goal": "heads, sparse - base, worst", "ablation": ablation, "value": value, "worst": worst,
+                     "pairs": heads.count(), "reached": reached, "left_out": heads.left_out})  # fmt: skip
+    return rows
+
+
+def told(row: Record) -> str:
+    """What a goal's row says beside its value."""
+    if "per_task" in row:
+        return ", ".join(f"{task} {value:.2f}" for task, value in row["per_task"].items())
+    return "" if row["worst"] is None else "{} of seed {}".format(*row["worst"])
+
+
+def goals(records: list[Record]) -> list[str]:
+    """The goals and, below them, each pair that did not enter."""
+    rows = summarise(records)
+    lines = [f"Goals: edges >= {FEWER:g}, geometric mean over tasks; heads <= 0.", ""]
+    lines += ["| goal | ablation | value | pairs that entered | reached | of it |", "|---" * 6 + "|"]
+    for row in rows:
+        value = "none" if row["value"] is None else f"{row['value']:.3g}"
+        lines.append(
+            f"| {row['goal']} | {row['ablation']} | {value} | {row['pairs']} | {row['reached']} | {told(row)} |"
+        )
+    left_out = [
+        f"- {row['goal']}, {row['ablation']}: {task}, seed {seed}: {why}"
+        for row in rows
+        for (task, seed), why in row["left_out"].items()
+    ]
+    return [*lines, "", "Pairs that did not enter:", "", *(left_out or ["- none"])]
+
+
+def counts(records: list[Record]) -> list[str]:
+    """Absolute numbers of every pair."""
+    found = index(records)
+    names = [f"{what}, {variant}" for what in ("edges", "heads") for variant in VARIANTS]
+    lines = ["| task | seed | ablation | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+    for ablation, keys in circuits_of(records).items():
+        for task, seed in keys:
+            cells = [str(number(found.get((task, seed, ablation, variant)), what))
+                     for what in ("edges", "heads") for variant in VARIANTS]  # fmt: skip
+            lines.append(f"| {task} | {seed} | {ablation} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def aside(records: list[Record]) -> list[str]:
+    """The nonsense task, and what each model can do."""
+    lines = [
+        "The nonsense task: the largest metric of any circuit, where it was scored and on fresh prompts.",
+        "",
+    ]
+    lines += ["| seed | model | ablation | scored | fresh |", "|---" * 5 + "|"]
+    for r in records:
+        if r["task"] == "nonsense":
+            cells = f"{r['best_scored']:.4f} | {r['best_fresh']:.4f}"
+            lines.append(f"| {r['seed']} | {r['variant']} | {r['ablation']} | {cells} |")
+    about = [r for r in records if r["task"] == "about"]
+    tasks = list(about[0]["accuracy"]) if about else []
+    lines += ["", "Accuracy, and open edges per prompt in brackets:", ""]
+    lines += ["| seed | model | " + " | ".join(tasks) + " |", "|---" * (2 + len(tasks)) + "|"]
+    for r in about:
+        cells = [f"{r['accuracy'][task]:.3f} ({r['open_edges'][task]:.1f})" for task in tasks]
+        lines.append(f"| {r['seed']} | {r['variant']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def write_page(path: Path) -> Path:
+    """Write the records at `path` as Markdown beside them, one part per setting; return the page."""
+    parts: dict[str, list[Record]] = defaultdict(list)
+    for record in read_json(path):
+        settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
+        parts[f"{settings}, torch {record['torch']}"].append(record)
+    lines = ["# Circuits: what a task needs, in a base, a finetuned and a sparse model", ""]
+    lines += ["Edges and heads for 90 % of the effect; the command is in benchmarks/circuits.py."]
+    for about, records in parts.items():
+        seeds = ", ".join(str(seed) for seed in sorted({record["seed"] for record in records}))
+        lines += ["", f"## {about}", "", f"Seeds measured: {seeds}.", "", *goals(records), ""]
+        lines += [*counts(records), "", *aside(records)]
+    write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
+    return path.with_suffix(".md")
+
+
+def main() -> None:
+    """Write the page of finished, or half finished, records."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("records", type=Path, help="the JSON that circuits.py wrote")
+    print(write_page(parser.parse_args().records).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
