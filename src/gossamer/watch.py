@@ -20,7 +20,8 @@ from transformers import TrainerCallback
 
 from .files import write_text
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 64, 24  # of one chart, CSS pixels
+WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 76, 24  # of one chart, CSS pixels
+DECADES = 5  # a logarithmic scale goes no further down from its highest value
 REFRESH = 5  # seconds between reloads while the run lasts
 Points = list[tuple[float, float]]  # (step, value)
 # Blue to orange in equal steps of lightness, told apart by colour-blind readers; dashes tell them apart in
@@ -144,6 +145,7 @@ def watch_page(history: History) -> str:
         chart(
             "Divergence from the base model",
             [*_named(curves, "divergence, held out", "divergence, training"), *limit],
+            log=not history.ceiling.startswith("gap"),  # a gap may be negative; every other kind is not
         ),
         chart(
             "Open edges per layer, held out", [Curve(f"Layer {i}", p) for i, p in enumerate(history.layers)]
@@ -188,14 +190,15 @@ def _words(history: History) -> str:
     state = "done" if history.done else "running"
     minutes = (history.now - history.started) / 60
     latest = [f"{name} {points[-1][1]:.4g}" for name, points in history.curves.items() if points]
-    return f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min. " + "; ".join(latest)
+    return f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min. Latest: {'; '.join(latest)}"
 
 
 def chart(title: str, curves: Sequence[Curve], *, log: bool = False) -> str:
     """One chart as inline SVG with its legend in words, or nothing without points.
 
     Args:
-        log: a logarithmic scale; values that are not positive are left out.
+        log: a logarithmic scale; values that are not positive are left out, and those more than `DECADES`
+            decades below the highest stand at the bottom.
     """
     drawn = [Curve(name, [p for p in points if p[1] > 0 or not log]) for name, points in curves]
     drawn = [curve for curve in drawn if curve.points]
@@ -203,29 +206,60 @@ def chart(title: str, curves: Sequence[Curve], *, log: bool = False) -> str:
         return ""
     scale = math.log10 if log else float
     values = [scale(y) for curve in drawn for _, y in curve.points]
-    low, high = (min(values), max(values)) if log else (0.0, max(values))
+    high = max(values)
+    low = max(min(values), high - DECADES) if log else min(0.0, *values)
     high = high if high > low else low + 1.0
     right = max(x for curve in drawn for x, _ in curve.points) or 1.0
 
     def place(x: float, y: float) -> str:
         across = LEFT + x / right * (WIDTH - LEFT - 8)
-        return f"{across:.1f},{8 + (high - scale(y)) / (high - low) * (HEIGHT - BOTTOM - 8):.1f}"
+        return f"{across:.1f},{8 + (high - max(low, scale(y))) / (high - low) * (HEIGHT - BOTTOM - 8):.1f}"
 
     lines = []
     for i, curve in enumerate(drawn):
         style = f'fill="none" stroke="{COLOURS[i % 6]}" stroke-width="1.8" stroke-dasharray="{DASHES[i % 6]}"'
         path = " ".join(place(*point) for point in curve.points)
         lines.append(f'<polyline {style} points="{path}"><title>{html.escape(curve.name)}</title></polyline>')
-    return _framed(title, drawn, "".join(lines), (10**low, 10**high) if log else (low, high), right)
+    marks = [
+        (place(0, 10**t if log else t).partition(",")[2], _tick(10**t if log else t))
+        for t in _ticks(low, high, log)
+    ]
+    return _framed(f"{title} (logarithmic)" if log else title, drawn, "".join(lines), marks, right)
 
 
-def _framed(title: str, curves: Sequence[Curve], lines: str, ends: tuple[float, float], right: float) -> str:
+def _ticks(low: float, high: float, log: bool) -> list[float]:
+    """Round numbers between two ends of a scale, at most five or so, in the scale's own unit."""
+    if log:
+        for leads in ((1,), (1, 2, 5)):
+            powers = range(math.floor(low), math.ceil(high) + 1)
+            found = [k + math.log10(lead) for k in powers for lead in leads]
+            found = [t for t in found if low <= t <= high]
+            if len(found) > 1:
+                return found[:: math.ceil(len(found) / 6)]
+        return [low, high]
+    least = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(lead * power for lead in (1, 2, 5, 10) if lead * power >= least)
+    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _tick(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _framed(
+    title: str, curves: Sequence[Curve], lines: str, ticks: Sequence[tuple[str, str]], right: float
+) -> str:
+    """Axes, round numbers on them and a legend around the lines; `ticks` are (y, words)."""
     y = HEIGHT - BOTTOM
     axis = f'<path d="M{LEFT} 8V{y}H{WIDTH - 8}" fill="none" stroke="currentColor" stroke-width="0.6"/>'
-    marks = [(LEFT - 6, y, "end", f"{ends[0]:.3g}"), (LEFT - 6, 16, "end", f"{ends[1]:.3g}")]
+    axis += "".join(
+        f'<path d="M{LEFT} {at}H{WIDTH - 8}" stroke="#dddddd" stroke-width="0.8"/>' for at, _ in ticks
+    )
+    marks = [(LEFT - 6, float(at) + 4, "end", words) for at, words in ticks]
     marks += [(LEFT, HEIGHT - 6, "start", "0"), (WIDTH - 8, HEIGHT - 6, "end", f"step {right:,.0f}")]
     texts = "".join(
-        f'<text x="{x}" y="{at}" text-anchor="{side}" font-size="12" fill="currentColor">{words}</text>'
+        f'<text x="{x}" y="{at:g}" text-anchor="{side}" font-size="12" fill="currentColor">{words}</text>'
         for x, at, side, words in marks
     )
     legend = "".join(_legend(i, curve) for i, curve in enumerate(curves))
@@ -253,6 +287,7 @@ padding: 16px; }} h1 {{ font-size: 1.3em; }} h2 {{ font-size: 1em; margin: 0; }}
 grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 20px; }} section {{ background:
 #ffffff; color: #111111; border: 1px solid #c9c9c9; border-radius: 7px; padding: 10px; }} section
 svg[viewBox] {{ width: 100%; height: auto; }} ul {{ list-style: none; margin: 0; padding: 0; display: flex;
-flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }}
+flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }} @media (max-width: 520px) {{ section svg text {{
+font-size: 18px; }} }}
 </style></head><body><h1>{title}</h1><p>{words}</p><main> {charts} </main></body></html>
 """
