@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..ceiling import KINDS, Ceiling
 from .page import asset, fill
 
 Record = Mapping[str, Any]
@@ -41,15 +43,23 @@ def _asked(report: Record) -> str:
     if not settings:
         return ""
     words = [
-        _phrase(
-            "Whatever is removed, the model may lose at most <b>{}</b> on held-out data.",
-            settings.get("ceiling"),
-        ),
+        _ceiling(settings.get("ceiling")),
         _phrase("Seed {}.", settings.get("seed")),
         _phrase("The base model was trained for {} steps,", settings.get("base_steps")),
         _phrase("and made sparse in {} more.", settings.get("steps")),
     ]
     return _section("What was asked", f"<p>{' '.join(words)}</p>")
+
+
+def _ceiling(text: str | None) -> str:
+    """What may be lost, in words: `kl=0.02` says nothing to a reader who did not type it."""
+    if not text:
+        return ""
+    ceiling = Ceiling.parse(text)
+    limit = (
+        f"Whatever is removed, at most <b>{ceiling.value:g}</b> may be lost on held-out data, measured as "
+    )
+    return limit + f"{_text(KINDS[ceiling.kind])} (<code>{_text(ceiling)}</code>)."
 
 
 def _kept(report: Record) -> str:
@@ -65,7 +75,7 @@ def _kept(report: Record) -> str:
         ),
         ("Open attention edges per prompt, mean", proof.get("edges_possible"), proof.get("edges_mean")),
         ("Open attention edges per prompt, most", proof.get("edges_possible"), proof.get("edges_max")),
-        ("of them on a path to an output, mean", None, proof.get("live_edges_mean")),
+        ("Open edges on a path to an output, mean", None, proof.get("live_edges_mean")),
     ]
     table = _table(
         ("", "base model", "sparse model"), [(name, _number(a), _number(b)) for name, a, b in rows]
@@ -81,7 +91,9 @@ def _lost(report: Record) -> str:
     proof, run = report.get("proof", {}), report.get("run", {})
     chosen = run.get("chosen_on", {})
     items = [
-        _phrase("Both models give the same output on {} prompts.", proof.get("same_row")),
+        _phrase("Both models give the same output on {}", proof.get("same_row"))
+        + _phrase(" of {}", proof.get("prompts") if "same_row" in proof else None)
+        + _phrase(" prompts.", proof.get("same_row")),
         _phrase(
             "Of {} prompts that neither training nor the choice of the kept model had seen,",
             proof.get("unseen"),
@@ -183,17 +195,33 @@ def _phrase(form: str, value: Any) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, escaped: bool = False) -> str:
     show = str if escaped else _text
-    names = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{show(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    kept = [list(row) for row in rows]
+    sides = [' class="number"' if _is_numbers(column) else "" for column in zip(*kept, strict=True)]
+    names = "".join(
+        f'<th scope="col"{side}>{_text(name)}</th>' for name, side in zip(head, sides, strict=True)
+    )
+    cells = [
+        "".join(f"<td{side}>{show(cell)}</td>" for cell, side in zip(row, sides, strict=True)) for row in kept
+    ]
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _is_numbers(column: Iterable[str]) -> bool:
+    """Whether a column holds numbers, which stand flush right, and nothing else."""
+    said = [cell for cell in column if cell]
+    return bool(said) and all(re.fullmatch(r"[\d,.]+( %)?", cell) for cell in said)
+
+
+def _bar(share: float) -> str:
+    return f'<span class="bar" style="width:{200 * share:.0f}px"></span>' if share else ""
 
 
 def _bars(title: str, values: Sequence[tuple[str, float]]) -> str:
     """Numbers as bars on one scale."""
     most = max((value for _, value in values), default=0.0)
-    bar = '<span class="bar" style="width:{:.0f}px"></span>'
     rows = [
-        f'<tr><th scope="row">{_text(name)}</th><td>{bar.format(200 * value / most)} {_number(value)}</td>'
+        f'<tr><th scope="row">{_text(name)}</th><td>{_bar(value / most)} {_number(value)}</td></tr>'
         for name, value in values
         if most
     ]
