@@ -162,13 +162,13 @@ def one_run(
 def keep_dropout(
     model: Any, train: Any, choose: Any, config: SparsityConfig, *, callbacks: Any, **other: Any
 ) -> Outcome:
-    """`sparsify` with the dropout of the model's config, which it would turn off."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = model.config.hidden_dropout_prob
+    """`sparsify` with the dropout of the model's config, turned on again after the trainer turned it off."""
     trainer = SparsityTrainer(
         model, config, train_dataset=train, eval_dataset=choose, callbacks=callbacks, **other
     )
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = model.config.hidden_dropout_prob
     trainer.train()
     return outcome(trainer)
 

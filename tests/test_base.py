@@ -15,6 +15,7 @@ from gossamer.errors import GossamerWarning
 from gossamer.modeling import attach
 from gossamer.rows import TensorRows, collate_rows
 from gossamer.sparsify import sparsify
+from gossamer.trainer import SparsityTrainer
 
 
 def with_dropout(family: str, rate: float) -> transformers.PreTrainedModel:
@@ -41,6 +42,15 @@ def test_a_model_without_dropout_trains_as_the_function_it_is(family: str) -> No
         assert torch.equal(model.train()(input_ids=ids).logits, expected)
     assert without_dropout(model) == 0.0
     assert any(value == 0.5 for name, value in model.config.to_dict().items() if "drop" in name)
+
+
+def test_a_trainer_alone_turns_dropout_off_too(tmp_path: Path) -> None:
+    model, rows = with_dropout("gpt2", 0.1), TensorRows(input_ids=tokens(8), labels=tokens(8))
+    config = SparsityConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
+    with pytest.warns(GossamerWarning, match="dropout 0.1 is off in this run") as told:
+        SparsityTrainer(model, config, train_dataset=rows, eval_dataset=rows, data_collator=collate_rows)
+    assert told[0].filename == __file__, "the warning names the caller's line"
+    assert without_dropout(model) == 0.0
 
 
 def test_a_run_starts_with_no_divergence_and_says_what_it_turned_off(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ def test_ranks_that_disagree_are_told(tmp_path: Path) -> None:
     assert "ranks disagree on the ceiling" in done.stderr
 
 
+def test_sharding_that_would_be_plain_data_parallel_is_refused(tmp_path: Path) -> None:
+    done = start(tmp_path / "two", 2, {**STILL, "fsdp": True})
+    assert done.returncode != 0
+    assert "fsdp was asked for, but accelerate would run MULTI_CPU on cpu; possible:" in done.stderr
+
+
 def test_the_noise_of_ranks() -> None:
     seeds = {rank_seed(7, rank) for rank in range(1000)}
     assert len(seeds) == 1000

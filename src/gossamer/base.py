@@ -17,8 +17,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
-from .errors import GossamerWarning, refuse
-from .modeling import Gates
+from .errors import GossamerWarning, UnsupportedModel, refuse
+from .modeling import CONFIG_BLOCK, Gates
 
 # Rates that models apply through torch.nn.functional, and the chance of leaving out a whole layer.
 RATES = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
@@ -41,6 +41,26 @@ def frozen_base(
         )
     frozen = copy.deepcopy(model) if base is None else base
     return frozen.eval().requires_grad_(False)
+
+
+def make_comparable(model: PreTrainedModel, gates: Gates | None) -> None:
+    """Turn off the dropout of a model that is about to be made sparse, and say so.
+
+    The ceiling is on the model as it is used, and dropout alone may miss it.
+
+    Raises: `UnsupportedModel` for a gated checkpoint that was loaded dense: its base is another model.
+    """
+    if gates is None and CONFIG_BLOCK in model.config.__dict__:
+        raise refuse(
+            "a model saved with gates but loaded without them would be taken for a dense base",
+            "possible: a dense model, or a gated one",
+            "load it with gossamer.load(path)",
+            UnsupportedModel,
+        )
+    rate = without_dropout(model)
+    if rate:
+        told = f"dropout {rate:g} is off in this run, for it would count as divergence from the base model"
+        warnings.warn(told, GossamerWarning, stacklevel=3)
 
 
 def without_dropout(model: nn.Module) -> float:

@@ -10,6 +10,7 @@ import hashlib
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import nn
 
 from .errors import refuse
@@ -57,6 +58,20 @@ def require_agreement(accelerator: Any, facts: dict[str, Any]) -> None:
                 "possible: the same command, code, model and data on every rank",
                 "compare what each of them was started with",
             )
+
+
+def require_sharding(accelerator: Any, *, asked: bool) -> None:
+    """Raise if FSDP was asked for, here or through `accelerate launch`, and accelerate runs something else.
+
+    On CPUs accelerate takes the request and runs plain data parallel, without a word.
+    """
+    kind = accelerator.distributed_type
+    if (asked or parse_flag_from_env("ACCELERATE_USE_FSDP")) and kind != DistributedType.FSDP:
+        raise refuse(
+            f"fsdp was asked for, but accelerate would run {kind.value} on {accelerator.device.type}",
+            "possible: several processes on accelerators that it shards over",
+            "leave fsdp out, or start the same command with torchrun on GPUs",
+        )
 
 
 def _number(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,9 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer_callback import PrinterCallback
 
-from .base import without_dropout
 from .config import SparsityConfig
-from .errors import GossamerWarning
 from .resume import last_checkpoint
 from .trainer import SparsityTrainer
 from .watch import TrainingPage
@@ -58,19 +55,14 @@ def sparsify(
     """Finetune `model` until few attention edges are open and what it lost stays under `config.ceiling`.
 
     Args:
-        model: a transformers model; it is changed in place.
+        model: a transformers model; it is changed in place, and its dropout turned off with a warning.
         train_dataset, eval_dataset: batches with input_ids, and attention_mask and labels where there are any.
         config: every setting of the run.
         base: the frozen model to compare with; by default a copy of `model` as it comes in.
         resume: continue from the last checkpoint in `config.output_dir`, if there is one.
         trainer_options: passed to `SparsityTrainer` (data_collator, processing_class, callbacks ...).
-    Dropout is turned off, with a warning: the ceiling is on the model as it is used, and dropout alone may miss it.
     Raises: as `SparsityTrainer`. A missed ceiling is told in the outcome, not raised.
     """
-    rate = without_dropout(model)
-    if rate:
-        told = f"dropout {rate:g} is off in this run, for it would count as divergence from the base model"
-        warnings.warn(told, GossamerWarning, stacklevel=2)
     trainer = SparsityTrainer(
         model, config, base=base, train_dataset=train_dataset, eval_dataset=eval_dataset, **trainer_options
     )

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from .attention import resolve
-from .base import frozen_base
+from .base import frozen_base, make_comparable
 from .ceiling import Ceiling
 from .config import SparsityConfig
-from .distributed import fingerprint, rank_seed, reduced, require_agreement
+from .distributed import fingerprint, rank_seed, reduced, require_agreement, require_sharding
 from .divergence import agreement, count, per_item
-from .errors import CheckpointError, DivergedTraining, UnsupportedModel, refuse
+from .errors import CheckpointError, DivergedTraining, refuse
 from .metrics import Tally
-from .modeling import CONFIG_BLOCK, Gates, Record, attach, find_gates, write_config
+from .modeling import Gates, Record, attach, find_gates, write_config
 from .probe import first_output
 from .resume import STATE_FILE, AtomicCheckpoints, read_state
 
@@ -47,6 +47,7 @@ class SparsityTrainer(AtomicCheckpoints):
         args: `SparsityConfig`.
         base: the frozen dense model to compare with; by default a copy of `model` as it comes. Batches with
             a `base_output` column need none.
+        Dropout of `model` is turned off, with a warning: it would count as divergence.
         Everything else as for `transformers.Trainer`.
     Raises: `UnsupportedModel`, `GossamerError`; `DivergedTraining` on NaN.
     """
@@ -60,13 +61,7 @@ class SparsityTrainer(AtomicCheckpoints):
     ) -> None:
         self.ceiling = Ceiling.parse(args.ceiling)
         gates = find_gates(model)
-        if gates is None and CONFIG_BLOCK in model.config.__dict__:
-            raise refuse(
-                "a model saved with gates but loaded without them would be taken for a dense base",
-                "possible: a dense model, or a gated one",
-                "load it with gossamer.load(path)",
-                UnsupportedModel,
-            )
+        make_comparable(model, gates)
         self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
         self.gates: Gates = gates or attach(model, impl=resolve(args.impl, args.device))
         self.gates.seed, self.gates.bias = rank_seed(args.seed, args.process_index), args.gate_bias
@@ -77,6 +72,7 @@ class SparsityTrainer(AtomicCheckpoints):
         self._share: float | None = None
         self._waiting: dict[str, list[float]] = defaultdict(list)
         super().__init__(model=model, args=args, **kwargs)
+        require_sharding(self.accelerator, asked=bool(args.fsdp))
         self.causal = all(
             getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__
         )
