@@ -28,6 +28,7 @@ _HOME = {
     "gates_of": "modeling",
     "load": "checkpoint",
     "prove": "verify",
+    "push_to_hub": "hub",
     "save": "checkpoint",
     "sparsify": "sparsify",
     "trace": "trace",
