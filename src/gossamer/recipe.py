@@ -1,8 +1,8 @@
 """The recipe of the demo: every number of both trainings, in one place.
 
 Where the numbers come from is in LOG.md (2026-11-22). In one sentence: a base whose weights start five times as large
-as BERT's, a quarter of the run under a ceiling so loose that the wiring is chosen anew, then tightened as fast as the
-model follows, logits within reach of their gates throughout, and a calm end.
+as BERT's, a ceiling six times as loose for nearly half of the run, then tightened as fast as the model follows, and a
+calm end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 4000
+    steps: int = 5000
     ceiling: str = "kl=0.0004"
     batch_size: int = 256
 
@@ -64,9 +64,9 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            loose=375.0,
-            tighten_from=0.25,
-            tighten_until=0.65,
+            loose=75.0,
+            tighten_from=0.35,
+            tighten_until=0.6,
             settle_from=0.85,
             bias_pace="clock",
             logit_limit=8.0,
