@@ -106,6 +106,12 @@ def test_markup_in_tokens_and_titles_stays_text():
     assert evil in data_of(page)["panels"][0]["circuits"]["words"]
 
 
+def test_a_single_circuit_is_not_called_a_base_model():
+    assert [p["title"] for p in data_of(view(small_circuit()))["panels"]] == ["Circuit"]
+    pair = data_of(view(small_circuit(), small_circuit(edges=3, seed=1)))["panels"]
+    assert [p["title"] for p in pair] == ["Base Model", "Sparse Model"]
+
+
 def test_json_refuses_what_is_not_json():
     with pytest.raises(ValueError, match="not JSON compliant"):
         as_json({"x": float("nan")})

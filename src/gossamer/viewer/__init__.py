@@ -24,7 +24,7 @@ def view(
     base: Circuit | Sequence[Circuit],
     sparse: Circuit | Sequence[Circuit] | None = None,
     *,
-    titles: Sequence[str] = ("Base Model", "Sparse Model"),
+    titles: Sequence[str] | None = None,
     title: str = "Attention circuits",
     carries: Carries | None = None,
     places: Sequence[str] = (),
@@ -33,10 +33,9 @@ def view(
     """The page for one or two circuits on the same prompts, as text to write to an .html file.
 
     Args:
-        base, sparse: traced on the same prompts; leave `sparse` out for a single panel. Several circuits of
-        one
-            model, one after another, where the outputs differ from prompt to prompt.
-        titles: of the panels.
+        base, sparse: traced on the same prompts; leave `sparse` out for a single panel, of whichever model. Several
+            circuits of one model, one after another, where the outputs differ from prompt to prompt.
+        titles: of the panels; "Base Model" and "Sparse Model" for two, "Circuit" for one.
         title: of the page.
         carries: (layer, head, query, key) or (layer, query, key) -> what that edge carries, in words.
         places: what each position is, in words, where all prompts share that.
@@ -54,6 +53,7 @@ def view(
             "a circuit without prompts", "possible: one prompt or more", "trace the model on a prompt"
         )
     names = ("circuit",) if sparse is None else ("base", "sparse")
+    titles = titles or (("Circuit",) if sparse is None else ("Base Model", "Sparse Model"))
     panels = [
         panel(name, words, parts, most=most_edges)
         for name, words, parts in zip(names, titles, sides, strict=False)
