@@ -118,7 +118,7 @@ function runBert(bert, ids, isCut) {
     const dense = (name, input) => linear(input, of(`${layer}.${name}.weight`), of(`${layer}.${name}.bias`));
     /** @param {string} name @param {Float64Array} input */
     const norm = (name, input) => layerNorm(input, of(`${layer}.${name}.scale`), of(`${layer}.${name}.shift`), epsilon);
-    const mixed = attend(data, layer, T, dense("q", x), dense("k", x), dense("v", x), found, isCut);
+    const mixed = attend(data, layer, T, dense("q", x), dense("k", x), dense("v", x), of(`${layer}.o.weight`), found, isCut);
     x = norm("norm1", add(dense("o", mixed), x));
     x = norm("norm2", add(dense("down", gelu(dense("up", x))), x));
   }
@@ -132,14 +132,37 @@ function runBert(bert, ids, isCut) {
 }
 
 /**
+ * Length of what each value vector adds to the residual stream through its head's slice of the output projection.
+ * @param {number} T @param {number} width @param {number} heads
+ * @param {Float64Array} v (T, width) @param {Float32Array} o (width, width) @returns {Float64Array} (T, heads)
+ */
+function writtenLengths(T, width, heads, v, o) {
+  const D = width / heads, lengths = new Float64Array(T * heads);
+  for (let key = 0; key < T; key++) {
+    for (let head = 0; head < heads; head++) {
+      let squares = 0;
+      for (let c = 0; c < width; c++) {
+        let sum = 0;
+        for (let i = 0, a = key * width + head * D, b = c * width + head * D; i < D; i++) sum += v[a + i] * o[b + i];
+        squares += sum ** 2;
+      }
+      lengths[key * heads + head] = Math.sqrt(squares);
+    }
+  }
+  return lengths;
+}
+
+/**
  * Gated attention of one layer; open edges are appended to `found`.
  * @param {BertData} data @param {number} layer @param {number} T
  * @param {Float64Array} q @param {Float64Array} k @param {Float64Array} v (T, width)
+ * @param {Float32Array} o  output projection, (width, width)
  * @param {EdgeRow[]} found @param {IsCut} [isCut] @returns {Float64Array} (T, width)
  */
-function attend(data, layer, T, q, k, v, found, isCut) {
+function attend(data, layer, T, q, k, v, o, found, isCut) {
   const { width, heads } = data, D = width / heads, bias = data.bias === null ? Infinity : data.bias;
   const out = new Float64Array(T * width), s = new Float64Array(T), p = new Float64Array(T);
+  const lengths = writtenLengths(T, width, heads, v, o);
   for (let query = 0; query < T; query++) {
     for (let head = 0; head < heads; head++) {
       let top = -Infinity, total = 0;
@@ -153,12 +176,8 @@ function attend(data, layer, T, q, k, v, found, isCut) {
       for (let key = 0; key < T; key++) {
         if (!(s[key] + bias > 0) || (isCut && isCut(layer, head, query, key))) continue;
         const weight = p[key] / total;
-        let length = 0;
-        for (let i = 0, a = query * width + head * D, b = key * width + head * D; i < D; i++) {
-          out[a + i] += weight * v[b + i];
-          length += v[b + i] ** 2;
-        }
-        found.push({ layer, head, query, key, weight, contribution: weight * Math.sqrt(length) });
+        for (let i = 0, a = query * width + head * D, b = key * width + head * D; i < D; i++) out[a + i] += weight * v[b + i];
+        found.push({ layer, head, query, key, weight, contribution: weight * lengths[key * heads + head] });
       }
     }
   }

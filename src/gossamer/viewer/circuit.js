@@ -14,7 +14,7 @@
  * @property {number} n
  * @property {Numbers} layer @property {Numbers} head @property {Numbers} query @property {Numbers} key
  * @property {Float32Array} weight  softmax weight
- * @property {Float32Array} contribution  norm of weight * value
+ * @property {Float32Array} contribution  norm of what the edge adds to the residual stream
  */
 /**
  * @typedef {object} View  one model on one prompt
