@@ -216,7 +216,8 @@ def test_an_untrained_model_is_not_said_to_add(small):
     circuit, edges = small_edges(task, model)
     found = explain(model, task, circuit)
     assert found.n == 100
-    assert found.correct < 100
+    # A program of facts that hold the digits adds whatever the model answers; that the model adds takes both.
+    assert found.agrees < 100
     assert len(found.edges) == len(edges)
     assert len(found.bundles) == len(bundles_of(edges))
     assert len(found.sentences()) == len(found.edges) + len(found.bundles) + len(found.told)
