@@ -9,7 +9,7 @@ import pytest
 
 from gossamer.ceiling import KINDS, Ceiling, Multiplier
 from gossamer.errors import GossamerError
-from gossamer.schedule import Schedule
+from gossamer.schedule import CREEP, Schedule
 
 
 def solve(
@@ -121,18 +121,44 @@ def test_the_ceiling_waits_for_feasibility_unless_told_otherwise() -> None:
     assert tighten(Schedule(steps=100, loose=10.0, tighten_pace="clock"), holds=False)[-1] == 0.01
 
 
+def test_a_creeping_ceiling_tightens_at_its_share_of_the_pace_while_it_is_violated() -> None:
+    schedule = Schedule(steps=100, tighten_from=0.0, tighten_until=1.0, tighten_pace="creep")
+    assert schedule.next_tightened(0.5, 10, holds=True) == pytest.approx(0.51)
+    assert schedule.next_tightened(0.5, 10, holds=False) == pytest.approx(0.5 + CREEP / 100)
+
+
 def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
     paced = Schedule(steps=100, bias=4.0, anneal=0.1)
-    assert paced.next_bias(4.0, holds=False) == 4.0
-    assert paced.next_bias(4.0, holds=True) == pytest.approx(3.6)
+    assert paced.next_bias(4.0, 0, holds=False, tightened=0.0) == 4.0
+    assert paced.next_bias(4.0, 0, holds=True, tightened=0.0) == pytest.approx(3.6)
     assert Schedule(steps=100, bias=4.0, anneal=0.1, pace="clock").next_bias(
-        4.0, holds=False
+        4.0, 0, holds=False, tightened=0.0
     ) == pytest.approx(3.6)
-    assert paced.next_bias(0.1, holds=True) == 0.0
+    assert paced.next_bias(0.1, 0, holds=True, tightened=0.0) == 0.0
     breathing = Schedule(steps=100, bias=4.0, anneal=0.1, pace="breathe")
-    assert breathing.next_bias(0.0, holds=False) == pytest.approx(0.1)
-    assert breathing.next_bias(4.0, holds=False) == 4.0
-    assert breathing.next_bias(4.0, holds=True) == pytest.approx(3.6)
+    assert breathing.next_bias(0.0, 0, holds=False, tightened=0.0) == pytest.approx(0.1)
+    assert breathing.next_bias(4.0, 0, holds=False, tightened=0.0) == 4.0
+    assert breathing.next_bias(4.0, 0, holds=True, tightened=0.0) == pytest.approx(3.6)
+
+
+def test_gates_may_start_closed_and_open_towards_zero() -> None:
+    closed = Schedule(steps=100, bias=-4.0, anneal=0.1, pace="clock")
+    assert closed.next_bias(-4.0, 0, holds=False, tightened=0.0) == pytest.approx(-3.6)
+    assert closed.next_bias(-0.1, 0, holds=False, tightened=0.0) == 0.0
+    assert Schedule(steps=100, bias=-4.0, anneal=0.1).next_bias(-4.0, 0, holds=False, tightened=0.0) == -4.0
+
+
+def test_gates_are_lifted_while_the_ceiling_has_slack() -> None:
+    schedule = Schedule(steps=100, bias=-4.0, tighten_from=0.2, tighten_until=0.5, regrow=2.0)
+    assert schedule.next_bias(0.0, 19, holds=True, tightened=0.0) == 0.0
+    lifted = [schedule.next_bias(0.0, 20, holds=False, tightened=u) for u in (0.0, 0.25, 1.0)]
+    assert lifted == [2.0, 1.5, 0.0]
+
+
+def test_depth_is_dearer_while_the_ceiling_has_slack() -> None:
+    schedule = Schedule(steps=100, depth_price=1.0)
+    assert [schedule.depth_slope(u) for u in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
+    assert Schedule(steps=100).depth_slope(0.0) == 0.0
 
 
 def test_at_the_end_lambda_only_rises() -> None:

@@ -63,9 +63,9 @@ def trainer(folder: Path, **given: Any) -> SparsityTrainer:
     return made
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.5])
-def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float) -> None:
-    made = trainer(tmp_path, logit_limit=1.0, logit_weight=weight)
+@pytest.mark.parametrize(("weight", "slope"), [(0.0, 0.0), (0.5, 0.0), (0.0, 2.0)])
+def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float, slope: float) -> None:
+    made = trainer(tmp_path, logit_limit=1.0, logit_weight=weight, depth_price=slope)
     with torch.no_grad():  # logits beyond their limit, so that the third term is there
         for name, value in made.model.named_parameters():
             if ".query." in name or ".key." in name:
@@ -81,7 +81,8 @@ def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float) -> None:
     divergence = (p * (p / q).log()).sum(-1).mean()
     excess = record.logit_excess()
     assert excess > 0
-    objective = record.density() + weight * excess
+    first, second = (opened.sum() / record.total_visible() for opened in record.expected_open)
+    objective = first + (1 + slope) * second + weight * excess
     expected = (objective + made.multiplier.value * divergence) / (1 + made.multiplier.value)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -33,9 +33,10 @@ class SparsityConfig(TrainingArguments):
         metadata={"help": "Share of held-out tokens whose top-1 answer must be the base model's, 0 to 1."},
     )
     gate_bias: float = field(
-        default=4.0, metadata={"help": "The gate bias c at the start, in nats; it ends at 0."}
+        default=4.0,
+        metadata={"help": "The gate bias c at the start, in nats, below 0 for closed gates; it ends at 0."},
     )
-    bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c comes down."})
+    bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c goes to 0."})
     bias_pace: str = field(
         default="feasible",
         metadata={
@@ -53,7 +54,19 @@ class SparsityConfig(TrainingArguments):
     )
     tighten_pace: str = field(
         default="feasible",
-        metadata={"help": "Tighten only while the present ceiling holds (feasible), or always."},
+        metadata={
+            "help": "Tighten while the present ceiling holds (feasible), slower if not (creep), or always (clock)."
+        },
+    )
+    regrow: float = field(
+        default=0.0,
+        metadata={
+            "help": "Gate bias from tighten_from on, falling to 0 as the ceiling tightens; 0 for none."
+        },
+    )
+    depth_price: float = field(
+        default=0.0,
+        metadata={"help": "How much dearer an open edge is per layer, falling to 0 as the ceiling tightens."},
     )
     settle_from: float = field(
         default=1.0, metadata={"help": "Share of the run from which lambda may only rise, for a calm end."}
@@ -72,6 +85,12 @@ class SparsityConfig(TrainingArguments):
     initial_multiplier: float = field(
         default=1.0,
         metadata={"help": "lambda at the start; high where a pretrained model may not lose much at first."},
+    )
+    min_multiplier: float = field(
+        default=1e-3,
+        metadata={
+            "help": "Where lambda is clamped from below: no edge goes that is worth its price at this rate."
+        },
     )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
     logit_limit: float = field(
@@ -140,10 +159,16 @@ class SparsityConfig(TrainingArguments):
             tighten_pace=self.tighten_pace,
             settle_from=self.settle_from,
             noise_until=self.noise_until,
+            regrow=self.regrow,
+            depth_price=self.depth_price,
         )
 
     def multiplier(self) -> Multiplier:
         """A fresh multiplier, at `initial_multiplier`."""
         return Multiplier(
-            rate=self.dual_rate, gain=self.dual_gain, decay=self.dual_decay, high=self.max_multiplier
+            rate=self.dual_rate,
+            gain=self.dual_gain,
+            decay=self.dual_decay,
+            low=self.min_multiplier,
+            high=self.max_multiplier,
         ).starting_at(self.initial_multiplier)

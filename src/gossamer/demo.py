@@ -30,6 +30,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as hf_logging
 
+from .base import without_dropout
 from .checkpoint import load, load_dense, save, save_folder
 from .errors import DivergedTraining, refuse
 from .figures import draw_sums, write_pages
@@ -39,7 +40,7 @@ from .film import film as make_film
 from .modeling import gates_of
 from .probe import evaluating, first_output
 from .progress import ProgressLine
-from .recipe import DemoSettings
+from .recipe import ATTENTION_DROPOUT, DemoSettings
 from .report import as_markdown, build_report
 from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify
@@ -130,7 +131,7 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
     """Train the dense model with the plain Trainer and save it whole."""
     started = time.monotonic()
     set_seed(settings.seed)
-    model = BertForMaskedLM(task.model_config())
+    model = BertForMaskedLM(task.model_config(attention_dropout=ATTENTION_DROPOUT))
     train, _ = task.split(settings.seed)
     inputs, labels = task.encode(train)
     work = out / "work" / "base"
@@ -179,6 +180,10 @@ def make_sparse(
     """
     started = time.monotonic()
     model = load_dense(out / "base")
+    rate = without_dropout(model)
+    console.print(
+        f"sparse model: the base's dropout of {rate:g} is off, it would count as divergence", highlight=False
+    )
     train, held_out = task.split(settings.seed)
     choosing = torch.cat([train, held_out[: len(held_out) // 2]])
     work = out / "work" / "sparse"

@@ -86,9 +86,14 @@ class Record:
     visible: list[Tensor] = field(default_factory=list)
     excess: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def density(self) -> Tensor:
-        """Expected open edges over visible pairs, all layers together: a scalar with a gradient."""
-        opened = torch.stack([x.sum() for x in self.expected_open]).sum()
+    def density(self, depth_slope: float = 0.0) -> Tensor:
+        """Expected open edges over visible pairs, all layers together: a scalar with a gradient.
+
+        Args:
+            depth_slope: an edge of layer l counts 1 + depth_slope * l times; 0 for the plain share.
+        """
+        counts = zip(self.layers, self.expected_open, strict=True)
+        opened = torch.stack([x.sum() * (1 + depth_slope * layer) for layer, x in counts]).sum()
         return opened / self.total_visible()
 
     def logit_excess(self) -> Tensor:

@@ -118,7 +118,9 @@ class SparsityTrainer(AtomicCheckpoints):
                 float(openness.detach()) * record.total_visible() / len(output)
             )
         pulled = self.args.logit_weight * record.logit_excess() if record.excess else 0.0
-        loss = self.multiplier.lagrangian(openness + pulled, divergence)
+        slope = self.args.schedule(steps=1).depth_slope(self.tightened)
+        priced = record.density(slope) if slope else openness
+        loss = self.multiplier.lagrangian(priced + pulled, divergence)
         return (loss, {"logits": output}) if return_outputs else loss
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
@@ -154,8 +156,9 @@ class SparsityTrainer(AtomicCheckpoints):
         ceiling = schedule.ceiling(self.tightened, self.ceiling)
         self.multiplier.step(measured, ceiling, falls=not schedule.settles(self.state.global_step))
         holds = self.multiplier.holds(ceiling)
-        self.gates.bias = schedule.next_bias(self.gates.bias, holds)
-        self.tightened = schedule.next_tightened(self.tightened, self.state.global_step, holds)
+        step = self.state.global_step
+        self.tightened = schedule.next_tightened(self.tightened, step, holds)
+        self.gates.bias = schedule.next_bias(self.gates.bias, step, holds, self.tightened)
         self.gates.sampling = schedule.samples(self.state.global_step + 1)
         self._waiting["divergence"].append(measured)
         self._waiting["enforced_ceiling"].append(ceiling.value)

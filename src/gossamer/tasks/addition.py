@@ -104,8 +104,10 @@ class Addition:
         cut = self.n_sums - int(self.n_sums * held_out)
         return order[:cut], order[cut:]
 
-    def model_config(self, *, width: int = 64, layers: int = 4, heads: int = 4) -> BertConfig:
-        """A BERT without dropout for this task, with `?` as its mask token."""
+    def model_config(
+        self, *, width: int = 64, layers: int = 4, heads: int = 4, attention_dropout: float = 0.0
+    ) -> BertConfig:
+        """A BERT for this task, with `?` as its mask token and no dropout but on its attention weights, if asked."""
         return BertConfig(
             vocab_size=len(VOCABULARY),
             hidden_size=width,
@@ -116,7 +118,7 @@ class Addition:
             max_position_embeddings=self.length,
             type_vocab_size=1,
             hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
+            attention_probs_dropout_prob=attention_dropout,
             pad_token_id=None,
         )
 
