@@ -1,6 +1,6 @@
 """The recipe of the demo: every number of both trainings, in one place.
 
-Where the numbers come from is in LOG.md (2026-11-22 and 2026-11-24). In one sentence: a base that learnt under attention
+Where the numbers come from is in LOG.md (2026-11-22, 2026-11-24). In one sentence: a base that learnt under attention
 dropout, gates that start closed, a ceiling so loose that the carry is given up, and then, while it tightens, edges that
 grow back one by one.
 """
