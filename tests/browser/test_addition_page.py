@@ -229,6 +229,23 @@ def test_a_cut_line_changes_what_torch_says_it_changes(page, adders):
     assert page.run("return document.querySelectorAll('.cut').length") == 0
 
 
+def test_with_the_knife_a_click_cuts_and_another_restores(page):
+    page.find("#knife").click()
+    whole = page.panel("sparse")
+    at = middle_of(page, "sparse", int(whole["drawn"]) - 1)
+    point(page, at, click=True)
+    assert page.panel("sparse") != whole  # not fewer edges: what reads the cut one may open others
+    assert page.run("return document.querySelectorAll('#panel-sparse .cut').length") == 1
+    point(page, at, click=True)
+    assert page.panel("sparse") == whole
+    page.find("#head-1-2").click()
+    assert page.find("#head-1-2").get_attribute("aria-pressed") == "false"
+    assert page.find("#head-1-2").text == "0"
+    assert int(page.panel("base")["open"]) == 1936 - 121
+    page.find("#head-1-2").click()
+    assert page.panel("sparse") == whole
+
+
 def test_export_is_what_is_shown(page):
     for old in page.downloads.glob("*.svg"):
         old.unlink()
