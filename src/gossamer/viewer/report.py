@@ -16,18 +16,31 @@ from ..ceiling import KINDS, Ceiling
 from .page import asset, fill
 
 Record = Mapping[str, Any]
+# Ceilings whose unit says nothing to a reader who does not use it every day.
+MEANS = {
+    "kl": ": how far, on average, the probabilities that the sparse model gives to the tokens are from those of the "
+    "base model; 0 is no difference"
+}
 
 
-def report_page(report: Record, *, figure: str = "", links: Mapping[str, str] | None = None) -> str:
+def report_page(
+    report: Record,
+    *,
+    figure: str = "",
+    links: Mapping[str, str] | None = None,
+    carries: Mapping[tuple[int, int, int, int], str] | None = None,
+) -> str:
     """A report as one HTML file without script.
 
     Args:
         report: what `gossamer demo` writes as report.json.
         figure: an SVG of ours, set in as it is; or empty.
         links: words -> relative address of files beside the page, such as the interactive one.
+        carries: (layer, head, query, key) -> what that edge carries, in words, where it is known.
     """
     sections = (_asked(report), _kept(report), _figure(figure, links or {}), _lost(report), _controls(report))
-    body = "\n".join([*filter(None, sections), _edges(report), _limits(report), _versions(report)])
+    rest = (_edges(report, carries or {}), _limits(report), _versions(report))
+    body = "\n".join(filter(None, (_what(report), *sections, *rest)))
     return fill(asset("report.html"), title=_title(report), style=asset("report.css"), body=body)
 
 
@@ -36,6 +49,19 @@ def _title(report: Record) -> str:
     return _text(
         f"{task['digits']}-digit addition, made sparse" if "digits" in task else "A model made sparse"
     )
+
+
+def _what(report: Record) -> str:
+    """What this is about, for a reader who meets it here."""
+    digits, model = report.get("task", {}).get("digits"), "The model of this page"
+    if digits:
+        given = f"{'36'[:digits]}+{'28'[:digits]}={'?' * (digits + 3)}" if digits < 3 else "two numbers"
+        model = (
+            f"A small transformer was trained to add two numbers of {digits} digits; it is given "
+            f"<code>{given}</code> and fills in all answer digits at once. It"
+        )
+    count = _phrase("; there are {} of them per prompt", report.get("proof", {}).get("edges_possible"))
+    return fill(asset("intro.html"), model=model, count=count)
 
 
 def _asked(report: Record) -> str:
@@ -56,10 +82,9 @@ def _ceiling(text: str | None) -> str:
     if not text:
         return ""
     ceiling = Ceiling.parse(text)
-    limit = (
-        f"Whatever is removed, at most <b>{ceiling.value:g}</b> may be lost on held-out data, measured as "
-    )
-    return limit + f"{_text(KINDS[ceiling.kind])} (<code>{_text(ceiling)}</code>)."
+    limit = f"Whatever is closed, at most <b>{ceiling.value:g}</b> may be lost on held-out data, measured as "
+    means = MEANS.get(ceiling.kind, "")
+    return limit + f"{_text(KINDS[ceiling.kind])} (<code>{_text(ceiling)}</code>){means}."
 
 
 def _kept(report: Record) -> str:
@@ -75,13 +100,16 @@ def _kept(report: Record) -> str:
         ),
         ("Open attention edges per prompt, mean", proof.get("edges_possible"), proof.get("edges_mean")),
         ("Open attention edges per prompt, most", proof.get("edges_possible"), proof.get("edges_max")),
-        ("Open edges on a path to an output, mean", None, proof.get("live_edges_mean")),
+        ("Open edges on a path to an answer, mean", None, proof.get("live_edges_mean")),
     ]
     table = _table(
         ("", "base model", "sparse model"), [(name, _number(a), _number(b)) for name, a, b in rows]
     )
     floor = proof.get("edges_floor")
-    note = _phrase("<p>By our argument no wiring does with fewer than {} edges in the mean.</p>", floor)
+    note = _phrase(
+        "<p>We have an argument, not a proof, that no wiring does with fewer than {} edges in the mean.</p>",
+        floor,
+    )
     layers = proof.get("edges_per_layer") or []
     bars = _bars("Open edges per layer, mean", [(f"Layer {i}", n) for i, n in enumerate(layers)])
     return _section("What was kept", table + note + bars)
@@ -100,9 +128,11 @@ def _lost(report: Record) -> str:
         )
         + _phrase(" {} are exact.", proof.get("unseen_exact")),
         _phrase(
-            "Divergence from the base model where the kept model was chosen: {}.", chosen.get("divergence")
-        ),
-        _phrase("The kept model was seen at step {}.", run.get("kept_step")),
+            "Divergence from the base model, where the kept model was chosen: {}", chosen.get("divergence")
+        )
+        + _phrase(" ± {} (standard error).", chosen.get("divergence_se")),
+        _phrase("The kept model is the one of step {}", run.get("kept_step"))
+        + _phrase(" of {}.", run.get("steps")),
         _phrase("<b>Missed:</b> {}.", run.get("missed") or None),
     ]
     return _section("What was lost", _list(items))
@@ -113,13 +143,18 @@ def _controls(report: Record) -> str:
     leaks = proof.get("leaks")
     verdict = "the drawn graph is the whole graph" if leaks == 0 else "the drawn graph is not the whole graph"
     items = [
-        _phrase("Leak test: with closed edges out of the softmax denominator too, {} answers change: ", leaks)
+        _phrase(
+            "<b>Leaks.</b> A closed edge still counts where attention weights are normalised, and could tell something "
+            "that way. Taken out there as well, {} answers change: ",
+            leaks,
+        )
         + ("" if leaks is None else f"{verdict}."),
         _phrase(
-            "Precision: {} of the open edges are ones that the task can need.", _share(proof.get("precision"))
+            "<b>Precision.</b> {} of the open edges join positions between which the task can need something to pass.",
+            _share(proof.get("precision")),
         ),
         _phrase(
-            "Recall: {} of the dependencies that the task has are on an open path.",
+            "<b>Recall.</b> {} of what an answer depends on can reach it along open edges.",
             _share(proof.get("recall")),
         ),
     ]
@@ -129,7 +164,8 @@ def _controls(report: Record) -> str:
     return _section("The controls", _list(items) + table)
 
 
-def _edges(report: Record) -> str:
+def _edges(report: Record, carries: Mapping[tuple[int, int, int, int], str]) -> str:
+    names = ("layer", "head", "query", "key")
     rows = [
         (
             _text(f"{edge.get('layer')}.{edge.get('head')}"),
@@ -137,17 +173,26 @@ def _edges(report: Record) -> str:
             _text(edge.get("from", edge.get("key", ""))),
             _share(edge.get("open")) or "",
             {True: "yes", False: "no"}.get(edge.get("needed"), ""),
+            *([_text(carries.get(tuple(edge.get(name) for name in names), ""))] if carries else []),  # type: ignore[arg-type]
         )
         for edge in report.get("edges", [])
     ]
     if not rows:
         return ""
-    table = _table(
-        ("layer.head", "reads: position", "read: position", "open in", "can be needed"), rows, escaped=True
+    head = (
+        "layer.head",
+        "reader",
+        "read",
+        "open in",
+        "can be needed",
+        *(["what it carries"] if carries else []),
     )
-    return _section(
-        "Every edge that was ever open", f"<details><summary>{len(rows)} edges</summary>{table}</details>"
-    )
+    table = _table(head, rows, escaped=True)
+    note = "<p>a is the first number, b the second; a slot is a place of the answer.</p>"
+    if carries:
+        note += "<p>What an edge carries was found by exchanging it between prompts, on all of them.</p>"
+    body = f"<details><summary>{len(rows)} edges</summary>{note}{table}</details>"
+    return _section("Every edge that was ever open", body)
 
 
 def _limits(report: Record) -> str:
@@ -156,6 +201,7 @@ def _limits(report: Record) -> str:
         "Counts are of (layer, head, query, key); several heads with one edge make one line in the figure.",
         "This is one model from one seed; another seed may find another wiring for the same answers.",
         "Exact on every listed prompt is a fact about those prompts, and about no others.",
+        "Whether each edge is needed was not tested here: <code>gossamer verify</code> closes them one by one.",
     ]
     return _section("The limits", _list(items))
 
