@@ -15,6 +15,7 @@ from gossamer.modeling import attach
 from gossamer.tasks.addition import as_text
 from gossamer.trace import trace
 from gossamer.verify import answers
+from gossamer.viewer.addition import view_addition
 
 SLOTS = tuple(range(6, 11))
 
@@ -155,6 +156,32 @@ def test_hover_reads_an_edge(page, adders):
     expected = dict(zip(circuit.head[here].tolist(), circuit.weight[here].tolist(), strict=True))
     assert heads == pytest.approx(expected, abs=6e-4)
     assert len(page.driver.find_elements("css selector", "line.mark")) == 2  # marked in both panels
+
+
+def test_hover_says_what_an_edge_carries_where_that_is_known(browser, adders, tmp_path):
+    circuit = of_sum(adders, "36+28")
+    at = int(circuit.weight.argmax())
+    edge = tuple(int(getattr(circuit, name)[at]) for name in ("layer", "head", "query", "key"))
+    page = tmp_path / "carries.html"
+    words = {edge: "<b>the carry</b>"}
+    page.write_text(
+        view_addition(adders.base, adders.sparse, circuit=adders.circuit, carries=words), encoding="utf-8"
+    )
+    browser.open(page)
+    browser.size(1280)
+    last = int(browser.panel("sparse")["drawn"]) - 1
+    point(browser, middle_of(browser, "sparse", last))
+    assert browser.find(".carries").text == f"Head {edge[1]}: <b>the carry</b>."
+    # The weakest line: nothing is known, so nothing is said.
+    point(browser, middle_of(browser, "sparse", 0), click=True)
+    assert read_line(browser.find("#readout-words").text)
+    assert browser.run("return document.querySelectorAll('.carries').length") == 0
+    # What was found out about the whole model is not told of one that has been cut.
+    browser.find("#cut").click()
+    point(browser, middle_of(browser, "sparse", int(browser.panel("sparse")["drawn"]) - 1))
+    assert read_line(browser.find("#readout-words").text) == (edge[0], edge[2], edge[3])
+    assert browser.run("return document.querySelectorAll('.carries').length") == 0
+    assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("position", [7, 10])

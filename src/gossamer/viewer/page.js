@@ -169,8 +169,9 @@ function describeLine(page, at, line) {
   const lead = make("strong", {}, `Layer ${layer}`);
   const parts = [lead, `: position ${query} `, word(query), `${named(data, query)} reads position ${key} `, word(key), `${named(data, key)}. `];
   panels.forEach((panel) => parts.push(`${panel.data.title}: ${weightsOf(panel, line)}. `));
-  const carried = carriedBy(data, panels[at], line);
-  if (carried) parts.push(`Carries ${carried}. `);
+  // What was found out about the last model says nothing of the other, nor of one that has been cut.
+  const last = panels.length - 1, carried = page.state.cuts[last].size ? [] : carriedBy(data, panels[last], line);
+  if (carried.length) parts.push(make("span", { class: "carries" }, `${carried.join(". ")}.`));
   return parts;
 }
 
@@ -184,12 +185,17 @@ function weightsOf(panel, line) {
   return heads.join("; ") + (panel.lines.live[i] ? "" : "; never reaches the answer");
 }
 
-/** @param {PageData} data @param {Panel} panel @param {LineKey} line */
+/** What is known of the edges of a shown line, one phrase each. @param {PageData} data @param {Panel} panel @param {LineKey} line @returns {string[]} */
 function carriedBy(data, panel, line) {
-  const { layer, query, key } = line, i = findLine(panel, line), found = new Set([data.carries[`${layer},${query},${key}`]]);
-  const { edges } = /** @type {View} */ (panel.view);
-  for (let e = i < 0 ? 1 : panel.lines.first[i]; i >= 0 && e <= panel.lines.last[i]; e++) found.add(data.carries[`${layer},${edges.head[e]},${query},${key}`]);
-  return [...found].filter(Boolean).join("; ");
+  const { layer, query, key } = line, i = findLine(panel, line), { edges } = /** @type {View} */ (panel.view), found = [];
+  if (i < 0) return [];
+  const all = data.carries[`${layer},${query},${key}`];
+  if (all) found.push(`Carries ${all}`);
+  for (let e = panel.lines.first[i]; e <= panel.lines.last[i]; e++) {
+    const one = data.carries[`${layer},${edges.head[e]},${query},${key}`];
+    if (one) found.push(`Head ${edges.head[e]}: ${one}`);
+  }
+  return found;
 }
 
 /** The answers in words. @param {Page} page @param {Answer} answer */
