@@ -171,7 +171,7 @@ function describeLine(page, at, line) {
   panels.forEach((panel) => parts.push(`${panel.data.title}: ${weightsOf(panel, line)}. `));
   // What was found out about the last model says nothing of the other, nor of one that has been cut.
   const last = panels.length - 1, carried = page.state.cuts[last].size ? [] : carriedBy(data, panels[last], line);
-  if (carried.length) parts.push(make("span", { class: "carries" }, `${carried.join(". ")}.`));
+  if (carried.length) parts.push(...carried.map((words) => make("span", { class: "carries" }, `${words}.`)));
   return parts;
 }
 

@@ -10,6 +10,7 @@ import base64
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from ..ceiling import KINDS, Ceiling
@@ -284,7 +285,9 @@ def _number(value: Any) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _text(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if abs(value) >= 10 else f"{value:.4g}"
+    if isinstance(value, int) or abs(value) >= 10:
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    return f"{Decimal(f'{value:.4g}' if abs(value) > 1e-4 else f'{value:.2g}'):f}"  # 0.0000037, not 3.7e-06
 
 
 def _text(value: Any) -> str:
