@@ -10,6 +10,8 @@ import pytest
 
 from gossamer.circuit import Circuit
 from gossamer.viewer import view
+from gossamer.viewer.report import report_page
+from gossamer.watch import History, watch_page
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -164,6 +166,44 @@ def test_a_long_prompt_opens_at_its_answer_and_the_strip_moves_the_window(browse
     browser.size(700)  # the middle stays the middle
     assert browser.run("return !!document.getElementById('circuit-input-150')")
     quiet(browser)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_on_a_crowded_page(browser, axe, crowded, theme):
+    browser.open(crowded)
+    browser.size(1280)
+    if browser.run("return document.documentElement.dataset.theme") != theme:
+        browser.find("#theme").click()
+    browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert browser.faults(axe) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("kind", ["report", "run"])
+def test_axe_finds_no_serious_fault_on_pages_without_script(browser, axe, tmp_path, kind, dark):
+    edge = {"layer": 0, "head": 1, "from": "units of a", "to": "tens slot", "open": 0.5, "needed": True}
+    proof = {"prompts": 100, "sparse_exact": 99, "leaks": 0, "edges_per_layer": [1.5, 0.5]}
+    history = History("a run", steps=30, ceiling="kl=0.01", done=True)
+    for step, loss in ((10, 0.02), (20, 0.01), (30, 0.0)):
+        history.add("divergence, held out", step, loss)
+        history.add("open edges, held out", step, 100 * loss)
+        history.add_layers(step, [[loss, 0.0], [3.0, 1.0]])
+    settings = {"seed": 0, "ceiling": "kl=0.01", "steps": 30}
+    record = {"task": {"digits": 2}, "settings": settings, "proof": proof, "edges": [edge]}
+    pages = {"report": report_page(record, figure="<svg/>"), "run": watch_page(history)}
+    page = tmp_path / "page.html"
+    page.write_text(pages[kind], encoding="utf-8")
+    browser.driver.get(page.as_uri())
+    features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        for width in (400, 1280, 3840):
+            browser.size(width)
+            inside, outside = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+            assert inside <= outside
+        assert browser.faults(axe) == []
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_panels_of_one_prompt_scroll_together(browser, tmp_path):

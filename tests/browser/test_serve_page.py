@@ -95,6 +95,19 @@ def test_type_look_cut_and_restore(browser, session):
         assert all(url.startswith((address, "chrome")) for url in browser.requests())
 
 
+def test_axe_finds_no_serious_fault_on_the_served_page(browser, session, axe):
+    with served(app(session, start="abcde")) as address:
+        browser.open(address)
+        browser.size(1280)
+        answered(browser, 1)
+        browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
+        assert browser.faults(axe) == []
+        for width in (400, 1280, 3840):
+            browser.size(width)
+            inside, outside = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+            assert inside <= outside
+
+
 def test_click_a_line_and_the_answer_changes(browser, session):
     from test_addition_page import middle_of, point
 

@@ -205,7 +205,7 @@ function clearChoice(page) {
 /** Hand over what the panels show as an SVG file. @param {Page} page */
 function saveSvg(page) {
   const panels = page.panels.map((panel) => ({
-    title: panel.data.title, caption: panel.count.textContent ?? "", width: Math.max(panel.grid.width, 420), height: panel.grid.height,
+    title: panel.data.title, captions: [panel.count, panel.shared].map((words) => words.textContent ?? "").filter(Boolean), width: Math.max(panel.grid.width, 420), height: panel.grid.height,
     shapes: panelShapes(panel, themeOf(page), page.state.most, false),
   }));
   const url = URL.createObjectURL(new Blob([svgFile(panels, themeOf(page))], { type: "image/svg+xml" }));

@@ -223,7 +223,7 @@ function nodeShapes(grid, view, lines, drawn, columns, left, theme) {
     if (lines.live[i]) used.add(key[lines.first[i]] * rows + layer[lines.first[i]]).add(query[lines.first[i]] * rows + layer[lines.first[i]] + 1);
   for (let p = columns.first; p <= columns.last; p++)
     for (let row = 0; row < rows; row++)
-      if (grid.pitch >= 24 || used.has(p * rows + row)) shapes.push({ tag: "circle", attrs: { class: "node", cx: round(xOf(grid, p) - left), cy: round(yOf(grid, row)), r: radius, fill: used.has(p * rows + row) ? theme.ink : theme.carried } });
+      if ((grid.pitch >= 24 || used.has(p * rows + row)) && isInside(grid, xOf(grid, p) - left)) shapes.push({ tag: "circle", attrs: { class: "node", cx: round(xOf(grid, p) - left), cy: round(yOf(grid, row)), r: radius, fill: used.has(p * rows + row) ? theme.ink : theme.carried } });
   return shapes;
 }
 
@@ -256,8 +256,9 @@ function tokenShapes(grid, view, kind, columns, left, theme, isWrong) {
   /** @type {Shape[]} */
   const shapes = [];
   for (let p = columns.first; p <= columns.last; p++) {
-    if (!hasLabel(grid, view, p)) continue;
-    const x = round(xOf(grid, p) - left), muted = top && !view.outputs.includes(p), wrong = top && isWrong(p);
+    const x = round(xOf(grid, p) - left);
+    if (!hasLabel(grid, view, p) || !isInside(grid, x)) continue;
+    const muted = top && !view.outputs.includes(p), wrong = top && isWrong(p);
     /** @type {Record<string, string | number>} */
     const place = grid.turned
       ? { x: 0, y: 0, transform: `translate(${x + grid.fontSize * 0.35} ${y}) rotate(-90)`, "text-anchor": top ? "start" : "end" }
@@ -300,15 +301,15 @@ function toText(shape) {
   return `<${shape.tag}${attrs.join("")}>${escaped(shape.text ?? "")}${(shape.children ?? []).map(toText).join("")}</${shape.tag}>`;
 }
 
-/** Panels below one another as a file of their own. @param {{title: string, caption: string, width: number, height: number, shapes: Shape[]}[]} panels @param {Theme} theme @returns {string} */
+/** Panels below one another as a file of their own. @param {{title: string, captions: string[], width: number, height: number, shapes: Shape[]}[]} panels @param {Theme} theme @returns {string} */
 function svgFile(panels, theme) {
-  const width = Math.max(...panels.map((panel) => panel.width)), head = 44;
+  const width = Math.max(...panels.map((panel) => panel.width)), head = 30 + 15 * Math.max(...panels.map((panel) => panel.captions.length));
   let y = 0;
   const body = panels.map((panel) => {
     /** @type {Shape[]} */
     const words = [
       { tag: "text", attrs: { x: 4, y: 18, fill: theme.ink, "font-size": 15, "font-weight": "bold" }, text: panel.title },
-      { tag: "text", attrs: { x: 4, y: 35, fill: theme.muted, "font-size": 11 }, text: panel.caption },
+      ...panel.captions.map((text, i) => ({ tag: "text", attrs: { x: 4, y: 35 + 15 * i, fill: theme.muted, "font-size": 11 }, text })),
       { tag: "g", attrs: { transform: `translate(0 ${head})` }, children: panel.shapes },
     ];
     const group = toText({ tag: "g", attrs: { transform: `translate(0 ${y})` }, children: words });
