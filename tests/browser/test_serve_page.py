@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -124,6 +125,8 @@ def test_click_a_line_and_the_answer_changes(browser, session):
         assert browser.run("return document.querySelectorAll('#panel-sparse .cut').length") == 1
         assert shares(browser)[0] == before[0]
         assert shares(browser)[1] != before[1]
+        assert "was " in shares(browser)[1]  # before the cut
+        assert re.fullmatch(r"Sparse Model: \d edges? cut\.", browser.find("#verdict").text)
         browser.find("#restore").click()
         answered(browser, 3)
         browser.find("#head-1-0").click()  # a head, of both models

@@ -15,6 +15,7 @@
  * @property {boolean} liveOnly @property {Stop | null} through @property {number} zoom @property {number} most  lines drawn in a window; 0: what can be read
  * @property {boolean} knife  whether a click cuts @property {boolean} liveChosen @property {boolean} stackChosen  whether a person chose, or the size of the prompt
  * @property {{panel: number, line: LineKey} | null} hovered @property {{panel: number, line: LineKey} | null} pinned
+ * @property {Map<string, number>[]} whole  per panel, the next tokens before anything was cut
  * @property {Set<string>[]} cuts @property {boolean} dark @property {boolean} beside
  */
 
@@ -28,7 +29,7 @@ function startPage(data, source) {
   const state = {
     prompt: data.kind === "addition" ? parseSum(data, data.start) : data.kind === "server" ? data.start : 0,
     threshold: 0, low: 0, high: layers - 1, heads: new Uint8Array(layers * heads).fill(1), liveOnly: false, through: null, zoom: 0, most: 0, liveChosen: false, stackChosen: false, knife: false,
-    hovered: null, pinned: null, cuts: data.panels.map(() => new Set()), dark: matchMedia("(prefers-color-scheme: dark)").matches, beside: true,
+    hovered: null, pinned: null, cuts: data.panels.map(() => new Set()), whole: [], dark: matchMedia("(prefers-color-scheme: dark)").matches, beside: true,
   };
   const panels = data.panels.map(makePanel);
   byId("panels").append(...panels.map((panel) => panel.root));
@@ -218,8 +219,12 @@ function verdict(page, answer) {
 
 /** Next-token distributions side by side. @param {Page} page @param {[string, number][][]} next */
 function showNext(page, next) {
+  const { cuts, whole } = page.state, percent = (/** @type {number} */ p) => `${(100 * p).toFixed(1)} %`;
+  next.forEach((rows, i) => cuts[i].size || (whole[i] = new Map(rows)));
   const tables = next.map((rows, i) => {
-    const body = rows.map(([token, p]) => make("tr", {}, make("td", {}, make("bdi", {}, shownToken(token))), make("td", {}, `${(100 * p).toFixed(1)} %`),
+    // What the whole model said of a token; it may not have been among its likeliest.
+    const was = (/** @type {string} */ token) => (cuts[i].size && whole[i] ? [make("td", { class: "was" }, whole[i].has(token) ? `was ${percent(/** @type {number} */ (whole[i].get(token)))}` : "was below these")] : []);
+    const body = rows.map(([token, p]) => make("tr", {}, make("td", {}, make("bdi", {}, shownToken(token))), make("td", {}, percent(p)), ...was(token),
       make("td", { class: "bar" }, make("meter", { min: "0", max: "1", value: String(p), "aria-label": "probability" }))));
     return make("table", {}, make("caption", {}, `Next token, ${page.data.panels[i].title}`), make("tbody", {}, ...body));
   });
