@@ -77,6 +77,13 @@ function bindKeys(page) {
     const target = /** @type {HTMLElement} */ (event.target), typing = target.matches("input, select, textarea"), inSum = target.id === "sum";
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") return clearChoice(page);
+    const climb = event.key === "PageUp" ? 1 : event.key === "PageDown" ? -1 : 0, { through } = page.state;
+    if (through && climb && !typing) {
+      event.preventDefault();
+      const row = Math.min(page.layers, Math.max(0, through.row + climb));
+      if (row !== through.row) chooseStop(page, { ...through, row });
+      return;
+    }
     if (!typing && (event.key === "[" || event.key === "]")) return stepLayer(page, event.key === "]" ? 1 : -1);
     const unit = 10 ** page.data.digits;
     /** @type {Record<string, number>} */
