@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -10,14 +12,16 @@ from gated_models import tiny, tiny_gated
 from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from gossamer import study
-from gossamer.checkpoint import save, save_folder
+from gossamer.checkpoint import load, save, save_folder
 from gossamer.cli import main
 from gossamer.components.mib import from_mib
+from gossamer.errors import GossamerWarning
 from gossamer.export import load_circuit
 from gossamer.modeling import attach
 from gossamer.tasks.addition import Addition
 from gossamer.tasks.pairs import Batch
 from gossamer.tasks.registry import task_vocabulary
+from gossamer.viewer.carries import FILE, carries_beside, in_words
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,67 @@ def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, ca
     assert code == (0 if kept else 1)
     assert main([*ask, "--json"]) == code
     assert json.loads(capsys.readouterr().out)["verification"]["prompts"] == 100
+
+
+def carried(page) -> dict[str, str]:
+    return json.loads(re.findall(r'id="data">(.*?)</script>', page.read_text(), re.S)[0])["carries"]
+
+
+def test_what_verify_found_is_in_the_page_and_nothing_where_it_never_ran(folders, tmp_path, capsys):
+    for name in ("base", "sparse"):
+        shutil.copytree(folders / name, tmp_path / name)
+    (tmp_path / "sparse" / FILE).unlink(missing_ok=True)
+    record, page = tmp_path / "record.json", tmp_path / "view.html"
+    show = ["view", str(tmp_path), "--sum", "3+8"]
+    assert main(show) == 0
+    assert carried(page) == {}
+    ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--digits", "1"]
+    main([*ask, "--out", str(record)])
+    assert FILE in capsys.readouterr().err  # it is said where the words were put
+    assert main(show) == 0
+    words = carried(page)
+    found = json.loads(record.read_text())["explanation"]["edges"]
+    assert words.keys() == {",".join(map(str, edge["edge"])) for edge in found}
+    assert all("open" in phrase for phrase in words.values())
+    (tmp_path / "sparse" / FILE).unlink()
+    assert main([*show, "--carries", str(record)]) == 0  # the whole record says it too
+    assert carried(page) == words
+
+
+def test_a_claim_that_did_not_hold_is_not_made():
+    edge = {"when": "always open", "gate": {"digits": []}, "carries": "the carry", "certain": True}
+    edges = [{**edge, "edge": [0, 0, 9, 0]}, {**edge, "edge": [0, 1, 9, 3], "certain": False}]
+    edges.append(
+        {**edge, "edge": [1, 0, 9, 0], "gate": {"digits": [0, 1, 3]}, "when": "open on 9 %, by a lot"}
+    )
+    bundles = [
+        {"bundle": [0, 0, 9], "reads": [0, 3], "hands": "both digits", "certain": True},
+        {"bundle": [0, 1, 9], "reads": [3], "hands": "the digit", "certain": False},
+        {"bundle": [1, 0, 9], "reads": [0], "hands": "the sum", "certain": True},
+    ]
+    assert list(in_words({"edges": edges, "bundles": bundles}).values()) == [
+        "always open; alone it carries the carry; the head, with what else it reads, hands over both digits",
+        "always open",
+        "open on 9 %, by 3 digits together; alone it carries the carry; the head hands over the sum",
+    ]
+
+
+def test_words_about_other_weights_are_not_shown(folders, tmp_path, capsys):
+    for name in ("base", "sparse"):
+        shutil.copytree(folders / name, tmp_path / name)
+    main(["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--digits", "1"])
+    model = load(tmp_path / "sparse")
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.001)
+    save_folder(model, tmp_path / "other")
+    shutil.copy(tmp_path / "sparse" / FILE, tmp_path / "other" / FILE)
+    with pytest.warns(GossamerWarning, match="about other weights and is left aside"):
+        assert carries_beside(tmp_path / "other", load(tmp_path / "other")) == {}
+    (tmp_path / "other" / FILE).write_text("{}")
+    capsys.readouterr()
+    show = ["view", str(tmp_path), "--sum", "3+8", "--carries", str(tmp_path / "other" / FILE)]
+    assert main(show) == 2
+    assert "does not say what edges carry" in line(capsys)
 
 
 def known_prompts(model, folder, task, n, seed):

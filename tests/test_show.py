@@ -15,9 +15,10 @@ from gossamer.errors import GossamerError
 from gossamer.film import Filmed, film, frame_steps
 from gossamer.metrics import Tally
 from gossamer.modeling import attach
-from gossamer.notebook import Page
+from gossamer.notebook import Page, Report
 from gossamer.tasks.addition import Addition, as_text
 from gossamer.trace import trace
+from gossamer.verify import verify
 from gossamer.watch import Curve, History, TrainingPage, chart, watch_page
 
 
@@ -62,6 +63,20 @@ def test_a_prompt_too_long_to_draw_is_told_in_words(circuit):
     long = replace(circuit, tokens=(("x",) * 5000,), answers=(("x",) * 5000,))
     bundle = long._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}
+
+
+def test_a_verification_and_a_report_show_themselves_without_script_or_style(model, tmp_path):
+    task = Addition(1)
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    found = verify(model, model, inputs, labels, text=as_text)
+    shown = found._repr_html_()
+    assert "Exact answers, of 100 prompts" in shown
+    assert "Both models give the same output on 100 of 100 prompts" in shown
+    (tmp_path / "report.json").write_text('{"task": {"digits": 2}, "proof": {"leaks": 0}}', encoding="utf-8")
+    stored = Report.load(tmp_path)._repr_html_()
+    assert "the drawn graph is the whole graph" in stored
+    for text in (shown, stored):
+        assert not re.search("<script|<style|<html| id=|https?://", text)
 
 
 def test_the_interactive_page_is_a_frame_of_fixed_height_and_a_file(circuit, tmp_path):
@@ -132,6 +147,37 @@ def test_a_run_writes_its_page_as_it_goes(tmp_path):
 def test_a_finished_run_reloads_no_more(tmp_path):
     run_of(tmp_path / "run.html", done=True)
     assert 'http-equiv="refresh"' not in (tmp_path / "run.html").read_text(encoding="utf-8")
+
+
+def test_on_a_logarithmic_scale_zero_stands_on_the_axis():
+    """A layer that lost its last edge is still told, and its latest value is zero."""
+    svg = chart(
+        "edges", [Curve("a", [(0.0, 100.0), (1.0, 10.0)]), Curve("b", [(0.0, 10.0), (1.0, 0.0)])], log=True
+    )
+    ends = [points.split()[-1] for points in re.findall(r'points="([^"]+)"', svg)]
+    heights = [float(end.partition(",")[2]) for end in ends]
+    axis = float(re.findall(r'd="M\d+ \d+V(\d+)H', svg)[0])
+    assert heights[1] == axis
+    assert heights[0] < axis
+    assert "b: 0<" in svg
+
+
+def test_what_is_far_below_the_highest_stands_on_the_axis_too():
+    svg = chart("loss", [Curve("a", [(0.0, 1.0), (1.0, 1e-9)])], log=True)
+    assert not [
+        label for label in re.findall(r">([^<]+)</text>", svg) if "e-0" in label and float(label) < 1e-6
+    ]
+
+
+def test_the_run_page_says_the_two_numbers_it_is_about(tmp_path):
+    page = run_of(tmp_path / "run.html", done=True)
+    page.history.add("divergence, held out", 30, 0.004)
+    page.history.add("open edges, held out", 30, 7.25)
+    text = watch_page(page.history)
+    assert (
+        "Last evaluation: 7.25 open edges per row at a divergence of 0.004 under a ceiling of kl=0.01."
+        in text
+    )
 
 
 def test_charts_of_nothing_and_of_one_point():

@@ -187,6 +187,26 @@ def test_the_report_says_what_was_asked_kept_and_lost():
     assert 'href="view.html"' in page
 
 
+def test_the_report_explains_itself_to_a_stranger():
+    page = report_page(REPORT | {"proof": REPORT["proof"] | {"edges_floor": 4.545}})
+    for words in (
+        "trained to add two numbers of 2 digits",
+        "<code>36+28=?????</code>",
+        "there are 1,936 of them per prompt",
+        "0 is no difference",
+        "an argument, not a proof",
+    ):
+        assert words in page
+    assert "what it carries" not in page
+
+
+def test_the_report_says_what_edges_carry_where_that_is_known():
+    edge = {"layer": 1, "head": 2, "query": 9, "key": 0, "from": "tens of a", "to": "tens slot", "open": 1.0}
+    page = report_page(REPORT | {"edges": [edge]}, carries={(1, 2, 9, 0): "the <carry>"})
+    assert "what it carries" in page
+    assert "the &lt;carry&gt;" in page
+
+
 @pytest.mark.parametrize("left_out", list(REPORT))
 def test_the_report_does_without_what_is_missing(left_out):
     page = report_page({name: value for name, value in REPORT.items() if name != left_out})

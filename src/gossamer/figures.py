@@ -15,6 +15,7 @@ from .files import write_text
 from .tasks.addition import Addition, as_text
 from .trace import trace
 from .viewer.addition import view_addition
+from .viewer.carries import carries_beside
 from .viewer.report import report_page
 
 
@@ -47,10 +48,13 @@ def write_pages(
     out: Path,
     start: str,
 ) -> None:
-    """Write report.html, and view.html where all sums fit into one page."""
-    links = {}
+    """Write report.html, and view.html where all sums fit into one page; both say what edges carry if it is known."""
+    links, carries = {}, carries_beside(out / "sparse", sparse)
     if task.digits <= 2:
-        write_text(out / "view.html", view_addition(base, sparse, start=start))
+        write_text(out / "view.html", view_addition(base, sparse, start=start, carries=carries))
         links["Both circuits of every sum, interactive"] = "view.html"
     figure = (out / "figure.svg").read_text(encoding="utf-8")
-    write_text(out / "report.html", report_page(report, figure=figure[figure.index("<svg") :], links=links))
+    write_text(
+        out / "report.html",
+        report_page(report, figure=figure[figure.index("<svg") :], links=links, carries=carries),
+    )

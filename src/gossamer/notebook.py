@@ -9,11 +9,12 @@ of the cell.
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import write_text
+from .files import read_json, write_text
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -53,6 +54,27 @@ def as_frame(page: str, *, height: int = FRAME_HEIGHT) -> str:
     style = f"width:100%;height:{height}px;border:0"
     title = "Interactive attention circuits"
     return f'<iframe title="{title}" style="{style}" height="{height}" srcdoc="{html.escape(page)}"></iframe>'
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that a notebook shows as tables and words, without script or style sheet.
+
+    Attributes:
+        record: as report.json holds it.
+    """
+
+    record: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Report:
+        """The report that `gossamer demo` left in a folder."""
+        return cls(read_json(Path(folder) / "report.json"))
+
+    def _repr_html_(self) -> str:
+        from .viewer.report import report_body
+
+        return report_body(self.record)
 
 
 def bundle(circuit: Circuit) -> dict[str, Any]:

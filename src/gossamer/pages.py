@@ -15,10 +15,17 @@ from .errors import refuse
 from .trace import trace
 from .viewer import view
 from .viewer.addition import addition_of, view_addition
+from .viewer.carries import carries_beside, read_carries
 
 
 def view_folders(
-    base: Path, sparse: Path, texts: Sequence[str] = (), *, start: str = "36+28", threshold: float = 0.01
+    base: Path,
+    sparse: Path,
+    texts: Sequence[str] = (),
+    *,
+    start: str = "36+28",
+    threshold: float = 0.01,
+    carries: Path | None = None,
 ) -> str:
     """The page of two checkpoints: every sum if they add, else the prompts `texts`.
 
@@ -27,11 +34,17 @@ def view_folders(
         texts: prompts for a language model, whose tokenizer lies with either checkpoint.
         start: the sum shown first.
         threshold: smallest softmax weight that counts as an edge of the dense language model.
+        carries: what `gossamer verify` wrote about the sparse model; by default the file in its folder, if any.
     Raises: `GossamerError` if there is nothing to show.
     """
     dense, gated = load_dense(base), load(sparse, impl="blockwise")
     if addition_of(dense.config) is not None:
-        return view_addition(dense, gated, start=start)
+        words = carries_beside(sparse, gated) if carries is None else read_carries(carries, gated)
+        return view_addition(dense, gated, start=start, carries=words)
+    if carries is not None:
+        raise refuse(
+            "what edges carry, for a language model", "possible: models that add", "leave out --carries"
+        )
     if not texts:
         raise refuse(
             "a language model and no prompt", "possible: one or more", "give --text, once per prompt"

@@ -27,6 +27,7 @@ from .tasks.pairs import Batch, by_tokenizer
 from .tasks.registry import batches, task_vocabulary
 from .trace import trace
 from .verify import Proof, Verification, prove, verify
+from .viewer.carries import fingerprint
 
 
 def open_model(folder: Path | str) -> PreTrainedModel:
@@ -97,6 +98,7 @@ class AdditionStudy:
     explanation: Explanation
     precision: float
     recall: float
+    weights: str  # fingerprint of the sparse model, so that what was found is told of no other
 
     def as_record(self) -> dict[str, Any]:
         """Plain numbers, lists and sentences."""
@@ -105,6 +107,7 @@ class AdditionStudy:
             "proof": self.proof.as_record(),
             "precision": self.precision,
             "recall": self.recall,
+            "weights": self.weights,
             "explanation": self.explanation.as_record(),
         }
 
@@ -125,6 +128,7 @@ def study_addition(
         explanation=explain(gated, task, circuit),
         precision=task.precision(circuit),
         recall=task.recall(circuit),
+        weights=fingerprint(gated),
     )
 
 

@@ -132,6 +132,11 @@ class Verification:
             "edges_per_layer_and_head": per_head.tolist(),
         }
 
+    def _repr_html_(self) -> str:
+        from .notebook import Report
+
+        return Report({"proof": self.as_record()})._repr_html_()
+
 
 def answers(model: PreTrainedModel, input_ids: Tensor, batch_size: int = 1024) -> Tensor:
     """Top-1 output tokens, (N, T) int64, of a model as it stands."""

@@ -81,6 +81,15 @@ class Browser:
         script = "const s = document.getElementById(arguments[0]); s.value = arguments[1];"
         self.run(script + "s.dispatchEvent(new Event('input'))", name, value)
 
+    def faults(self, axe: str) -> list[Any]:
+        """What axe-core calls serious or critical."""
+        script = (
+            "return axe.run(document).then(r => r.violations.map("
+            "v => [v.impact, v.id, v.nodes.slice(0, 3).map(n => n.html.slice(0, 200))]))"
+        )
+        self.driver.execute_script(axe)
+        return [fault for fault in self.driver.execute_script(script) if fault[0] in ("serious", "critical")]
+
     def complaints(self) -> list[str]:
         """Errors and warnings on the console since `open`."""
         return [entry["message"] for entry in self.driver.get_log("browser")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -93,6 +94,48 @@ def test_type_look_cut_and_restore(browser, session):
         assert shares(browser) == before
         assert browser.complaints() == []
         assert all(url.startswith((address, "chrome")) for url in browser.requests())
+
+
+def test_axe_finds_no_serious_fault_on_the_served_page(browser, session, axe):
+    with served(app(session, start="abcde")) as address:
+        browser.open(address)
+        browser.size(1280)
+        answered(browser, 1)
+        browser.run("for (const d of document.querySelectorAll('details')) d.open = true")
+        assert browser.faults(axe) == []
+        for width in (400, 1280, 3840):
+            browser.size(width)
+            inside, outside = browser.run("return [document.documentElement.scrollWidth, innerWidth]")
+            assert inside <= outside
+
+
+def test_click_a_line_and_the_answer_changes(browser, session):
+    from test_addition_page import middle_of, point
+
+    with served(app(session, start="abcde")) as address:
+        browser.open(address)
+        browser.size(1280)
+        answered(browser, 1)
+        before, whole, drawn = shares(browser), browser.panel("sparse"), int(browser.panel("sparse")["drawn"])
+        knife = browser.find("#knife").get_attribute("aria-pressed")
+        assert knife == "true"  # a server is there to be asked
+        point(browser, middle_of(browser, "sparse", drawn - 1), click=True)
+        answered(browser, 2)
+        assert browser.panel("sparse") != whole
+        assert browser.run("return document.querySelectorAll('#panel-sparse .cut').length") == 1
+        assert shares(browser)[0] == before[0]
+        assert shares(browser)[1] != before[1]
+        assert "was " in shares(browser)[1]  # before the cut
+        assert re.fullmatch(r"Sparse Model: \d edges? cut\.", browser.find("#verdict").text)
+        browser.find("#restore").click()
+        answered(browser, 3)
+        browser.find("#head-1-0").click()  # a head, of both models
+        answered(browser, 4)
+        assert all(after != old for after, old in zip(shares(browser), before, strict=True))
+        browser.find("#head-1-0").click()
+        answered(browser, 5)
+        assert shares(browser) == before
+        assert browser.complaints() == []
 
 
 def test_a_prompt_that_is_too_long_is_said(browser, session):

@@ -59,13 +59,20 @@ def verify(
     out: Out = None,
     json_output: Json = False,
 ) -> None:
-    """Prove an adding model's circuit by intervention on all sums, and say what each edge carries."""
+    """Prove an adding model's circuit by intervention on all sums, and say what each edge carries.
+
+    What edges carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
+    """
     from ..demo import quiet
     from ..study import study_addition
     from ..verify import stands
+    from ..viewer.carries import write_carries
 
     with quiet():
         found = study_addition(base, sparse, digits=digits, smallest=smallest)
+    if sparse.is_dir():
+        path = write_carries(sparse, found.explanation.as_record(), found.weights)
+        typer.echo(f"what edges carry: {path}", err=True)
     finish(found.as_record(), out, json_output, lambda: _verified(found))
     if not stands(found.proof):
         raise typer.Exit(1)

@@ -25,6 +25,7 @@ def serve(
     ] = 0.01,
 ) -> None:
     """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""
+    from ..demo import quiet
     from ..errors import refuse
 
     try:
@@ -33,7 +34,8 @@ def serve(
         do = "pip install 'gossamer[serve]'"
         raise refuse(f"{error.name} is not installed", "possible: with the extra `serve`", do) from error
     limits = Limits(tokens=tokens, waiting=waiting, threshold=threshold)
-    run(folder, host=host, port=port, token=token, start=text, limits=limits)
+    with quiet():
+        run(folder, host=host, port=port, token=token, start=text, limits=limits)
 
 
 def register(app: typer.Typer) -> None:

@@ -25,17 +25,22 @@ def view(
     threshold: Annotated[
         float, typer.Option(help="Smallest weight that counts as an edge of a dense LM.")
     ] = 0.01,
+    carries: Annotated[
+        Path | None,
+        typer.Option(help="What edges carry, as gossamer verify writes it; SPARSE/carries.json by default."),
+    ] = None,
 ) -> None:
     """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
     from rich.console import Console
 
+    from ..demo import quiet
     from ..files import write_text
     from ..pages import view_folders
 
     target = folder / "view.html" if out is None else out
-    html = view_folders(
-        base or folder / "base", sparse or folder / "sparse", text or [], start=sum_, threshold=threshold
-    )
+    dense, gated = base or folder / "base", sparse or folder / "sparse"
+    with quiet():
+        html = view_folders(dense, gated, text or [], start=sum_, threshold=threshold, carries=carries)
     write_text(target, html)
     Console(stderr=True, highlight=False).print(f"{target} ({len(html.encode()) / 1e6:.1f} MB)", markup=False)
 

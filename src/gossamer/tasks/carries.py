@@ -44,7 +44,8 @@ class Gate:
         if not self.digits:
             return "always open" if self.share else "never open"
         names = [f"the {position_name(task, position)}" for position in self.digits]
-        often = f"open on {100 * self.share:.1f} % of the sums"
+        percent = f"{100 * self.share:.1f}" if self.share >= 0.001 else "less than 0.1"
+        often = f"open on {percent} % of the sums"
         if self.values:
             return f"{often}, exactly where {names[0]} is {listed(self.values)}"
         return f"{often}, by {' and '.join(names)}"

@@ -50,14 +50,15 @@ class Explanation:
         """Plain numbers and sentences."""
         edges = [
             {"edge": list(e.edge), "gate": {"digits": list(e.gate.digits), "values": list(e.gate.values)},
-             "open": e.gate.share, "fact": e.fact.name, "place": e.fact.place, "held": e.held,
+             "open": e.gate.share, "when": e.gate.words(self.task), "carries": e.fact.words(self.task),
+             "fact": e.fact.name, "place": e.fact.place, "held": e.held,
              "certain": e.certain, "sentence": e.sentence(self.task)}
             for e in self.edges
         ]  # fmt: skip
         bundles = [
             {"bundle": list(b.bundle), "reads": list(b.message.keys), "entries": b.entries, "held": b.held,
-             "facts": [fact._asdict() for fact in b.message.facts], "certain": b.certain,
-             "sentence": b.sentence(self.task)}
+             "hands": b.message.words(self.task), "facts": [fact._asdict() for fact in b.message.facts],
+             "certain": b.certain, "sentence": b.sentence(self.task)}
             for b in self.bundles
         ]  # fmt: skip
         told = [

@@ -37,7 +37,8 @@ def view(
             circuits of one model, one after another, where the outputs differ from prompt to prompt.
         titles: of the panels; "Base Model" and "Sparse Model" for two, "Circuit" for one.
         title: of the page.
-        carries: (layer, head, query, key) or (layer, query, key) -> what that edge carries, in words.
+        carries: (layer, head, query, key) or (layer, query, key) -> what that edge of the last panel's model
+            carries, in words.
         places: what each position is, in words, where all prompts share that.
         most_edges: per panel; of a larger circuit the heaviest are kept, and the page says so.
     Raises: `GossamerError` if the circuits are on different prompts.

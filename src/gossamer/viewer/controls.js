@@ -68,6 +68,9 @@ function buildText(page, form) {
   form.append(make("label", { for: "text" }, "Prompt"), area, button, make("span", { class: "help" }, `At most ${page.data.limits.tokens} tokens; Ctrl+Enter runs.`));
 }
 
+/** Lines in a window that may be asked for; 0: as many as can be read. */
+const MOSTS = [0, 30, 100, 300, 1000, 3000, 12000];
+
 /** A labelled range. @param {string} id @param {string} words @param {number} low @param {number} high @param {number} value @param {(x: number) => string} change */
 function slider(id, words, low, high, value, change) {
   const input = make("input", { type: "range", id, min: String(low), max: String(high), value: String(value), step: "1" });
@@ -87,13 +90,18 @@ function buildSliders(page) {
   const low = slider("low", "First layer", 0, layers - 1, 0, (x) => setLayers(page, x, Math.max(x, state.high)));
   const high = slider("high", "Last layer", 0, layers - 1, layers - 1, (x) => setLayers(page, Math.min(x, state.low), x));
   const zoom = slider("zoom", "Column width", 0, 60, 0, (x) => {
-    state.zoom = x && x + 1;
+    state.zoom = x;
     repaint(page);
-    return x ? `${x + 1} px` : "fit";
+    return x ? `${x} px` : "fit";
+  });
+  const most = slider("most", "Lines drawn", 0, MOSTS.length - 1, 0, (x) => {
+    state.most = MOSTS[x];
+    repaint(page);
+    return x ? String(MOSTS[x]) : "legible";
   });
   threshold.shown.textContent = "0.000";
-  [low.shown.textContent, high.shown.textContent, zoom.shown.textContent] = ["0", String(layers - 1), "fit"];
-  place.append(threshold.row, low.row, high.row, zoom.row);
+  [low.shown.textContent, high.shown.textContent, zoom.shown.textContent, most.shown.textContent] = ["0", String(layers - 1), "fit", "legible"];
+  place.append(threshold.row, low.row, high.row, zoom.row, most.row);
 }
 
 /** @param {Page} page @param {number} low @param {number} high */
@@ -119,6 +127,7 @@ function buildHeads(page) {
   const { state, layers, nHeads } = page;
   const head = make("tr", {}, make("td", {}, ""));
   const set = (/** @type {number[]} */ which) => {
+    if (state.knife) return toggleHeads(page, which.map((i) => `${Math.floor(i / nHeads)},${i % nHeads}`));
     const on = which.every((i) => state.heads[i]) ? 0 : 1;
     for (const i of which) state.heads[i] = on;
     refilter(page);
@@ -146,8 +155,9 @@ function headCounts(page) {
     for (let h = 0; h < nHeads; h++) {
       const button = byId(`head-${l}-${h}`), n = counts[l * nHeads + h];
       button.textContent = n > 999 ? `${Math.round(n / 1000)}k` : String(n);
-      button.setAttribute("aria-pressed", String(state.heads[l * nHeads + h] === 1));
-      button.setAttribute("aria-label", `${button.textContent} edges in layer ${l} head ${h}`);
+      const cut = state.cuts[panels.length - 1].has(`${l},${h}`);
+      button.setAttribute("aria-pressed", String(state.heads[l * nHeads + h] === 1 && !cut));
+      button.setAttribute("aria-label", `${button.textContent} edges in layer ${l} head ${h}${cut ? ", cut" : ""}`);
     }
 }
 
@@ -160,12 +170,16 @@ function buildButtons(page) {
   on("forth", () => stepLayer(page, 1));
   on("every", () => setLayers(page, 0, page.layers - 1));
   on("live", () => {
-    state.liveOnly = !state.liveOnly;
-    byId("live").setAttribute("aria-pressed", String(state.liveOnly));
+    state.liveChosen = true;
+    setLive(page, !state.liveOnly);
     refilter(page);
   });
   on("clear", () => clearChoice(page));
-  on("cut", () => cutPinned(page));
+  on("knife", () => {
+    setKnife(page, !state.knife);
+    remark(page);
+  });
+  on("cut", () => state.pinned && cutLine(page, state.pinned));
   on("cut-heads", () => {
     for (const head of headsOff(page)) state.cuts.forEach((cuts) => cuts.add(head));
     reload(page);
@@ -175,8 +189,8 @@ function buildButtons(page) {
     reload(page);
   });
   on("beside", () => {
-    const stacked = document.documentElement.classList.toggle("stacked");
-    byId("beside").setAttribute("aria-pressed", String(stacked));
+    state.stackChosen = true;
+    setStacked(!document.documentElement.classList.contains("stacked"));
     repaint(page);
   });
   on("export", () => saveSvg(page));
@@ -188,21 +202,11 @@ function clearChoice(page) {
   refilter(page);
 }
 
-/** Take the pinned line's shown edges out of its model and run it again. @param {Page} page */
-function cutPinned(page) {
-  const { pinned, cuts } = page.state;
-  if (!pinned) return;
-  const panel = page.panels[pinned.panel], i = findLine(panel, pinned.line), { edges } = /** @type {View} */ (panel.view);
-  for (let e = panel.lines.first[i]; i >= 0 && e <= panel.lines.last[i]; e++)
-    cuts[pinned.panel].add([edges.layer[e], edges.head[e], edges.query[e], edges.key[e]].join(","));
-  reload(page);
-}
-
 /** Hand over what the panels show as an SVG file. @param {Page} page */
 function saveSvg(page) {
   const panels = page.panels.map((panel) => ({
-    title: panel.data.title, caption: panel.count.textContent ?? "", width: Math.max(panel.grid.width, 420), height: panel.grid.height,
-    shapes: panelShapes(panel, themeOf(page), false),
+    title: panel.data.title, captions: [panel.count, panel.shared].map((words) => words.textContent ?? "").filter(Boolean), width: Math.max(panel.grid.width, 420), height: panel.grid.height,
+    shapes: panelShapes(panel, themeOf(page), page.state.most, false),
   }));
   const url = URL.createObjectURL(new Blob([svgFile(panels, themeOf(page))], { type: "image/svg+xml" }));
   const link = make("a", { href: url, download: "circuit.svg" });
@@ -217,6 +221,7 @@ function bindTheme(page) {
     page.state.dark = dark;
     document.documentElement.dataset.theme = dark ? "dark" : "light";
     byId("theme").setAttribute("aria-pressed", String(dark));
+    overviews(page);
     repaint(page);
   };
   byId("theme").addEventListener("click", () => set(!page.state.dark));

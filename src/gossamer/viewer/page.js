@@ -12,8 +12,10 @@
  * @typedef {object} State
  * @property {number | string} prompt @property {number} threshold @property {number} low @property {number} high
  * @property {Uint8Array} heads  1 where layer * n_heads + head is on
- * @property {boolean} liveOnly @property {Stop | null} through @property {number} zoom
+ * @property {boolean} liveOnly @property {Stop | null} through @property {number} zoom @property {number} most  lines drawn in a window; 0: what can be read
+ * @property {boolean} knife  whether a click cuts @property {boolean} liveChosen @property {boolean} stackChosen  whether a person chose, or the size of the prompt
  * @property {{panel: number, line: LineKey} | null} hovered @property {{panel: number, line: LineKey} | null} pinned
+ * @property {Map<string, number>[]} whole  per panel, the next tokens before anything was cut
  * @property {Set<string>[]} cuts @property {boolean} dark @property {boolean} beside
  */
 
@@ -26,18 +28,21 @@ function startPage(data, source) {
   /** @type {State} */
   const state = {
     prompt: data.kind === "addition" ? parseSum(data, data.start) : data.kind === "server" ? data.start : 0,
-    threshold: 0, low: 0, high: layers - 1, heads: new Uint8Array(layers * heads).fill(1), liveOnly: false, through: null, zoom: 0,
-    hovered: null, pinned: null, cuts: data.panels.map(() => new Set()), dark: matchMedia("(prefers-color-scheme: dark)").matches, beside: true,
+    threshold: 0, low: 0, high: layers - 1, heads: new Uint8Array(layers * heads).fill(1), liveOnly: false, through: null, zoom: 0, most: 0, liveChosen: false, stackChosen: false, knife: false,
+    hovered: null, pinned: null, cuts: data.panels.map(() => new Set()), whole: [], dark: matchMedia("(prefers-color-scheme: dark)").matches, beside: true,
   };
   const panels = data.panels.map(makePanel);
   byId("panels").append(...panels.map((panel) => panel.root));
   const page = { data, source, state, panels, layers, nHeads: heads, asked: 0 };
+  byId("knife").hidden = !source.canCut(0);
+  setKnife(page, data.kind === "server");
   buildControls(page);
   bindPanels(page);
   bindKeys(page);
   bindTheme(page);
   const resized = () => panels.some((panel) => panel.grid && Math.floor(panel.scroller.clientWidth) !== panel.grid.width);
   new ResizeObserver(() => resized() && repaint(page)).observe(byId("panels"));
+  addEventListener("resize", () => repaint(page)); // the height
   reload(page);
 }
 
@@ -58,6 +63,7 @@ function reload(page) {
     });
     if (state.through && state.through.position >= answer.views[0].tokens.length) state.through = null;
     state.pinned = state.hovered = null;
+    suit(page, answer.views);
     refilter(page);
     headCounts(page);
     verdict(page, answer);
@@ -68,6 +74,26 @@ function reload(page) {
   if (!(answer instanceof Promise)) return show(answer);
   byId("verdict").textContent = "Running the models…";
   answer.then(show, (error) => asked === page.asked && fail(page, error));
+}
+
+/** What nobody chose follows the prompt: a long one has its panels stacked, and a crowded one shows live edges only. @param {Page} page @param {View[]} views */
+function suit(page, views) {
+  const { state, panels } = page, tokens = views[0].tokens.length;
+  if (!state.stackChosen) setStacked(tokens * 17 + 120 > byId("panels").clientWidth / Math.max(2, panels.length));
+  if (!state.liveChosen) setLive(page, page.data.kind !== "addition" && views.some((view) => view.edges.n > MOST_SVG));
+}
+
+/** @param {boolean} stacked */
+function setStacked(stacked) {
+  byId("beside").hidden = document.querySelectorAll(".panel").length < 2;
+  document.documentElement.classList.toggle("stacked", stacked);
+  byId("beside").setAttribute("aria-pressed", String(stacked));
+}
+
+/** @param {Page} page @param {boolean} only */
+function setLive({ state }, only) {
+  state.liveOnly = only;
+  byId("live").setAttribute("aria-pressed", String(only));
 }
 
 /** Say what went wrong where the answer would stand. @param {Page} page @param {Error} error */
@@ -82,16 +108,24 @@ function refilter(page) {
   const { state, nHeads } = page;
   const headOn = (/** @type {number} */ layer, /** @type {number} */ head) => state.heads[layer * nHeads + head] === 1;
   for (const panel of page.panels) filterPanel(panel, { ...state, headOn });
+  overviews(page);
   repaint(page);
   if (/** @type {HTMLDetailsElement} */ (byId("list")).open) listEdges(page);
+}
+
+/** @param {Page} page */
+function overviews(page) {
+  for (const { overview, view, lines, data } of page.panels) if (view && view.tokens.length > 30) paintOverview(overview, view, lines, data.layers, themeOf(page));
 }
 
 /** @param {Page} page @param {boolean} [moving] while a window scrolls, fewer lines */
 function repaint(page, moving = false) {
   const started = performance.now();
+  // Two panels one above the other have the height of two windows between them, side by side they share one.
+  const tall = window.innerHeight * (document.documentElement.classList.contains("stacked") ? 0.54 : 0.44);
   for (const panel of page.panels) {
     const width = Math.floor(panel.scroller.clientWidth);
-    if (width) paintPanel(panel, width, page.state.zoom, themeOf(page), page.state.through, moving);
+    if (width) paintPanel(panel, width, tall, page.state, themeOf(page), moving);
   }
   remark(page);
   byId("panels").dataset.paint = String(round(performance.now() - started));
@@ -122,7 +156,8 @@ function hint({ state, data, source }) {
     const { row, position } = state.through;
     return [`Only paths through position ${position}${named(data, position)}, ${row ? `after layer ${row - 1}` : "at the input"}.`];
   }
-  return [`Point at a line to read it; click a token or a node for the paths through it${source.canCut(0) ? "; click a line to cut it" : ""}.`];
+  const cut = !source.canCut(0) ? "" : state.knife ? "; click a line or a head to cut it, and again to restore it" : "; click a line to cut it";
+  return [`Point at a line to read it; click a token or a node for the paths through it${cut}.`];
 }
 
 /** @param {PageData} data @param {number} position */
@@ -135,8 +170,9 @@ function describeLine(page, at, line) {
   const lead = make("strong", {}, `Layer ${layer}`);
   const parts = [lead, `: position ${query} `, word(query), `${named(data, query)} reads position ${key} `, word(key), `${named(data, key)}. `];
   panels.forEach((panel) => parts.push(`${panel.data.title}: ${weightsOf(panel, line)}. `));
-  const carried = carriedBy(data, panels[at], line);
-  if (carried) parts.push(`Carries ${carried}. `);
+  // What was found out about the last model says nothing of the other, nor of one that has been cut.
+  const last = panels.length - 1, carried = page.state.cuts[last].size ? [] : carriedBy(data, panels[last], line);
+  if (carried.length) parts.push(...carried.map((words) => make("span", { class: "carries" }, `${words}.`)));
   return parts;
 }
 
@@ -150,12 +186,17 @@ function weightsOf(panel, line) {
   return heads.join("; ") + (panel.lines.live[i] ? "" : "; never reaches the answer");
 }
 
-/** @param {PageData} data @param {Panel} panel @param {LineKey} line */
+/** What is known of the edges of a shown line, one phrase each. @param {PageData} data @param {Panel} panel @param {LineKey} line @returns {string[]} */
 function carriedBy(data, panel, line) {
-  const { layer, query, key } = line, i = findLine(panel, line), found = new Set([data.carries[`${layer},${query},${key}`]]);
-  const { edges } = /** @type {View} */ (panel.view);
-  for (let e = i < 0 ? 1 : panel.lines.first[i]; i >= 0 && e <= panel.lines.last[i]; e++) found.add(data.carries[`${layer},${edges.head[e]},${query},${key}`]);
-  return [...found].filter(Boolean).join("; ");
+  const { layer, query, key } = line, i = findLine(panel, line), { edges } = /** @type {View} */ (panel.view), found = [];
+  if (i < 0) return [];
+  const all = data.carries[`${layer},${query},${key}`];
+  if (all) found.push(`Carries ${all}`);
+  for (let e = panel.lines.first[i]; e <= panel.lines.last[i]; e++) {
+    const one = data.carries[`${layer},${edges.head[e]},${query},${key}`];
+    if (one) found.push(`Head ${edges.head[e]}: ${one}`);
+  }
+  return found;
 }
 
 /** The answers in words. @param {Page} page @param {Answer} answer */
@@ -178,8 +219,12 @@ function verdict(page, answer) {
 
 /** Next-token distributions side by side. @param {Page} page @param {[string, number][][]} next */
 function showNext(page, next) {
+  const { cuts, whole } = page.state, percent = (/** @type {number} */ p) => `${(100 * p).toFixed(1)} %`;
+  next.forEach((rows, i) => cuts[i].size || (whole[i] = new Map(rows)));
   const tables = next.map((rows, i) => {
-    const body = rows.map(([token, p]) => make("tr", {}, make("td", {}, make("bdi", {}, shownToken(token))), make("td", {}, `${(100 * p).toFixed(1)} %`),
+    // What the whole model said of a token; it may not have been among its likeliest.
+    const was = (/** @type {string} */ token) => (cuts[i].size && whole[i] ? [make("td", { class: "was" }, whole[i].has(token) ? `was ${percent(/** @type {number} */ (whole[i].get(token)))}` : "was below these")] : []);
+    const body = rows.map(([token, p]) => make("tr", {}, make("td", {}, make("bdi", {}, shownToken(token))), make("td", {}, percent(p)), ...was(token),
       make("td", { class: "bar" }, make("meter", { min: "0", max: "1", value: String(p), "aria-label": "probability" }))));
     return make("table", {}, make("caption", {}, `Next token, ${page.data.panels[i].title}`), make("tbody", {}, ...body));
   });

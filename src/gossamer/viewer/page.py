@@ -22,6 +22,8 @@ SCRIPTS = (
     "circuit.js",
     "bert.js",
     "scene.js",
+    "ink.js",
+    "map.js",
     "source.js",
     "cut.js",
     "panel.js",

@@ -5,16 +5,15 @@
  */
 
 const MOST_SVG = 2500;
-/** Lines on a canvas: the strongest in the window, fewer while it moves. */
-const MOST_CANVAS = 12000, MOST_MOVING = 2500;
 
 /** @typedef {{layer: number, query: number, key: number}} LineKey */
 /**
  * @typedef {object} Panel
- * @property {PanelData} data @property {HTMLElement} root @property {HTMLElement} count
+ * @property {PanelData} data @property {HTMLElement} root @property {HTMLElement} count @property {HTMLElement} shared  what of the lines the window shows, in words
+ * @property {Overview} overview @property {boolean} seek  whether the window has yet to move to the answer
  * @property {HTMLElement} scroller @property {HTMLElement} spacer @property {HTMLElement} stage
  * @property {HTMLCanvasElement} canvas @property {SVGSVGElement} svg
- * @property {View | null} view @property {Uint8Array} live @property {Lines} lines @property {Grid} grid @property {number[]} chosen @property {CutLine[]} cut  lines taken out, drawn as such
+ * @property {View | null} view @property {Uint8Array} live @property {Lines} lines @property {Ranks} ranks @property {Grid} grid @property {number} left  how far the window is scrolled @property {number[]} chosen  those drawn, not as mist @property {CutLine[]} cut  lines taken out, drawn as such
  * @property {(position: number) => boolean} isWrong
  */
 
@@ -31,16 +30,18 @@ function makePanel(data) {
   const canvas = make("canvas", { "aria-hidden": "true" });
   const svg = /** @type {SVGSVGElement} */ (toDom({ tag: "svg", attrs: { role: "group" } }));
   const stage = make("div", { class: "stage" }, canvas, svg), spacer = make("div", { class: "spacer" }, stage);
-  const scroller = make("div", { class: "scroller" }, spacer), count = make("p", { class: "count" });
+  const scroller = make("div", { class: "scroller" }, spacer), count = make("p", { class: "count" }), shared = make("p", { class: "count shared" });
   const root = make("section", { class: "panel", id: `panel-${data.name}`, "aria-labelledby": `title-${data.name}` },
-    make("h2", { id: `title-${data.name}` }, data.title), count, scroller);
-  const none = /** @type {any} */ (null);
-  return { data, root, count, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, grid: none, chosen: [], cut: [], isWrong: () => false };
+    make("h2", { id: `title-${data.name}` }, data.title), count, shared);
+  const overview = makeOverview(scroller), none = /** @type {any} */ (null);
+  root.append(overview.root, scroller);
+  return { data, root, count, shared, overview, seek: true, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, ranks: none, grid: none, left: 0, chosen: [], cut: [], isWrong: () => false };
 }
 
 /** Give a panel a new prompt's view. @param {Panel} panel @param {View} view @param {string[] | null} expected the answer, or null */
 function setView(panel, view, expected) {
   panel.view = view;
+  panel.seek = true;
   panel.live = liveMask(view);
   panel.isWrong = (p) => !!expected && view.outputs.includes(p) && expected[p] !== view.answers[p];
 }
@@ -50,25 +51,30 @@ function filterPanel(panel, filter) {
   if (!panel.view) return;
   const { view, live, data } = panel;
   panel.lines = linesOf(view.edges, shownMask(view, filter, live), live);
+  panel.ranks = ranksOf(view, panel.lines);
   const idle = live.reduce((sum, x) => sum + (x ? 0 : 1), 0), number = (/** @type {number} */ x) => x.toLocaleString("en");
   const percent = (100 * view.open) / Math.max(1, view.visible);
   const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
-  if (idle && !filter.liveOnly) parts.push(`${number(idle)} never reach the answer`);
-  parts.push(`${number(panel.lines.edges)} shown as ${number(panel.lines.n)} lines`);
-  if (panel.lines.n > MOST_CANVAS) parts.push(`of those in the window the ${number(MOST_CANVAS)} strongest are drawn`);
+  if (idle) parts.push(`${number(idle)} never reach the answer${filter.liveOnly ? " and are hidden" : ""}`);
+  const some = panel.lines.edges === view.edges.n ? "drawn" : `${number(panel.lines.edges)} shown,`;
+  parts.push(`${some} as ${number(panel.lines.n)} ${panel.lines.n === 1 ? "line" : "lines"}`);
   panel.count.textContent = parts.join("; ") + (data.note ? `; ${data.note}` : "");
   Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.slice(0, 64).join("") });
 }
 
-/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} zoom @param {Theme} theme @param {Stop | null} through @param {boolean} moving */
-function paintPanel(panel, width, zoom, theme, through, moving) {
+/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {{zoom: number, most: number, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
+function paintPanel(panel, width, tall, { zoom, most, through }, theme, moving) {
   const { view, data, svg } = panel;
   if (!view) return;
-  const grid = (panel.grid = gridFor(view, data.layers, width, zoom));
+  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom)), held = panel.scroller.scrollLeft;
   panel.spacer.style.width = `${Math.max(grid.width, grid.full)}px`;
   panel.stage.style.width = `${grid.width}px`;
   panel.spacer.style.height = panel.stage.style.height = `${grid.height}px`;
   const wide = grid.full > grid.width + 1;
+  if (panel.seek && view.outputs.length) panel.scroller.scrollLeft = xOf(grid, Math.max(...view.outputs)) + grid.pitch + 14 - grid.width;
+  else if (old && (old.full !== grid.full || old.width !== grid.width)) panel.scroller.scrollLeft = heldScroll(old, grid, held);
+  panel.seek = false;
+  frameOverview(panel.overview, panel.scroller);
   if (wide) panel.scroller.tabIndex = 0;
   else panel.scroller.removeAttribute("tabindex");
   const focused = svg.contains(document.activeElement) ? /** @type {Element} */ (document.activeElement).id : "";
@@ -76,19 +82,33 @@ function paintPanel(panel, width, zoom, theme, through, moving) {
   svg.setAttribute("width", String(grid.width));
   svg.setAttribute("height", String(grid.height));
   svg.setAttribute("aria-label", describe(panel));
-  const shapes = panelShapes(panel, theme, panel.lines.n > MOST_SVG, moving);
+  const shapes = panelShapes(panel, theme, most, panel.lines.n > MOST_SVG, moving);
   svg.replaceChildren(...shapes.map(toDom), toDom({ tag: "g", attrs: { class: "overlay" } }));
   nameTokens(panel, through);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {boolean} onCanvas @param {boolean} [moving] @returns {Shape[]} */
-function panelShapes(panel, theme, onCanvas, moving) {
+/** Where to scroll so that a window of another size or column width shows the same place: its end, or else its middle. @param {Grid} old @param {Grid} grid @param {number} left */
+function heldScroll(old, grid, left) {
+  if (left + old.width > old.full - 2) return grid.full;
+  return ((left + old.width / 2 - old.gutter) / old.pitch) * grid.pitch + grid.gutter - grid.width / 2;
+}
+
+/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {number} most @param {boolean} onCanvas @param {boolean} [moving] @returns {Shape[]} */
+function panelShapes(panel, theme, most, onCanvas, moving = false) {
   const view = /** @type {View} */ (panel.view), { grid, lines, canvas, isWrong } = panel;
-  const left = panel.scroller.scrollLeft, columns = columnsShown(grid, left);
-  panel.chosen = linesShown(view, lines, columns).slice(-(moving ? MOST_MOVING : MOST_CANVAS));
+  const left = (panel.left = panel.scroller.scrollLeft), columns = columnsShown(grid, left);
+  const share = shareOf(grid, view, lines, panel.ranks, left, most, moving);
+  panel.chosen = share.drawn;
+  if (!moving) panel.shared.textContent = shareWords(share);
   panel.root.dataset.drawn = String(panel.chosen.length);
   panel.root.dataset.mode = onCanvas ? "canvas" : "svg";
+  const under = [
+    ...(grid.pitch < 6 ? [] : streamShapes(grid, view, lines, panel.chosen, columns, left, theme)),
+    ...mistShapes(grid, view, lines, share.mist, left, theme),
+    ...edgeShapes(grid, view, lines, panel.chosen, left, theme),
+  ];
+  const nodes = grid.pitch < 6 ? [] : nodeShapes(grid, view, lines, panel.chosen, columns, left, theme);
   canvas.hidden = !onCanvas;
   if (onCanvas) {
     const ratio = Math.min(2, window.devicePixelRatio || 1);
@@ -96,13 +116,12 @@ function panelShapes(panel, theme, onCanvas, moving) {
     canvas.height = grid.height * ratio;
     const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    paintEdges(pen, grid, view, lines, panel.chosen, left, theme);
+    paintLines(pen, under);
+    paintDots(pen, nodes);
   }
   return [
-    ...(onCanvas ? [] : streamShapes(grid, view, lines, columns, left, theme)),
-    ...(onCanvas ? [] : edgeShapes(grid, view, lines, panel.chosen, left, theme)),
+    ...(onCanvas ? [] : [...under, ...nodes]),
     ...cutShapes(grid, panel.cut, columns, left, theme),
-    ...(grid.pitch < 6 ? [] : nodeShapes(grid, view, lines, columns, left, theme)),
     ...tokenShapes(grid, view, "input", columns, left, theme, isWrong),
     ...tokenShapes(grid, view, "answer", columns, left, theme, isWrong),
     ...rowNames(grid, left, theme),
@@ -137,7 +156,7 @@ function nameTokens(panel, through) {
 function markPanel(panel, marked, through, theme) {
   const overlay = panel.svg.querySelector(".overlay"), { view, lines, grid } = panel;
   if (!overlay || !view) return;
-  const left = panel.scroller.scrollLeft;
+  const { left } = panel;
   /** @type {Shape[]} */
   const shapes = [], spot = (/** @type {number} */ x, /** @type {number} */ y) => shapes.push({ tag: "circle", attrs: { class: "mark", cx: round(x), cy: round(y), r: 5, fill: "none", stroke: theme.mark, "stroke-width": 2 } });
   const i = marked ? findLine(panel, marked) : -1;

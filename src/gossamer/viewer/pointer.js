@@ -17,10 +17,11 @@ function bindPanels(page) {
     };
     panel.svg.addEventListener("pointermove", (event) => ((page.state.hovered = find(event)), remark(page)));
     panel.svg.addEventListener("pointerleave", () => ((page.state.hovered = null), remark(page)));
-    panel.svg.addEventListener("click", (event) => clickPanel(page, panel, /** @type {Element} */ (event.target), point(event), find(event)));
+    panel.svg.addEventListener("click", (event) => clickPanel(page, at, /** @type {Element} */ (event.target), point(event), find(event)));
     panel.svg.addEventListener("keydown", (event) => tokenKey(page, panel, event));
     let frame = 0, rest = 0;
     panel.scroller.addEventListener("scroll", () => {
+      for (const other of page.panels) if (other !== panel) other.scroller.scrollLeft = panel.scroller.scrollLeft;
       clearTimeout(rest);
       rest = setTimeout(() => repaint(page), 150);
       frame ||= requestAnimationFrame(() => ((frame = 0), repaint(page, true)));
@@ -28,13 +29,16 @@ function bindPanels(page) {
   });
 }
 
-/** A token, a node, a line, or nothing was clicked. @param {Page} page @param {Panel} panel @param {Element} target @param {{x: number, y: number}} at @param {State["pinned"]} line */
-function clickPanel(page, panel, target, at, line) {
-  const { grid } = panel, token = target.closest(".token");
+/** A token, a node, a line, or nothing was clicked. @param {Page} page @param {number} index of the panel @param {Element} target @param {{x: number, y: number}} at @param {State["pinned"]} line */
+function clickPanel(page, index, target, at, line) {
+  const panel = page.panels[index], { grid } = panel, token = target.closest(".token");
   if (token) return chooseStop(page, stopOf(panel, token));
   const position = Math.floor((at.x + panel.scroller.scrollLeft - xOf(grid, 0)) / grid.pitch + 0.5), row = Math.round((grid.bottom - at.y) / grid.rowPitch);
   const near = Math.hypot(xOf(grid, position) - panel.scroller.scrollLeft - at.x, yOf(grid, row) - at.y) < 9;
   if (near && grid.pitch >= 6 && position >= 0 && position < grid.tokens && row >= 0 && row <= grid.layers) return chooseStop(page, { row, position });
+  const cut = cutUnder(panel, at);
+  if (cut) return restoreLine(page, index, cut);
+  if (line && page.state.knife) return cutLine(page, line);
   if (!line) return clearChoice(page);
   page.state.pinned = line;
   remark(page);
@@ -73,6 +77,13 @@ function bindKeys(page) {
     const target = /** @type {HTMLElement} */ (event.target), typing = target.matches("input, select, textarea"), inSum = target.id === "sum";
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") return clearChoice(page);
+    const climb = event.key === "PageUp" ? 1 : event.key === "PageDown" ? -1 : 0, { through } = page.state;
+    if (through && climb && !typing) {
+      event.preventDefault();
+      const row = Math.min(page.layers, Math.max(0, through.row + climb));
+      if (row !== through.row) chooseStop(page, { ...through, row });
+      return;
+    }
     if (!typing && (event.key === "[" || event.key === "]")) return stepLayer(page, event.key === "]" ? 1 : -1);
     const unit = 10 ** page.data.digits;
     /** @type {Record<string, number>} */

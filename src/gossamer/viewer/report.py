@@ -7,35 +7,72 @@ shown.
 from __future__ import annotations
 
 import base64
-import html
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..ceiling import KINDS, Ceiling
+from .blocks import bars, bullets, number, phrase, section, share, table, text
 from .page import asset, fill
 
 Record = Mapping[str, Any]
+# Ceilings whose unit says nothing to a reader who does not use it every day.
+MEANS = {
+    "kl": ": how far, on average, the probabilities that the sparse model gives to the tokens are from those of the "
+    "base model; 0 is no difference"
+}
 
 
-def report_page(report: Record, *, figure: str = "", links: Mapping[str, str] | None = None) -> str:
+def report_page(
+    report: Record,
+    *,
+    figure: str = "",
+    links: Mapping[str, str] | None = None,
+    carries: Mapping[tuple[int, int, int, int], str] | None = None,
+) -> str:
     """A report as one HTML file without script.
 
     Args:
         report: what `gossamer demo` writes as report.json.
         figure: an SVG of ours, set in as it is; or empty.
         links: words -> relative address of files beside the page, such as the interactive one.
+        carries: (layer, head, query, key) -> what that edge carries, in words, where it is known.
     """
-    sections = (_asked(report), _kept(report), _figure(figure, links or {}), _lost(report), _controls(report))
-    body = "\n".join([*filter(None, sections), _edges(report), _limits(report), _versions(report)])
+    seen = _figure(figure, links or {})
+    body = report_body(report, seen=seen, carries=carries)
     return fill(asset("report.html"), title=_title(report), style=asset("report.css"), body=body)
+
+
+def report_body(
+    report: Record, *, seen: str = "", carries: Mapping[tuple[int, int, int, int], str] | None = None
+) -> str:
+    """The sections of a report without the page around them, as a notebook's cell shows them.
+
+    Args:
+        seen: what stands between what was kept and what was lost; the figure, on a page.
+    """
+    sections = (_asked(report), _kept(report), seen, _lost(report), _controls(report))
+    rest = (_edges(report, carries or {}), _limits(report), _versions(report))
+    return "\n".join(filter(None, (_what(report), *sections, *rest)))
 
 
 def _title(report: Record) -> str:
     task = report.get("task", {})
-    return _text(
+    return text(
         f"{task['digits']}-digit addition, made sparse" if "digits" in task else "A model made sparse"
     )
+
+
+def _what(report: Record) -> str:
+    """What this is about, for a reader who meets it here."""
+    digits, model = report.get("task", {}).get("digits"), "The model of this page"
+    if digits:
+        given = f"{'36'[:digits]}+{'28'[:digits]}={'?' * (digits + 3)}" if digits < 3 else "two numbers"
+        model = (
+            f"A small transformer was trained to add two numbers of {digits} digits; it is given "
+            f"<code>{given}</code> and fills in all answer digits at once. It"
+        )
+    count = phrase("; there are {} of them per prompt", report.get("proof", {}).get("edges_possible"))
+    return fill(asset("intro.html"), model=model, count=count)
 
 
 def _asked(report: Record) -> str:
@@ -44,22 +81,21 @@ def _asked(report: Record) -> str:
         return ""
     words = [
         _ceiling(settings.get("ceiling")),
-        _phrase("Seed {}.", settings.get("seed")),
-        _phrase("The base model was trained for {} steps,", settings.get("base_steps")),
-        _phrase("and made sparse in {} more.", settings.get("steps")),
+        phrase("Seed {}.", settings.get("seed")),
+        phrase("The base model was trained for {} steps,", settings.get("base_steps")),
+        phrase("and made sparse in {} more.", settings.get("steps")),
     ]
-    return _section("What was asked", f"<p>{' '.join(words)}</p>")
+    return section("What was asked", f"<p>{' '.join(words)}</p>")
 
 
-def _ceiling(text: str | None) -> str:
+def _ceiling(asked: str | None) -> str:
     """What may be lost, in words: `kl=0.02` says nothing to a reader who did not type it."""
-    if not text:
+    if not asked:
         return ""
-    ceiling = Ceiling.parse(text)
-    limit = (
-        f"Whatever is removed, at most <b>{ceiling.value:g}</b> may be lost on held-out data, measured as "
-    )
-    return limit + f"{_text(KINDS[ceiling.kind])} (<code>{_text(ceiling)}</code>)."
+    ceiling = Ceiling.parse(asked)
+    limit = f"Whatever is closed, at most <b>{ceiling.value:g}</b> may be lost on held-out data, measured as "
+    means = MEANS.get(ceiling.kind, "")
+    return limit + f"{text(KINDS[ceiling.kind])} (<code>{text(ceiling)}</code>){means}."
 
 
 def _kept(report: Record) -> str:
@@ -75,37 +111,40 @@ def _kept(report: Record) -> str:
         ),
         ("Open attention edges per prompt, mean", proof.get("edges_possible"), proof.get("edges_mean")),
         ("Open attention edges per prompt, most", proof.get("edges_possible"), proof.get("edges_max")),
-        ("Open edges on a path to an output, mean", None, proof.get("live_edges_mean")),
+        ("Open edges on a path to an answer, mean", None, proof.get("live_edges_mean")),
     ]
-    table = _table(
-        ("", "base model", "sparse model"), [(name, _number(a), _number(b)) for name, a, b in rows]
-    )
+    cells = [(name, number(a), number(b)) for name, a, b in rows]
     floor = proof.get("edges_floor")
-    note = _phrase("<p>By our argument no wiring does with fewer than {} edges in the mean.</p>", floor)
+    note = phrase(
+        "<p>We have an argument, not a proof, that no wiring does with fewer than {} edges in the mean.</p>",
+        floor,
+    )
     layers = proof.get("edges_per_layer") or []
-    bars = _bars("Open edges per layer, mean", [(f"Layer {i}", n) for i, n in enumerate(layers)])
-    return _section("What was kept", table + note + bars)
+    shares = bars("Open edges per layer, mean", [(f"Layer {i}", n) for i, n in enumerate(layers)])
+    return section("What was kept", table(("", "base model", "sparse model"), cells) + note + shares)
 
 
 def _lost(report: Record) -> str:
     proof, run = report.get("proof", {}), report.get("run", {})
     chosen = run.get("chosen_on", {})
     items = [
-        _phrase("Both models give the same output on {}", proof.get("same_row"))
-        + _phrase(" of {}", proof.get("prompts") if "same_row" in proof else None)
-        + _phrase(" prompts.", proof.get("same_row")),
-        _phrase(
+        phrase("Both models give the same output on {}", proof.get("same_row"))
+        + phrase(" of {}", proof.get("prompts") if "same_row" in proof else None)
+        + phrase(" prompts.", proof.get("same_row")),
+        phrase(
             "Of {} prompts that neither training nor the choice of the kept model had seen,",
             proof.get("unseen"),
         )
-        + _phrase(" {} are exact.", proof.get("unseen_exact")),
-        _phrase(
-            "Divergence from the base model where the kept model was chosen: {}.", chosen.get("divergence")
-        ),
-        _phrase("The kept model was seen at step {}.", run.get("kept_step")),
-        _phrase("<b>Missed:</b> {}.", run.get("missed") or None),
+        + phrase(" {} are exact.", proof.get("unseen_exact")),
+        phrase(
+            "Divergence from the base model, where the kept model was chosen: {}", chosen.get("divergence")
+        )
+        + phrase(" ± {} (standard error).", chosen.get("divergence_se")),
+        phrase("The kept model is the one of step {}", run.get("kept_step"))
+        + phrase(" of {}.", run.get("steps")),
+        phrase("<b>Missed:</b> {}.", run.get("missed") or None),
     ]
-    return _section("What was lost", _list(items))
+    return section("What was lost", bullets(items))
 
 
 def _controls(report: Record) -> str:
@@ -113,41 +152,54 @@ def _controls(report: Record) -> str:
     leaks = proof.get("leaks")
     verdict = "the drawn graph is the whole graph" if leaks == 0 else "the drawn graph is not the whole graph"
     items = [
-        _phrase("Leak test: with closed edges out of the softmax denominator too, {} answers change: ", leaks)
+        phrase(
+            "<b>Leaks.</b> A closed edge still counts where attention weights are normalised, and could tell something "
+            "that way. Taken out there as well, {} answers change: ",
+            leaks,
+        )
         + ("" if leaks is None else f"{verdict}."),
-        _phrase(
-            "Precision: {} of the open edges are ones that the task can need.", _share(proof.get("precision"))
+        phrase(
+            "<b>Precision.</b> {} of the open edges join positions between which the task can need something to pass.",
+            share(proof.get("precision")),
         ),
-        _phrase(
-            "Recall: {} of the dependencies that the task has are on an open path.",
-            _share(proof.get("recall")),
+        phrase(
+            "<b>Recall.</b> {} of what an answer depends on can reach it along open edges.",
+            share(proof.get("recall")),
         ),
     ]
     controls = report.get("controls", {})
-    rows = [(str(name), _number(value)) for name, value in controls.items() if isinstance(value, int | float)]
-    table = _table(("control", "value"), rows) if rows else ""
-    return _section("The controls", _list(items) + table)
+    rows = [(str(name), number(value)) for name, value in controls.items() if isinstance(value, int | float)]
+    return section("The controls", bullets(items) + (table(("control", "value"), rows) if rows else ""))
 
 
-def _edges(report: Record) -> str:
+def _edges(report: Record, carries: Mapping[tuple[int, int, int, int], str]) -> str:
+    names = ("layer", "head", "query", "key")
     rows = [
         (
-            _text(f"{edge.get('layer')}.{edge.get('head')}"),
-            _text(edge.get("to", edge.get("query", ""))),
-            _text(edge.get("from", edge.get("key", ""))),
-            _share(edge.get("open")) or "",
+            text(f"{edge.get('layer')}.{edge.get('head')}"),
+            text(edge.get("to", edge.get("query", ""))),
+            text(edge.get("from", edge.get("key", ""))),
+            share(edge.get("open")) or "",
             {True: "yes", False: "no"}.get(edge.get("needed"), ""),
+            *([text(carries.get(tuple(edge.get(name) for name in names), ""))] if carries else []),  # type: ignore[arg-type]
         )
         for edge in report.get("edges", [])
     ]
     if not rows:
         return ""
-    table = _table(
-        ("layer.head", "reads: position", "read: position", "open in", "can be needed"), rows, escaped=True
+    head = (
+        "layer.head",
+        "reader",
+        "read",
+        "open in",
+        "can be needed",
+        *(["what it carries"] if carries else []),
     )
-    return _section(
-        "Every edge that was ever open", f"<details><summary>{len(rows)} edges</summary>{table}</details>"
-    )
+    note = "<p>a is the first number, b the second; a slot is a place of the answer.</p>"
+    if carries:
+        note += "<p>What an edge carries was found by exchanging it between prompts, on all of them.</p>"
+    body = f"<details><summary>{len(rows)} edges</summary>{note}{table(head, rows, escaped=True)}</details>"
+    return section("Every edge that was ever open", body)
 
 
 def _limits(report: Record) -> str:
@@ -156,15 +208,16 @@ def _limits(report: Record) -> str:
         "Counts are of (layer, head, query, key); several heads with one edge make one line in the figure.",
         "This is one model from one seed; another seed may find another wiring for the same answers.",
         "Exact on every listed prompt is a fact about those prompts, and about no others.",
+        "Whether each edge is needed was not tested here: <code>gossamer verify</code> closes them one by one.",
     ]
-    return _section("The limits", _list(items))
+    return section("The limits", bullets(items))
 
 
 def _versions(report: Record) -> str:
     found = dict(report.get("versions", {}))
     if "impl" in report:
         found["gated attention"] = report["impl"]
-    words = ", ".join(f"{_text(name)} {_text(value)}" for name, value in found.items())
+    words = ", ".join(f"{text(name)} {text(value)}" for name, value in found.items())
     return f"<footer>{words}</footer>" if words else ""
 
 
@@ -175,71 +228,5 @@ def _figure(figure: str, links: Mapping[str, str]) -> str:
     data = base64.b64encode(figure.encode()).decode()
     alt = "Base model above, sparse model below; the numbers are in the tables of this page."
     image = f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">' if figure else ""
-    more = _list([f'<a href="{_text(address)}">{_text(words)}</a>' for words, address in links.items()])
-    return _section("The figure", image + more)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
-
-
-def _list(items: Iterable[str]) -> str:
-    kept = [f"<li>{item}</li>" for item in items if item]
-    return f"<ul>{''.join(kept)}</ul>" if kept else ""
-
-
-def _phrase(form: str, value: Any) -> str:
-    """A phrase with a value in it, or nothing where there is none."""
-    return "" if value is None or value == "" else form.format(_number(value))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, escaped: bool = False) -> str:
-    show = str if escaped else _text
-    kept = [list(row) for row in rows]
-    sides = [' class="number"' if _is_numbers(column) else "" for column in zip(*kept, strict=True)]
-    names = "".join(
-        f'<th scope="col"{side}>{_text(name)}</th>' for name, side in zip(head, sides, strict=True)
-    )
-    cells = [
-        "".join(f"<td{side}>{show(cell)}</td>" for cell, side in zip(row, sides, strict=True)) for row in kept
-    ]
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _is_numbers(column: Iterable[str]) -> bool:
-    """Whether a column holds numbers, which stand flush right, and nothing else."""
-    said = [cell for cell in column if cell]
-    return bool(said) and all(re.fullmatch(r"[\d,.]+( %)?", cell) for cell in said)
-
-
-def _bar(share: float) -> str:
-    return f'<span class="bar" style="width:{200 * share:.0f}px"></span>' if share else ""
-
-
-def _bars(title: str, values: Sequence[tuple[str, float]]) -> str:
-    """Numbers as bars on one scale."""
-    most = max((value for _, value in values), default=0.0)
-    rows = [
-        f'<tr><th scope="row">{_text(name)}</th><td>{_bar(value / most)} {_number(value)}</td></tr>'
-        for name, value in values
-        if most
-    ]
-    return f"<table><caption>{_text(title)}</caption><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-
-
-def _share(value: Any) -> str | None:
-    return f"{100 * value:.2f} %" if isinstance(value, int | float) else None
-
-
-def _number(value: Any) -> str:
-    """A value for people: thousands separated, four significant digits where there are decimals."""
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _text(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if abs(value) >= 10 else f"{value:.4g}"
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
+    more = bullets([f'<a href="{text(address)}">{text(words)}</a>' for words, address in links.items()])
+    return section("The figure", image + more)

@@ -13,28 +13,34 @@
  * @property {number} full  width of all columns @property {number} gutter
  * @property {number} pitch  width of a column @property {number} rowPitch
  * @property {number} bottom  y of row 0 @property {number} layers @property {number} tokens
- * @property {boolean} turned @property {number} fontSize @property {boolean} labelled  whether tokens have room at all @property {number} big  how much larger than usual
+ * @property {boolean} turned @property {number} fontSize @property {number} every  a label stands at each so many columns @property {number} big  how much larger than usual
  */
-/** @typedef {{dark: boolean, ink: string, muted: string, guide: string, carried: string, idle: string, mark: string, wrong: string, page: string}} Theme */
+/** @typedef {{dark: boolean, ink: string, muted: string, guide: string, carried: string, idle: string, mark: string, wrong: string, page: string, mist: string}} Theme */
 
 const THEMES = {
   /** @type {Theme} */
-  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", idle: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff" },
+  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", idle: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff", mist: "rgba(107, 174, 214, 0.3)" },
   /** @type {Theme} */
-  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", idle: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b" },
+  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", idle: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b", mist: "rgba(66, 146, 205, 0.3)" },
 };
 /** ColorBrewer's Blues without the lightest quarter, as in the static figure; in the dark theme it runs to white. */
 const BLUES = [[198, 219, 239], [158, 202, 225], [107, 174, 214], [66, 146, 198], [33, 113, 181], [8, 81, 156], [8, 48, 107]];
 const DARK_BLUES = [[38, 62, 92], [40, 82, 128], [46, 108, 168], [66, 146, 205], [107, 178, 224], [158, 208, 240], [222, 240, 255]];
 const SHADES = 24;
 const LONGEST = 14;
+/** Pixels; where columns are too narrow for it, labels thin out. */
+const LEAST_FONT = 9.5;
 
 /** @param {number} t in [0, 1] @param {Theme} theme */
 function blue(t, theme) {
+  return `rgb(${rgbOf(t, theme).join(",")})`;
+}
+
+/** @param {number} t in [0, 1] @param {Theme} theme */
+function rgbOf(t, theme) {
   const stops = theme.dark ? DARK_BLUES : BLUES;
   const x = Math.min(1, Math.max(0, t)) * (stops.length - 1), i = Math.min(stops.length - 2, Math.floor(x));
-  const mix = stops[i].map((a, c) => Math.round(a + (stops[i + 1][c] - a) * (x - i)));
-  return `rgb(${mix.join(",")})`;
+  return stops[i].map((a, c) => Math.round(a + (stops[i + 1][c] - a) * (x - i)));
 }
 
 /** @param {number} t in [0, 1] */
@@ -62,22 +68,32 @@ function measure(text) {
   return width;
 }
 
+/** @type {WeakMap<View, number>} */
+const widest = new WeakMap();
+/** Width of a prompt's widest token, likewise. @param {View} view */
+function widestOf(view) {
+  let found = widest.get(view);
+  if (found === undefined) widest.set(view, (found = Math.max(...[...view.tokens, ...view.answers].map((token) => measure(shownToken(token))))));
+  return found;
+}
+
 /**
  * Where things are.
  * @param {View} view @param {number} layers @param {number} width of the window
+ * @param {number} tall  pixels that all layers together may take
  * @param {number} zoom  0: as narrow as fits or is legible; else pixels per column
  * @returns {Grid}
  */
-function gridFor(view, layers, width, zoom) {
-  const big = Math.min(1.7, Math.max(1, width / 900)), tokens = view.tokens.length;
+function gridFor(view, layers, width, tall, zoom) {
+  const big = Math.min(2.4, Math.max(1, width / 900)), tokens = view.tokens.length;
   const gutter = width < 520 ? 34 : Math.round(62 * big + 12), room = width - gutter - 14;
   const pitch = zoom || Math.min(90 * big, Math.max(room / tokens, 17));
-  const widest = Math.max(...[...view.tokens, ...view.answers].map((token) => measure(shownToken(token))));
+  const widest = widestOf(view);
   const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11;
-  const fontSize = turned ? Math.min(13, pitch / 1.15) : upright, labelled = fontSize >= 7.5;
-  const label = !labelled ? 6 : turned ? widest * fontSize + 10 : fontSize + 9;
-  const rowPitch = Math.max(26, Math.min(58, 380 / layers)) * big, bottom = label + 14 + layers * rowPitch;
-  return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, labelled, big };
+  const fontSize = turned ? Math.max(LEAST_FONT, Math.min(13, pitch / 1.15)) : upright, every = turned ? Math.ceil((1.15 * fontSize) / pitch) : 1;
+  const label = turned ? widest * fontSize + 10 : fontSize + 9;
+  const rowPitch = Math.max(26, Math.min(tall / layers, 90 * big, 0.15 * width)), bottom = label + 14 + layers * rowPitch;
+  return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, every, big };
 }
 
 /** @param {Grid} grid @param {number} position */
@@ -89,22 +105,6 @@ const yOf = (grid, row) => grid.bottom - row * grid.rowPitch;
 function columnsShown(grid, left) {
   const first = Math.floor((left - 1) / grid.pitch) - 1, last = Math.ceil((left + grid.width - grid.gutter) / grid.pitch) + 1;
   return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
-}
-
-/**
- * Lines that touch the shown columns, weakest first so that the strong lie on top, as indices of `lines`.
- * @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @returns {number[]}
- */
-function linesShown(view, lines, columns) {
-  /** @type {number[][]} */
-  const buckets = Array.from({ length: 2 * SHADES }, () => []);
-  const { key, query } = view.edges;
-  for (let i = 0; i < lines.n; i++) {
-    const a = key[lines.first[i]], b = query[lines.first[i]];
-    if (Math.max(a, b) < columns.first || Math.min(a, b) > columns.last) continue;
-    buckets[(lines.live[i] ? SHADES : 0) + Math.min(SHADES - 1, Math.floor(lines.weight[i] * SHADES))].push(i);
-  }
-  return buckets.flat();
 }
 
 /** The two ends of a line in the window. @param {Grid} grid @param {View} view @param {Lines} lines @param {number} i @param {number} left */
@@ -128,9 +128,10 @@ function strokeOf(theme, weight, live) {
  */
 function edgeShapes(grid, view, lines, chosen, left, theme) {
   return chosen.map((i) => {
-    const { color, width, dash } = strokeOf(theme, lines.weight[i], !!lines.live[i]);
+    const { color, width, dash } = strokeOf(theme, lines.weight[i], !!lines.live[i]), wide = width * Math.sqrt(grid.big);
+    const { x1, y1, x2, y2, whole } = strokeEnds(grid, view, lines, i, left);
     /** @type {Shape} */
-    const shape = { tag: "line", attrs: { class: "edge", ...rounded(endsOf(grid, view, lines, i, left)), stroke: color, "stroke-width": round(width) } };
+    const shape = { tag: "line", attrs: { class: "edge", ...rounded({ x1, y1, x2, y2 }), stroke: color, "stroke-width": round(whole ? wide : 0.7 * wide) } };
     if (dash.length) shape.attrs["stroke-dasharray"] = dash.join(" ");
     return shape;
   });
@@ -142,42 +143,51 @@ const round = (x) => Math.round(x * 100) / 100;
 const rounded = (numbers) => Object.fromEntries(Object.entries(numbers).map(([name, x]) => [name, round(x)]));
 
 /**
- * The same lines on a canvas. Each is clipped to the window and stroked by itself: one path of thousands of segments
- * takes a software rasteriser many times as long (measured).
- * @param {CanvasRenderingContext2D} pen @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} chosen @param {number} left @param {Theme} theme
+ * Lines on a canvas. Each is stroked by itself: one path of thousands of segments takes a software rasteriser many
+ * times as long (measured).
+ * @param {CanvasRenderingContext2D} pen @param {Shape[]} shapes
  */
-function paintEdges(pen, grid, view, lines, chosen, left, theme) {
-  let shade = "";
-  for (const i of chosen) {
-    const { color, width, dash } = strokeOf(theme, lines.weight[i], !!lines.live[i]);
-    if (color + width !== shade) {
-      shade = color + width;
-      pen.strokeStyle = color;
-      pen.lineWidth = width;
-      pen.setLineDash(dash);
-    }
-    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left), slope = x1 === x2 ? 0 : (y2 - y1) / (x2 - x1);
-    const from = Math.min(grid.width + 9, Math.max(-9, x1)), to = Math.min(grid.width + 9, Math.max(-9, x2));
+function paintLines(pen, shapes) {
+  for (const { attrs } of shapes) {
+    pen.strokeStyle = String(attrs.stroke);
+    pen.lineWidth = Number(attrs["stroke-width"]);
+    pen.setLineDash(attrs["stroke-dasharray"] ? String(attrs["stroke-dasharray"]).split(" ").map(Number) : []);
     pen.beginPath();
-    pen.moveTo(from, y1 + slope * (from - x1));
-    pen.lineTo(to, y2 + slope * (to - x2));
+    pen.moveTo(Number(attrs.x1), Number(attrs.y1));
+    pen.lineTo(Number(attrs.x2), Number(attrs.y2));
     pen.stroke();
   }
+}
+
+/** Nodes on a canvas. @param {CanvasRenderingContext2D} pen @param {Shape[]} shapes */
+function paintDots(pen, shapes) {
+  for (const { attrs } of shapes) {
+    pen.fillStyle = String(attrs.fill);
+    pen.beginPath();
+    pen.arc(Number(attrs.cx), Number(attrs.cy), Number(attrs.r), 0, 2 * Math.PI);
+    pen.fill();
+  }
+}
+
+/** The lines that only say how many there are: thin and pale. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} mist @param {number} left @param {Theme} theme @returns {Shape[]} */
+function mistShapes(grid, view, lines, mist, left, theme) {
+  const pen = { class: "mist", stroke: theme.mist, "stroke-width": 0.8 };
+  return mist.map((i) => ({ tag: "line", attrs: { ...pen, ...rounded(endsOf(grid, view, lines, i, left)) } }));
 }
 
 /**
  * Which rows of a position's residual stream carry what shown live lines move: from its first writing, or from the
  * input if it is read before, up to its last reading, or to the top if it is a written answer.
- * @param {View} view @param {Lines} lines @param {number} layers @returns {Map<number, {low: number, high: number}>}
+ * @param {View} view @param {Lines} lines @param {number[]} drawn @param {number} layers @returns {Map<number, {low: number, high: number}>}
  */
-function carriedRows(view, lines, layers) {
+function carriedRows(view, lines, drawn, layers) {
   const { layer, query, key } = view.edges, written = new Map(), firstRead = new Map(), high = new Map();
-  for (let i = 0; i < lines.n; i++) {
-    const e = lines.first[i];
+  for (const i of drawn) {
+    const e = lines.first[i], l = layer[e];
     if (!lines.live[i]) continue;
-    if (!written.has(query[e])) written.set(query[e], layer[e] + 1);
-    if (!firstRead.has(key[e])) firstRead.set(key[e], layer[e]);
-    high.set(key[e], layer[e]);
+    written.set(query[e], Math.min(written.get(query[e]) ?? Infinity, l + 1));
+    firstRead.set(key[e], Math.min(firstRead.get(key[e]) ?? Infinity, l));
+    high.set(key[e], Math.max(high.get(key[e]) ?? 0, l));
   }
   for (const p of view.outputs) if (written.has(p)) high.set(p, layers);
   const found = new Map();
@@ -189,12 +199,12 @@ function carriedRows(view, lines, layers) {
 }
 
 /**
- * Residual streams; what live lines use of them is darker.
- * @param {Grid} grid @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]}
+ * Residual streams; what the drawn live lines use of them is darker.
+ * @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} drawn @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]}
  */
-function streamShapes(grid, view, lines, columns, left, theme) {
+function streamShapes(grid, view, lines, drawn, columns, left, theme) {
   /** @type {Shape[]} */
-  const shapes = [], carried = carriedRows(view, lines, grid.layers);
+  const shapes = [], carried = carriedRows(view, lines, drawn, grid.layers);
   /** @param {number} x @param {number} low @param {number} high @param {string} stroke @param {number} width */
   const stream = (x, low, high, stroke, width) => shapes.push({ tag: "line", attrs: { class: "stream", x1: x, x2: x, y1: round(yOf(grid, low)), y2: round(yOf(grid, high)), stroke, "stroke-width": width } });
   for (let p = columns.first; p <= columns.last; p++) {
@@ -205,15 +215,15 @@ function streamShapes(grid, view, lines, columns, left, theme) {
   return shapes;
 }
 
-/** Nodes; those that live lines touch are dark. @param {Grid} grid @param {View} view @param {Lines} lines @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]} */
-function nodeShapes(grid, view, lines, columns, left, theme) {
+/** Nodes; those that the drawn live lines touch are dark, and where columns are narrow the others are left out. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} drawn @param {{first: number, last: number}} columns @param {number} left @param {Theme} theme @returns {Shape[]} */
+function nodeShapes(grid, view, lines, drawn, columns, left, theme) {
   /** @type {Shape[]} */
-  const shapes = [], radius = Math.min(2.6 * grid.big, grid.pitch / 6), used = new Set(), { layer, query, key } = view.edges, rows = grid.layers + 1;
-  for (let i = 0; i < lines.n; i++)
+  const shapes = [], radius = Math.min(2.6 * grid.big, grid.pitch / 8 + 0.4), used = new Set(), { layer, query, key } = view.edges, rows = grid.layers + 1;
+  for (const i of drawn)
     if (lines.live[i]) used.add(key[lines.first[i]] * rows + layer[lines.first[i]]).add(query[lines.first[i]] * rows + layer[lines.first[i]] + 1);
   for (let p = columns.first; p <= columns.last; p++)
     for (let row = 0; row < rows; row++)
-      shapes.push({ tag: "circle", attrs: { class: "node", cx: round(xOf(grid, p) - left), cy: round(yOf(grid, row)), r: radius, fill: used.has(p * rows + row) ? theme.ink : theme.carried } });
+      if ((grid.pitch >= 24 || used.has(p * rows + row)) && isInside(grid, xOf(grid, p) - left)) shapes.push({ tag: "circle", attrs: { class: "node", cx: round(xOf(grid, p) - left), cy: round(yOf(grid, row)), r: radius, fill: used.has(p * rows + row) ? theme.ink : theme.carried } });
   return shapes;
 }
 
@@ -229,6 +239,13 @@ function rowNames(grid, left, theme) {
   return shapes;
 }
 
+/** Whether a column's token is written; an output goes before its neighbours. @param {Grid} grid @param {View} view @param {number} p */
+function hasLabel({ every }, { outputs }, p) {
+  const few = outputs.length <= 8;
+  if (few && outputs.includes(p)) return true;
+  return p % every === 0 && !(few && outputs.some((o) => Math.abs(o - p) < every));
+}
+
 /**
  * A row of tokens: the inputs below, or the answers above.
  * @param {Grid} grid @param {View} view @param {"input" | "answer"} kind @param {{first: number, last: number}} columns
@@ -238,8 +255,10 @@ function tokenShapes(grid, view, kind, columns, left, theme, isWrong) {
   const top = kind === "answer", words = top ? view.answers : view.tokens, y = top ? yOf(grid, grid.layers) - 12 : yOf(grid, 0) + 12;
   /** @type {Shape[]} */
   const shapes = [];
-  for (let p = columns.first; grid.labelled && p <= columns.last; p++) {
-    const x = round(xOf(grid, p) - left), muted = top && !view.outputs.includes(p), wrong = top && isWrong(p);
+  for (let p = columns.first; p <= columns.last; p++) {
+    const x = round(xOf(grid, p) - left);
+    if (!hasLabel(grid, view, p) || !isInside(grid, x)) continue;
+    const muted = top && !view.outputs.includes(p), wrong = top && isWrong(p);
     /** @type {Record<string, string | number>} */
     const place = grid.turned
       ? { x: 0, y: 0, transform: `translate(${x + grid.fontSize * 0.35} ${y}) rotate(-90)`, "text-anchor": top ? "start" : "end" }
@@ -256,7 +275,7 @@ function tokenShapes(grid, view, kind, columns, left, theme, isWrong) {
 function nearestLine(grid, view, lines, chosen, left, x, y, reach) {
   let best = -1, least = reach;
   for (const i of chosen) {
-    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
+    const { x1, y1, x2, y2 } = strokeEnds(grid, view, lines, i, left);
     if (y > y1 || y < y2) continue;
     const distance = (Math.abs(x - (x1 + ((x2 - x1) * (y1 - y)) / (y1 - y2))) * (y1 - y2)) / Math.hypot(x2 - x1, y1 - y2);
     if (distance <= least) [best, least] = [i, distance];
@@ -282,15 +301,15 @@ function toText(shape) {
   return `<${shape.tag}${attrs.join("")}>${escaped(shape.text ?? "")}${(shape.children ?? []).map(toText).join("")}</${shape.tag}>`;
 }
 
-/** Panels below one another as a file of their own. @param {{title: string, caption: string, width: number, height: number, shapes: Shape[]}[]} panels @param {Theme} theme @returns {string} */
+/** Panels below one another as a file of their own. @param {{title: string, captions: string[], width: number, height: number, shapes: Shape[]}[]} panels @param {Theme} theme @returns {string} */
 function svgFile(panels, theme) {
-  const width = Math.max(...panels.map((panel) => panel.width)), head = 44;
+  const width = Math.max(...panels.map((panel) => panel.width)), head = 30 + 15 * Math.max(...panels.map((panel) => panel.captions.length));
   let y = 0;
   const body = panels.map((panel) => {
     /** @type {Shape[]} */
     const words = [
       { tag: "text", attrs: { x: 4, y: 18, fill: theme.ink, "font-size": 15, "font-weight": "bold" }, text: panel.title },
-      { tag: "text", attrs: { x: 4, y: 35, fill: theme.muted, "font-size": 11 }, text: panel.caption },
+      ...panel.captions.map((text, i) => ({ tag: "text", attrs: { x: 4, y: 35 + 15 * i, fill: theme.muted, "font-size": 11 }, text })),
       { tag: "g", attrs: { transform: `translate(0 ${head})` }, children: panel.shapes },
     ];
     const group = toText({ tag: "g", attrs: { transform: `translate(0 ${y})` }, children: words });

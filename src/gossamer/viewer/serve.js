@@ -21,7 +21,11 @@ function serverSource(data) {
 
 /** What is cut, in words. @param {PageData} data @param {Set<string>[]} cuts */
 function cutNotes(data, cuts) {
-  return data.panels.flatMap(({ title }, i) => (cuts[i].size ? [`${title}: ${cuts[i].size} edges or heads cut.`] : []));
+  const counted = (/** @type {number} */ n, /** @type {string} */ what) => (n ? [`${n} ${what}${n === 1 ? "" : "s"}`] : []);
+  return data.panels.flatMap(({ title }, i) => {
+    const heads = [...cuts[i]].filter((cut) => cut.split(",").length === 2).length, edges = cuts[i].size - heads;
+    return heads + edges ? [`${title}: ${[...counted(edges, "edge"), ...counted(heads, "head")].join(" and ")} cut.`] : [];
+  });
 }
 
 {

@@ -13,7 +13,7 @@
  * @typedef {object} PageData
  * @property {"addition" | "prompts" | "server"} kind
  * @property {PanelData[]} panels
- * @property {Record<string, string>} carries  "layer,head,query,key" or "layer,query,key" -> what the edge carries
+ * @property {Record<string, string>} carries  "layer,head,query,key" or "layer,query,key" -> what that edge of the last panel's model carries
  * @property {string[]} places  what each position is, in words; may be empty
  * @property {number} digits  of each operand (addition) @property {string[]} vocabulary (addition)
  * @property {string} start  the sum shown first (addition)

@@ -14,27 +14,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers import TrainerCallback
 
-from .files import write_text
+from ..files import write_text
+from .chart import Curve, Points, chart
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 180, 76, 24  # of one chart, CSS pixels
-DECADES = 5  # a logarithmic scale goes no further down from its highest value
+__all__ = ["Curve", "History", "TrainingPage", "chart", "watch_page"]
+
 REFRESH = 5  # seconds between reloads while the run lasts
-Points = list[tuple[float, float]]  # (step, value)
-# Blue to orange in equal steps of lightness, told apart by colour-blind readers; dashes tell them apart in
-# grey.
-COLOURS = ("#08519c", "#c2410c", "#2f7d4f", "#7b3fa0", "#946200", "#1f7a8c")
-DASHES = ("", "6 3", "2 2", "8 3 2 3", "1 3", "10 4")
-
-
-class Curve(NamedTuple):
-    """One line of a chart."""
-
-    name: str
-    points: Points
 
 
 @dataclass
@@ -139,24 +128,38 @@ class TrainingPage(TrainerCallback):
 
 def watch_page(history: History) -> str:
     """The page of a run, as text; nothing is fetched and nothing is run."""
-    curves = history.curves
-    limit = _ceiling_curve(history)
+    curves, limit = history.curves, _ceiling_curve(history)
     charts = [
         chart(
             "Divergence from the base model",
             [*_named(curves, "divergence, held out", "divergence, training"), *limit],
             log=not history.ceiling.startswith("gap"),  # a gap may be negative; every other kind is not
+            note="What is lost, and how much may be. The held-out curve is what is promised.",
         ),
         chart(
-            "Open edges per layer, held out", [Curve(f"Layer {i}", p) for i, p in enumerate(history.layers)]
+            "Open edges per layer, held out",
+            [Curve(f"Layer {i}", points) for i, points in enumerate(history.layers)],
+            log=True,
+            note="The mean of a row, which is one prompt. A layer without open edges stands on the axis.",
         ),
         chart(
             "Open edges per row",
             _named(curves, "open edges, held out", "expected open edges, training"),
             log=True,
+            note="All layers together: held out those that are open, in training the expected number.",
         ),
-        chart("Keys per query and head, held out", _named(curves, "keys per query")),
-        chart("lambda", _named(curves, "lambda"), log=True),
+        chart(
+            "Keys per query and head, held out",
+            _named(curves, "keys per query"),
+            log=True,
+            note="How many positions a head reads from one position: comparable between prompts of any length.",
+        ),
+        chart(
+            "lambda",
+            _named(curves, "lambda"),
+            log=True,
+            note="The price of divergence against open edges: up while the ceiling is broken, down while it holds.",
+        ),
     ]
     refresh = "" if history.done else f'<meta http-equiv="refresh" content="{REFRESH}">'
     return _PAGE.format(
@@ -186,108 +189,36 @@ def _ceiling_curve(history: History) -> list[Curve]:
 
 
 def _words(history: History) -> str:
+    """How far the run is, and the two numbers that it is about."""
     last = max((points[-1][0] for points in history.curves.values() if points), default=0.0)
-    state = "done" if history.done else "running"
     minutes = (history.now - history.started) / 60
-    latest = [f"{name} {points[-1][1]:.4g}" for name, points in history.curves.items() if points]
-    return f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min. Latest: {'; '.join(latest)}"
-
-
-def chart(title: str, curves: Sequence[Curve], *, log: bool = False) -> str:
-    """One chart as inline SVG with its legend in words, or nothing without points.
-
-    Args:
-        log: a logarithmic scale; values that are not positive are left out, and those more than `DECADES`
-            decades below the highest stand at the bottom.
-    """
-    drawn = [Curve(name, [p for p in points if p[1] > 0 or not log]) for name, points in curves]
-    drawn = [curve for curve in drawn if curve.points]
-    if not drawn:
-        return ""
-    scale = math.log10 if log else float
-    values = [scale(y) for curve in drawn for _, y in curve.points]
-    high = max(values)
-    low = max(min(values), high - DECADES) if log else min(0.0, *values)
-    high = high if high > low else low + 1.0
-    right = max(x for curve in drawn for x, _ in curve.points) or 1.0
-
-    def place(x: float, y: float) -> str:
-        across = LEFT + x / right * (WIDTH - LEFT - 8)
-        return f"{across:.1f},{8 + (high - max(low, scale(y))) / (high - low) * (HEIGHT - BOTTOM - 8):.1f}"
-
-    lines = []
-    for i, curve in enumerate(drawn):
-        style = f'fill="none" stroke="{COLOURS[i % 6]}" stroke-width="1.8" stroke-dasharray="{DASHES[i % 6]}"'
-        path = " ".join(place(*point) for point in curve.points)
-        lines.append(f'<polyline {style} points="{path}"><title>{html.escape(curve.name)}</title></polyline>')
-    marks = [
-        (place(0, 10**t if log else t).partition(",")[2], _tick(10**t if log else t))
-        for t in _ticks(low, high, log)
-    ]
-    return _framed(f"{title} (logarithmic)" if log else title, drawn, "".join(lines), marks, right)
-
-
-def _ticks(low: float, high: float, log: bool) -> list[float]:
-    """Round numbers between two ends of a scale, at most five or so, in the scale's own unit."""
-    if log:
-        for leads in ((1,), (1, 2, 5)):
-            powers = range(math.floor(low), math.ceil(high) + 1)
-            found = [k + math.log10(lead) for k in powers for lead in leads]
-            found = [t for t in found if low <= t <= high]
-            if len(found) > 1:
-                return found[:: math.ceil(len(found) / 6)]
-        return [low, high]
-    least = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(least))
-    step = next(lead * power for lead in (1, 2, 5, 10) if lead * power >= least)
-    return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _framed(
-    title: str, curves: Sequence[Curve], lines: str, ticks: Sequence[tuple[str, str]], right: float
-) -> str:
-    """Axes, round numbers on them and a legend around the lines; `ticks` are (y, words)."""
-    y = HEIGHT - BOTTOM
-    axis = f'<path d="M{LEFT} 8V{y}H{WIDTH - 8}" fill="none" stroke="currentColor" stroke-width="0.6"/>'
-    axis += "".join(
-        f'<path d="M{LEFT} {at}H{WIDTH - 8}" stroke="#dddddd" stroke-width="0.8"/>' for at, _ in ticks
-    )
-    marks = [(LEFT - 6, float(at) + 4, "end", words) for at, words in ticks]
-    marks += [(LEFT, HEIGHT - 6, "start", "0"), (WIDTH - 8, HEIGHT - 6, "end", f"step {right:,.0f}")]
-    texts = "".join(
-        f'<text x="{x}" y="{at:g}" text-anchor="{side}" font-size="12" fill="currentColor">{words}</text>'
-        for x, at, side, words in marks
-    )
-    legend = "".join(_legend(i, curve) for i, curve in enumerate(curves))
-    name = html.escape(title)
-    image = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{axis}{lines}{texts}</svg>'
-    return f"<section><h2>{name}</h2>{image}<ul>{legend}</ul></section>"
-
-
-def _legend(i: int, curve: Curve) -> str:
-    """A piece of the line, its name, and its latest value."""
-    stroke = f'stroke="{COLOURS[i % 6]}" stroke-width="2" stroke-dasharray="{DASHES[i % 6]}"'
-    line = (
-        f'<svg width="26" height="8" aria-hidden="true"><line x1="0" x2="26" y1="4" y2="4" {stroke}/></svg>'
-    )
-    return f"<li>{line} {html.escape(curve.name)}: {curve.points[-1][1]:.4g}</li>"
+    state = "done" if history.done else "running"
+    told = [f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min."]
+    lost, edges = (history.curves.get(name) for name in ("divergence, held out", "open edges, held out"))
+    if lost and edges:
+        ceiling = f" under a ceiling of {history.ceiling}" if history.ceiling else ""
+        told.append(
+            f"Last evaluation: {edges[-1][1]:.4g} open edges per row at a divergence of {lost[-1][1]:.4g}{ceiling}."
+        )
+    return " ".join(told)
 
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{refresh}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
-:root {{ color-scheme: light dark; }}
+:root {{ color-scheme: light dark; --page: #ffffff; --ink: #111111; --muted: #595959; --line: #c9c9c9; --grid: #e2e2e2;
+--c0: #08519c; --c1: #c2410c; --c2: #2f7d4f; --c3: #7b3fa0; --c4: #946200; --c5: #1f7a8c; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page: #12161b; --ink: #f0f0f0; --muted: #a9b1ba; --line: #3a434e;
+--grid: #2b323b; --c0: #9ecae1; --c1: #ffb067; --c2: #7ddb94; --c3: #cfa6ee; --c4: #e0c15a; --c5: #79d0e0; }} }}
 body {{ font: 15px/1.4 system-ui, "DejaVu Sans", Verdana, sans-serif; max-width: 1400px; margin: 0 auto;
-padding: 16px; }} h1 {{ font-size: 1.3em; }} h2 {{ font-size: 1em; margin: 0; }} main {{ display: grid;
-grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 20px; }} section {{ background:
-#ffffff; color: #111111; border: 1px solid #c9c9c9; border-radius: 7px; padding: 10px; }} section
-svg[viewBox] {{ width: 100%; height: auto; }} ul {{ list-style: none; margin: 0; padding: 0; display: flex;
-flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }} @media (max-width: 520px) {{ section svg text {{
-font-size: 18px; }} }}
+padding: 16px; background: var(--page); color: var(--ink); }}
+h1 {{ font-size: 1.3em; margin: 0; }} h2 {{ font-size: 1em; margin: 0; }}
+main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 20px; }}
+section {{ border: 1px solid var(--line); border-radius: 7px; padding: 10px; }}
+section p {{ margin: 0 0 6px; color: var(--muted); font-size: 0.87em; }}
+section svg[viewBox] {{ width: 100%; height: auto; }}
+ul {{ list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }}
+@media (max-width: 520px) {{ section svg text {{ font-size: 18px; }} }}
 </style></head><body><h1>{title}</h1><p>{words}</p><main> {charts} </main></body></html>
 """
