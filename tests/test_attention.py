@@ -59,6 +59,28 @@ def test_every_feature_repeats_the_oracle(impl, feature, groups):
         torch.testing.assert_close(x, want, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.usefixtures("poisoned", "tiles")
+@pytest.mark.parametrize("groups", [2, 1])
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_feature_repeats_the_oracle_where_logits_are_out_of_reach(feature, groups, monkeypatch):
+    monkeypatch.setattr(f"{package}.tiles.REACH", 0.0)
+    got = results(inputs((B, H, groups, T, S, 5, 3)), "blockwise", **FEATURES[feature])
+    for x, want in zip(got, expected(feature, groups), strict=True):
+        torch.testing.assert_close(x, want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("scale", [10.0, 30.0, 100.0])
+@pytest.mark.parametrize("bias", [-30.0, 0.0, 30.0])
+def test_large_logits_stay_within_the_error_budget(scale, bias):
+    shape = (1, 2, 1, 30, 30, 8, 8)
+    arguments = {"causal": True, "noise": KEY, "bias": bias, "scale": scale}
+    exact = results(inputs(shape), "oracle", **arguments)
+    qkv = inputs(shape, torch.float32)
+    got, eager = (results(qkv, impl, **arguments) for impl in ("blockwise", "eager"))
+    assert_within_budget(got, eager, exact)
+
+
 def test_renormalise_repeats_the_oracle():
     qkv = inputs((B, H, 2, T, S, 5, 3))
     for feature in ("noise", "causal", "padding"):
