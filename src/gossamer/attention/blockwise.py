@@ -159,28 +159,44 @@ def _is_one_plain_query(q: Tensor, call: Call) -> bool:
     return q.shape[2] == 1 and not asked and all(x is None for x in rest)
 
 
-def _one_query(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """One query per row and head, as generation with a cache asks it: a row of keys needs no tiles.
+def one_query(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: float, hidden: Tensor | None = None
+) -> Tensor:
+    """Hard gates on one query per row and head, as generation with a cache asks it: a row of keys needs no tiles.
 
-    `expected_open` is not counted; its place holds NaN.
+    Args:
+        q, k, v: (B, H, 1, D), (B, G, S, D), (B, G, S, E), all float32 or all float64.
+        hidden: bool, broadcastable to (B, G, R, S), True where no edge may exist, or None.
+    Returns: (B, H, 1, E).
     """
-    settings, (rows, groups, per_group, _, keys) = call.settings, call.visibility.shape
-    work = torch.promote_types(q.dtype, torch.float32)
-    queries = q.to(work).reshape(rows * groups, per_group, -1)
-    flat_k, flat_v = (x.to(work).reshape(rows * groups, keys, -1) for x in (k, v))
-    s = torch.baddbmm(queries.new_empty(()), queries, flat_k.transpose(1, 2), beta=0, alpha=settings.scale)
-    everything = Span(slice(0, rows), slice(0, groups), slice(0, 1), slice(0, keys))
-    found = call.visibility.hidden(everything)
-    if found is not None:
-        column, hidden = found
-        s.view(rows, groups, per_group, 1, keys)[..., column:].masked_fill_(hidden, -torch.inf)
+    rows, heads, _, width = q.shape
+    groups, keys = k.shape[1:3]
+    k, v = k.reshape(-1, keys, width), v.reshape(rows * groups, keys, -1)
+    q = q.reshape(rows * groups, -1, width)
+    s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    if hidden is not None:
+        s.view(rows, groups, -1, keys).masked_fill_(hidden, -torch.inf)
     weights = torch.softmax(s, -1)
-    if found is not None:
+    if hidden is not None:
         weights = weights.nan_to_num_(0.0)  # a row that sees nothing
     # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
-    weights = weights.mul_(s > -settings.bias)
-    out = torch.bmm(weights, flat_v).view(rows, groups * per_group, 1, -1).to(q.dtype)
-    return out, s.new_full((rows, groups * per_group), torch.nan)
+    weights = weights.mul_(torch.gt(s, -bias, out=s))
+    return torch.bmm(weights, v).view(rows, heads, 1, -1)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """`one_query` with whatever hides keys; `expected_open` is not counted, its place holds NaN."""
+    settings, (rows, groups, _, _, keys) = call.settings, call.visibility.shape
+    found = call.visibility.hidden(Span(slice(0, rows), slice(0, groups), slice(0, 1), slice(0, keys)))
+    hidden = None
+    if found is not None:
+        column, hidden = found
+        hidden = torch.nn.functional.pad(hidden, (column, 0))
+        hidden = hidden.view(*(1,) * (5 - hidden.dim()), *hidden.shape)[..., 0, :]
+    work = torch.promote_types(q.dtype, torch.float32)
+    some = (x.to(work) for x in (q, k, v))
+    out = one_query(*some, scale=settings.scale, bias=settings.bias, hidden=hidden)
+    return out.to(q.dtype), out.new_full(q.shape[:2], torch.nan)
 
 
 def gated_attention_blockwise(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

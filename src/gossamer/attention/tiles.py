@@ -32,6 +32,7 @@ from .settings import Settings
 from .visibility import Span, Visibility, five_axes, length, narrow
 
 TILE = 1 << 18  # elements of one tile; measured: as fast as 2**19 and 2**20, and 2**16 is a third slower
+WORTH = 1 << 16  # elements below which a tile is not split to leave out hidden keys
 REACH = 40.0  # nats; exp(40) = 2e17, so that squares of e / k stay inside float32
 
 LOG2_E = 1.4426950408889634
@@ -102,8 +103,9 @@ def spans(visibility: Visibility) -> list[Span]:
     line = max(1, per_group * keys)
     n_queries = max(1, min(queries, TILE // line))
     if visibility.causal or visibility.window is not None:
-        # Short spans leave out more hidden keys: with an eighth of the queries, 7 pairs in 16.
-        n_queries = min(n_queries, max(32, queries // 8))
+        # Short spans leave out more hidden keys, with an eighth of the queries 7 pairs in 16, but do not pay
+        # for themselves where all heads together make a small tile.
+        n_queries = min(n_queries, max(32, queries // 8, WORTH // (rows * groups * line)))
     n_groups = max(1, min(groups, TILE // (line * n_queries)))
     n_rows = max(1, min(rows, TILE // (line * n_queries * n_groups))) if n_groups == groups else 1
     return [
