@@ -280,7 +280,7 @@ def compute(inputs: Inputs, span: Span, call: Call, desk: Desk) -> Tile:
     gated = e if z is None else z.mul_(e)
     factor = _factor(span, call, e)
     if factor is not None:
-        gated = torch.mul(gated, factor, out=desk.sheet("gated", shape))
+        gated = torch.mul(e, factor, out=desk.sheet("gated", shape)) if z is None else gated.mul_(factor)
     tile = Tile(e, r, gated, soft, k, p, factor, cap_slope, sink)
     if gates and noise is None and call.wants_grad:
         tile = tile._replace(soft=probability_of(tile, desk, "soft"))
