@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from gossamer.attention import IMPLEMENTATIONS, gated_attention, resolve
 from gossamer.attention import __name__ as package
 from gossamer.attention.settings import Settings
+from gossamer.attention.tiles import Desk
 from gossamer.errors import GossamerError, UnsupportedModel
 
 BOTH = pytest.mark.parametrize("impl", ["eager", "blockwise"])
@@ -40,6 +41,8 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(torch, "empty", poison(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
     monkeypatch.setattr(torch.Tensor, "new_empty", poison(torch.Tensor.new_empty))
+    # Memory that a tile uses again counts as fresh.
+    monkeypatch.setattr(Desk, "sheet", poison(Desk.sheet))
 
 
 @functools.cache
@@ -57,6 +60,28 @@ def test_every_feature_repeats_the_oracle(impl, feature, groups):
     got = results(qkv, impl, **FEATURES[feature])
     for x, want in zip(got, expected(feature, groups), strict=True):
         torch.testing.assert_close(x, want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("poisoned", "tiles")
+@pytest.mark.parametrize("groups", [2, 1])
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_feature_repeats_the_oracle_where_logits_are_out_of_reach(feature, groups, monkeypatch):
+    monkeypatch.setattr(f"{package}.tiles.REACH", 0.0)
+    got = results(inputs((B, H, groups, T, S, 5, 3)), "blockwise", **FEATURES[feature])
+    for x, want in zip(got, expected(feature, groups), strict=True):
+        torch.testing.assert_close(x, want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("scale", [10.0, 30.0, 100.0])
+@pytest.mark.parametrize("bias", [-30.0, 0.0, 30.0])
+def test_large_logits_stay_within_the_error_budget(scale, bias):
+    shape = (1, 2, 1, 30, 30, 8, 8)
+    arguments = {"causal": True, "noise": KEY, "bias": bias, "scale": scale}
+    exact = results(inputs(shape), "oracle", **arguments)
+    qkv = inputs(shape, torch.float32)
+    got, eager = (results(qkv, impl, **arguments) for impl in ("blockwise", "eager"))
+    assert_within_budget(got, eager, exact)
 
 
 def test_renormalise_repeats_the_oracle():

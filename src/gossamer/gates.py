@@ -6,6 +6,7 @@ and the observers. Everything that reads a model (penalty, counting, tracing, in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -204,6 +205,19 @@ class Gates:
 
         with self.observing(note):
             yield
+
+    def are_plain(self, module: nn.Module, q: Tensor) -> bool:
+        """Whether a call of this module needs nothing but hard gates, in float32 and by `blockwise`: no noise, no
+        intervention, no observer and no gradient. `one_query` can then do it, if it is of one query."""
+        return (
+            self.impl == "blockwise"
+            and q.dtype == torch.float32
+            and self.keep is None
+            and not (self.renormalise or self._observers)
+            and not (self.sampling and module.training)
+            and not (torch.is_grad_enabled() or torch.is_autocast_enabled(q.device.type))
+            and not math.isnan(self.bias)  # refused on the whole way
+        )
 
     def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
         """Run gated attention for one layer and tell the observers."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from .attention import one_query
 from .errors import UnsupportedModel, refuse
 from .gates import ON_MODULE
 
@@ -38,6 +39,16 @@ def edge_gate_attention(
     already in the mask) are informational and are not used.
     """
     gates = getattr(module, ON_MODULE, None)
+    plain = attention_mask is softcap is s_aux is position_bias is None and not (dropout or output_attentions)
+    if (
+        plain
+        and query.shape[2] == 1
+        and gates is not None
+        and scaling is not None
+        and gates.are_plain(module, query)
+    ):
+        # A token of a generation: the whole way below costs several times what is computed for one query.
+        return one_query(query, key, value, scale=scaling, bias=gates.bias).transpose(1, 2), None
     if gates is None:
         raise refuse(
             f"{type(module).__name__} runs attn_implementation={KEY!r} but has no gates",

@@ -95,6 +95,13 @@ def attach(
             "choose one of those",
             UnsupportedModel,
         )
+    if getattr(model.config, "output_attentions", False):
+        raise refuse(
+            f"{name} has output_attentions=True in its config",
+            "possible: gossamer.trace, which lists the open edges with their weights",
+            "set it to False",
+            UnsupportedModel,
+        )
     reference = eager_reference(model) if check else None
     before = model.config._attn_implementation
     gates = Gates(

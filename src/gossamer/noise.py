@@ -37,7 +37,7 @@ GATES, DROPOUT = 0, 1  # streams
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # Salmon et al. 2011, section 3.3
 _WEYL = (0x9E3779B9, 0xBB67AE85)  # golden ratio and sqrt(3) - 1, same source
-_CHUNK = 1 << 14  # counters at a time; measured: fastest of 2**11 .. 2**16 where L2 holds 2 MB
+_CHUNK = 1 << 15  # counters at a time; measured: fastest of 2**13 .. 2**16 where L2 holds 1 MB
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ def _philox_packed(
 
 
 def _uniform_cpu(
-    key: NoiseKey, stream: int, heads: np.ndarray, queries: np.ndarray, first: int, n_keys: int
-) -> Tensor:
-    """`edge_uniform` on the CPU: float32 (N, T, S), chunk by chunk."""
+    key: NoiseKey, stream: int, heads: np.ndarray, queries: np.ndarray, first: int, out: np.ndarray
+) -> None:
+    """`edge_uniform` on the CPU into float32 (N, T, S), chunk by chunk."""
+    n_keys = out.shape[-1]
     groups = np.arange(first // 4, (first + n_keys + 3) // 4, dtype=np.uint64)
     keys, last = round_keys(key), layer_word(key, stream)
-    out = np.empty((len(heads), len(queries), n_keys), np.float32)
     some_queries = max(1, min(len(queries), _CHUNK // len(groups)))
     some_heads = max(1, _CHUNK // (some_queries * len(groups)))
 
@@ -138,7 +138,6 @@ def _uniform_cpu(
     # numpy lets go of the interpreter inside each operation, so chunks fill side by side.
     for _ in map(fill, corners) if threads == 1 else _pool(threads).map(fill, corners):
         pass
-    return torch.from_numpy(out)
 
 
 @functools.cache
@@ -162,28 +161,44 @@ def _uniform_torch(
 def edge_uniform(
     key: NoiseKey,
     *,
-    heads: Tensor,
-    queries: Tensor,
+    heads: Tensor | range,
+    queries: Tensor | range,
     n_keys: int,
     first_key: int = 0,
     stream: int = GATES,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Uniform noise in (0, 1) for the edges (heads x queries x keys) of one layer.
 
     Args:
-        heads: integer (N,): batch row * H + head.
+        heads: integer (N,): batch row * H + head; a range costs less than a tensor.
         queries: integer (T,): query positions.
         n_keys: S, the number of keys, from `first_key` on (a multiple of 4).
         stream: `GATES` or `DROPOUT`.
-    Returns: (N, T, S) float32 on the device of `heads`; every entry is a multiple of 2**-24.
+        out: contiguous (N, T, S) of any floating dtype to write into, or None.
+    Returns: `out`, or (N, T, S) float32 on the device of `heads` (the CPU for a range); every entry
+        is a multiple of 2**-24.
     """
     assert first_key % 4 == 0, first_key
-    if not n_keys:
-        return torch.empty(len(heads), len(queries), 0, device=heads.device)
-    if heads.device.type == "cpu":
-        rows, lines = (x.numpy().astype(np.uint64) for x in (heads, queries))
-        return _uniform_cpu(key, stream, rows, lines, first_key, n_keys)
-    return _uniform_torch(key, stream, heads, queries, first_key, n_keys)
+    device = next((x.device for x in (heads, out) if isinstance(x, Tensor)), torch.device("cpu"))
+    if not n_keys or device.type != "cpu":
+        rows, lines = (
+            torch.arange(x.start, x.stop, device=device) if isinstance(x, range) else x
+            for x in (heads, queries)
+        )
+        drawn = _uniform_torch(key, stream, rows, lines, first_key, n_keys)
+        return drawn if out is None else out.copy_(drawn)
+    drawn = out
+    if drawn is None or drawn.dtype != torch.float32:
+        drawn = torch.empty(len(heads), len(queries), n_keys, dtype=torch.float32)
+    _uniform_cpu(key, stream, _counters(heads), _counters(queries), first_key, drawn.numpy())
+    return drawn if out is None or out is drawn else out.copy_(drawn)
+
+
+def _counters(x: Tensor | range) -> np.ndarray:
+    if isinstance(x, range):
+        return np.arange(x.start, x.stop, dtype=np.uint64)
+    return x.numpy().astype(np.uint64)
 
 
 def layer_uniform(

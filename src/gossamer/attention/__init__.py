@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import UnsupportedModel, refuse, require_choice
 from ..noise import NoiseKey
-from .blockwise import gated_attention_blockwise
+from .blockwise import gated_attention_blockwise, one_query
 from .eager import gated_attention_eager
 from .settings import Settings
 
@@ -173,5 +173,6 @@ __all__ = [
     "UnsupportedModel",
     "choose",
     "gated_attention",
+    "one_query",
     "resolve",
 ]

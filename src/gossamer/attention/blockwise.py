@@ -8,16 +8,16 @@ used and forgotten, and the backward computes it again.
 How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r, e = exp(s - m):
 
     out        = (e z f @ v) * r         f: what `keep` and dropout leave of a weight
-    t          = (z + h) * f             h: the straight-through slope, soft (1 - soft)
     dA         = (dout * r) @ v^T        delta = rowsum(dout * out) * r
-    ds         = e * (dA * t - delta) + dm * p (1 - p)
+    ds         = dA * (e z f + e h f) - e * delta + dm * p (1 - p)
+                                         h: the straight-through slope, soft (1 - soft)
     dq, dk, dv = scale * ds @ k,  scale * ds^T @ q,  (e z f)^T @ (dout * r)
 
 Why not the obvious way. torch.softmax, bool tensors and torch.where cost several times what float
 arithmetic does on rows of a dozen keys, so r is applied to (T, E) rows, masks are added, and a
 gate is a float.
 Price. Two matrix products and the draw of the noise again in backward; a layer whose tiles take no
-more than `KEPT` elements keeps them and pays nothing. The arithmetic runs in at least float32.
+more than `KEPT` elements keeps e, e z f and soft and pays nothing. The arithmetic runs in at least float32.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .settings import Settings
-from .tiles import Call, Inputs, Tile, compute, keys_of, queries_of, spans
+from .tiles import Call, Desk, Inputs, Tile, by_group, compute, keys_of, probability_of, queries_of, spans
 from .visibility import Span, Visibility, length
 
-KEPT = 1 << 22  # elements of a layer up to which tiles are kept for backward: up to 64 MB
+KEPT = 1 << 22  # elements of a layer up to which tiles are kept for backward: up to 48 MB
 
 
 class _Blockwise(torch.autograd.Function):
@@ -42,70 +42,82 @@ class _Blockwise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.call = call
         ctx.dtypes = [None if x is None else x.dtype for x in (q, k, v, sinks)]
-        work = torch.promote_types(q.dtype, torch.float32)
-        inputs = Inputs(*(_cast(x, work) for x in (q, k, v, sinks)))  # type: ignore[arg-type]
-        rows, groups, per_group, queries, keys = call.visibility.shape
-        out = q.new_empty(rows, groups, per_group, queries, v.shape[-1], dtype=work)
+        inputs, (rows, groups, per_group, queries, keys) = Inputs.of(q, k, v, sinks), call.visibility.shape
+        out = inputs.q.new_empty(*inputs.q.shape[:3], v.shape[-1])
         count = call.settings.count
-        opened = q.new_full((rows, groups, per_group), 0.0 if count else torch.nan, dtype=work)
-        cuts = spans(call.visibility)
+        opened = inputs.q.new_full((rows * groups, per_group), 0.0 if count else torch.nan)
         keeps = call.wants_grad and opened.numel() * queries * keys <= KEPT
+        asked, desk = call._replace(wants_grad=keeps), Desk(inputs.q)
         kept: list[Tensor | None] = []
-        for span in cuts:
-            tile = compute(inputs, span, call)
-            part = out[span.rows, span.groups, :, span.queries]
-            part.copy_(torch.bmm(tile.gated, keys_of(inputs[2], span)).mul_(tile.r).view(part.shape))
+        for span in spans(call.visibility):
+            tile, heads = compute(inputs, span, asked, desk), span.heads(groups)
+            part = out[heads, :, span.queries]
+            part.copy_(torch.bmm(tile.gated, keys_of(inputs.v, span, call)).mul_(tile.r).view(part.shape))
             if count:
-                opened[span.rows, span.groups] += _count(tile, span, call.visibility)
-            kept += tile if keeps else ()
-        out = out.flatten(1, 2)
+                opened[heads] += _count(tile, span, call.visibility, desk)
+            if keeps:
+                kept += tile
+                desk.tear_off("e", "gated", "soft", "probability")
         ctx.save_for_backward(*inputs, out, *kept)
         ctx.set_materialize_grads(False)
-        return out.to(q.dtype), opened.flatten(1, 2)
+        shape = rows, groups * per_group
+        return out.view(*shape, queries, -1).to(q.dtype), opened.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out: Tensor | None, d_open: Tensor | None):  # type: ignore[override]
         call: Call = ctx.call
         q, k, v, sinks, out, *kept = ctx.saved_tensors
-        inputs = Inputs(q, k, v, sinks)
-        d_out = torch.zeros_like(out) if d_out is None else d_out.to(out.dtype)
-        delta = (d_out * out).sum(-1, keepdim=True)  # (B, H, T, 1), not yet times r
+        inputs, (rows, groups, per_group, _, _) = Inputs(q, k, v, sinks), call.visibility.shape
+        d_out = torch.zeros_like(out) if d_out is None else by_group(d_out.to(out.dtype), groups)
+        delta = (d_out * out).sum(-1, keepdim=True)  # (B * G, R, T, 1), not yet times r
         d_sinks = None if sinks is None else torch.zeros_like(sinks)
         grads = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), d_sinks
         if d_open is not None:
-            d_open = d_open[:, :, None, None].expand(*delta.shape)  # (B, H, T, 1)
-        width = len(Tile._fields)
+            d_open = by_group(d_open, groups)[..., None, None].expand_as(delta)
+        width, desk = len(Tile._fields), Desk(q)
         for i, span in enumerate(spans(call.visibility)):
             saved = kept[i * width : (i + 1) * width]
-            tile = Tile(*saved) if saved else compute(inputs, span, call)
-            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, call)
-        return *map(_cast, grads, ctx.dtypes), None
+            tile = Tile(*saved) if saved else compute(inputs, span, call, desk)
+            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, call, desk)
+        dq, dk, dv, _ = grads
+        back = (
+            dq.view(rows, groups * per_group, *q.shape[2:]),
+            *(x.unflatten(0, (rows, groups)) for x in (dk, dv)),
+        )
+        return *map(_cast, (*back, d_sinks), ctx.dtypes), None
 
 
 def _cast(x: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
-    return x if x is None or dtype is None else x.to(dtype).contiguous()
+    return x if x is None or dtype is None else x.to(dtype)
 
 
-def _count(tile: Tile, span: Span, visibility: Visibility) -> Tensor:
-    """Expected open edges of one tile, (rows, groups, R); with open gates its visible pairs."""
-    if tile.probability is None:
-        return visibility.count(span)
-    shape = length(span.rows), length(span.groups), visibility.shape[2], -1
-    return tile.probability.view(shape).sum(-1)
+def _count(tile: Tile, span: Span, visibility: Visibility, desk: Desk) -> Tensor:
+    """Expected open edges of one tile, (N, R); with open gates its visible pairs."""
+    probability = probability_of(tile, desk)
+    if probability is None:
+        return visibility.count(span).flatten(0, 1)
+    return probability.view(probability.shape[0], visibility.shape[2], -1).sum(-1)
 
 
-def _logit_gradient(tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None) -> Tensor:
-    """ds = e * (dA * t - delta) + dm * p (1 - p), by the raw logit where a cap was applied.
+def _logit_gradient(tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, desk: Desk) -> Tensor:
+    """ds = dA * (e z f + e h f) - e * delta + dm * p (1 - p), by the raw logit where a cap was applied.
 
     Args:
-        d_kept: dA, (N, M, S); d_open: dm, (N, M, 1), or None.
+        d_kept: dA, (N, M, S), overwritten; d_open: dm, (N, M, 1), or None.
     """
-    ds = (d_kept if tile.slope is None else d_kept.mul_(tile.slope)).sub_(delta)
-    if d_open is None or tile.probability is None:
-        ds = ds.mul_(tile.e)
-    else:
-        ds = torch.ops.aten.sigmoid_backward(d_open, tile.probability).addcmul_(tile.e, ds)
+    through = tile.gated
+    if tile.soft is not None:
+        rest = desk.sheet("rest", tuple(tile.soft.shape))
+        slope = torch.addcmul(tile.soft, tile.soft, tile.soft, value=-1, out=rest)
+        if tile.factor is not None:
+            slope.mul_(tile.factor)
+        through = torch.addcmul(tile.gated, tile.e, slope, out=rest)
+    ds = d_kept.mul_(through).addcmul_(tile.e, delta, value=-1)
+    probability = None if d_open is None else probability_of(tile, desk)
+    if probability is not None:
+        into = desk.sheet("rest", tuple(ds.shape))
+        ds.add_(torch.ops.aten.sigmoid_backward.grad_input(d_open, probability, grad_input=into))
     return ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)
 
 
@@ -116,23 +128,23 @@ def _backward_tile(
     upstream: tuple[Tensor, Tensor | None, Tensor],
     grads: tuple[Tensor, Tensor, Tensor, Tensor | None],
     call: Call,
+    desk: Desk,
 ) -> None:
     """Write dq of one tile and add what it gives to dk, dv and the sinks."""
     q, k, v, _ = inputs
     dq, dk, dv, d_sinks = grads
     groups, per_group = call.visibility.shape[1:3]
-    d_out, d_open, delta = upstream
-    d_out, delta = queries_of(d_out, groups, span), queries_of(delta, groups, span)
-    d_open = None if d_open is None else queries_of(d_open, groups, span)
+    d_out, delta = (queries_of(x, span, call) for x in (upstream[0], upstream[2]))
+    d_open = None if upstream[1] is None else queries_of(upstream[1], span, call)
     d_rows = d_out * tile.r  # (N, M, E)
-    d_kept = torch.bmm(d_rows, keys_of(v, span).transpose(1, 2))
-    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open)
-    part = dq.unflatten(1, (groups, per_group))[span.rows, span.groups, :, span.queries]
-    part.copy_(torch.bmm(ds, keys_of(k, span)).mul_(call.settings.scale).view(part.shape))
-    query = queries_of(q, groups, span)
-    # A span has one row or all key-value heads, so that both are views and are added to in place.
-    keys_of(dk, span).baddbmm_(ds.transpose(1, 2), query, alpha=call.settings.scale)
-    keys_of(dv, span).baddbmm_(tile.gated.transpose(1, 2), d_rows)
+    sheet = desk.sheet("ds", tuple(tile.e.shape))
+    d_kept = torch.bmm(d_rows, keys_of(v, span, call).transpose(1, 2), out=sheet)
+    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, desk)
+    part = dq[span.heads(groups), :, span.queries]
+    part.copy_(torch.bmm(ds, keys_of(k, span, call)).mul_(call.settings.scale).view(part.shape))
+    query, scale = queries_of(q, span, call), call.settings.scale
+    keys_of(dk, span, call).baddbmm_(ds.transpose(1, 2), query, alpha=scale)
+    keys_of(dv, span, call).baddbmm_(tile.gated.transpose(1, 2), d_rows)
     if d_sinks is not None and tile.sink is not None:
         shape = length(span.rows), length(span.groups), per_group, -1
         shares = (tile.sink * delta).view(shape).sum(dim=(0, -1))
@@ -147,28 +159,44 @@ def _is_one_plain_query(q: Tensor, call: Call) -> bool:
     return q.shape[2] == 1 and not asked and all(x is None for x in rest)
 
 
-def _one_query(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """One query per row and head, as generation with a cache asks it: a row of keys needs no tiles.
+def one_query(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: float, hidden: Tensor | None = None
+) -> Tensor:
+    """Hard gates on one query per row and head, as generation with a cache asks it: a row of keys needs no tiles.
 
-    `expected_open` is not counted; its place holds NaN.
+    Args:
+        q, k, v: (B, H, 1, D), (B, G, S, D), (B, G, S, E), all float32 or all float64.
+        hidden: bool, broadcastable to (B, G, R, S), True where no edge may exist, or None.
+    Returns: (B, H, 1, E).
     """
-    settings, (rows, groups, per_group, _, keys) = call.settings, call.visibility.shape
-    work = torch.promote_types(q.dtype, torch.float32)
-    queries = q.to(work).reshape(rows * groups, per_group, -1)
-    flat_k, flat_v = (x.to(work).reshape(rows * groups, keys, -1) for x in (k, v))
-    s = torch.baddbmm(queries.new_empty(()), queries, flat_k.transpose(1, 2), beta=0, alpha=settings.scale)
-    everything = Span(slice(0, rows), slice(0, groups), slice(0, 1), slice(0, keys))
-    found = call.visibility.hidden(everything)
-    if found is not None:
-        column, hidden = found
-        s.view(rows, groups, per_group, 1, keys)[..., column:].masked_fill_(hidden, -torch.inf)
+    rows, heads, _, width = q.shape
+    groups, keys = k.shape[1:3]
+    k, v = k.reshape(-1, keys, width), v.reshape(rows * groups, keys, -1)
+    q = q.reshape(rows * groups, -1, width)
+    s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    if hidden is not None:
+        s.view(rows, groups, -1, keys).masked_fill_(hidden, -torch.inf)
     weights = torch.softmax(s, -1)
-    if found is not None:
+    if hidden is not None:
         weights = weights.nan_to_num_(0.0)  # a row that sees nothing
     # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
-    weights = weights.mul_(s > -settings.bias)
-    out = torch.bmm(weights, flat_v).view(rows, groups * per_group, 1, -1).to(q.dtype)
-    return out, s.new_full((rows, groups * per_group), torch.nan)
+    weights = weights.mul_(torch.gt(s, -bias, out=s))
+    return torch.bmm(weights, v).view(rows, heads, 1, -1)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """`one_query` with whatever hides keys; `expected_open` is not counted, its place holds NaN."""
+    settings, (rows, groups, _, _, keys) = call.settings, call.visibility.shape
+    found = call.visibility.hidden(Span(slice(0, rows), slice(0, groups), slice(0, 1), slice(0, keys)))
+    hidden = None
+    if found is not None:
+        column, hidden = found
+        hidden = torch.nn.functional.pad(hidden, (column, 0))
+        hidden = hidden.view(*(1,) * (5 - hidden.dim()), *hidden.shape)[..., 0, :]
+    work = torch.promote_types(q.dtype, torch.float32)
+    some = (x.to(work) for x in (q, k, v))
+    out = one_query(*some, scale=settings.scale, bias=settings.bias, hidden=hidden)
+    return out.to(q.dtype), out.new_full(q.shape[:2], torch.nan)
 
 
 def gated_attention_blockwise(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

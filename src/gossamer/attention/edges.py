@@ -23,11 +23,11 @@ from ..errors import refuse
 from .settings import Settings
 from .tiles import (
     Call,
+    Desk,
     Inputs,
-    keys_of,
     logits_of,
-    queries_of,
     row_scale,
+    row_top,
     sinks_of,
     spans,
 )
@@ -113,20 +113,19 @@ def strong_edges(
 
 def _tiles(inputs: Inputs, call: Call, cuts: list[Span]) -> Iterator[tuple[Tensor, Tensor]]:
     """s and weight of every tile, (N, M, S)."""
+    desk = Desk(inputs.q)
     for span in cuts:
-        q = queries_of(inputs.q, call.visibility.shape[1], span)
-        s, _ = logits_of(q, keys_of(inputs.k, span), span, call)
-        e, r, _ = row_scale(s.clone(), sinks_of(inputs.sinks, span, call))
+        s, _ = logits_of(inputs, span, call, desk)
+        sinks = sinks_of(inputs.sinks, span, call)
+        e, r, _ = row_scale(desk.sheet("weight", tuple(s.shape)).copy_(s), row_top(s, sinks), sinks)
         yield s, e.mul_(r)
 
 
 @torch.no_grad()
 def _collect(q: Tensor, k: Tensor, settings: Settings, select: Select) -> EdgeList:
     """Count what `select` picks, then write it down."""
-    work = torch.promote_types(q.dtype, torch.float32)
-    q, k = q.to(work), k.to(work)
-    sinks = None if settings.sinks is None else settings.sinks.to(work)
-    inputs, call = Inputs(q, k, k, sinks), Call(settings, settings.visibility(q, k), wants_grad=False)
+    inputs = Inputs.of(q, k, k, settings.sinks)
+    call = Call(settings, settings.visibility(q, k), wants_grad=False)
     cuts = spans(call.visibility)
     counts = [int(select(*tile).sum()) for tile in _tiles(inputs, call, cuts)]
     cuts = [span for span, count in zip(cuts, counts, strict=True) if count]

@@ -3,15 +3,24 @@
 Letters: B batch row, H query head, G key-value head, R = H / G, T query, S key, D width;
 in a tile N = some key-value heads of some rows, M = R * some queries, S the keys they may see.
 
-With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r with e = exp(s - m).
-torch.softmax, bool tensors and torch.where cost several times what float arithmetic does on rows
-of a dozen keys (measured), so r stays apart, for the caller to apply to (M, E) rows; masks are
-added; a gate is a float.
-Price. A tile of `TILE` elements holds at most six matrices of that size, in at least float32.
+With m a row's largest logit, e = exp(s - m), r = 1 / sum e and k = exp(-c - m):
+
+    softmax(s) = e r        p = sigma(s + c) = e / (e + k)
+    sigma(s + c + logit(u)) = e u / (e u + k (1 - u))
+
+so one exponential does for the softmax, the open probability and the noisy gate. Where m + c is so
+far from 0 that k would leave the range of a float (`REACH`), p and 1 - p stand for e and k.
+Why not the obvious way. Fresh memory costs ten times what an elementwise pass over it does
+(measured), so a tile is computed in a `Desk` that the next one uses again. Smaller tiles would fit
+the L2 cache, but a tile costs about 300 calls from Python, nearly 1 ms. torch.softmax, bool tensors
+and torch.where cost several times what float arithmetic does on rows of a dozen keys, so r stays
+apart, for the caller to apply to (M, E) rows; masks are added; a gate is a float.
+Price. A tile of `TILE` elements holds at most eight matrices of that size, in at least float32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,7 +31,9 @@ from ..noise import DROPOUT, GATES, NoiseKey, edge_uniform
 from .settings import Settings
 from .visibility import Span, Visibility, five_axes, length, narrow
 
-TILE = 1 << 18  # elements of one tile; assumed: a few such matrices stay near the L2 cache
+TILE = 1 << 18  # elements of one tile; measured: as fast as 2**19 and 2**20, and 2**16 is a third slower
+WORTH = 1 << 16  # elements below which a tile is not split to leave out hidden keys
+REACH = 40.0  # nats; exp(40) = 2e17, so that squares of e / k stay inside float32
 
 LOG2_E = 1.4426950408889634
 
@@ -38,10 +49,17 @@ class Call(NamedTuple):
 class Inputs(NamedTuple):
     """The differentiable inputs, in the dtype of the arithmetic."""
 
-    q: Tensor  # (B, H, T, D)
-    k: Tensor  # (B, G, S, D)
-    v: Tensor  # (B, G, S, E)
+    q: Tensor  # (B * G, R, T, D)
+    k: Tensor  # (B * G, S, D)
+    v: Tensor  # (B * G, S, E)
     sinks: Tensor | None  # (H,)
+
+    @classmethod
+    def of(cls, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> Inputs:
+        """Lay out (B, H, T, D), (B, G, S, D) and (B, G, S, E) for tiles."""
+        work, groups = torch.promote_types(q.dtype, torch.float32), k.shape[1]
+        k, v = (x.to(work).contiguous().flatten(0, 1) for x in (k, v))
+        return cls(by_group(q.to(work), groups), k, v, None if sinks is None else sinks.to(work))
 
 
 class Tile(NamedTuple):
@@ -50,10 +68,33 @@ class Tile(NamedTuple):
     e: Tensor  # exp(s - m)
     r: Tensor  # column: 1 / (sum of e, sinks included)
     gated: Tensor  # e z f
-    slope: Tensor | None  # t; None where it is 1 or where no backward is wanted
-    probability: Tensor | None  # p; None where every gate is open
+    soft: Tensor | None  # sigma(g + n); None where every gate is open or where no backward is wanted
+    k: Tensor | None  # column: exp(-c - m); None where every gate is open or it would leave its range
+    probability: Tensor | None  # p, where k would leave its range
+    factor: Tensor | None  # f, what `keep` and dropout leave of a weight; None for all of it
     cap_slope: Tensor | None  # derivative of the capped logit by the raw one
     sink: Tensor | None  # column: the sink's share of the softmax
+
+
+class Desk:
+    """Memory for the matrices of one tile, used again by the next."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.walls: dict[tuple[int, int, int], Tensor] = {}
+        self._like = like
+        self._sheets: dict[str, Tensor] = {}
+
+    def sheet(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """An uninitialised matrix, valid until this name is asked for again."""
+        size, held = math.prod(shape), self._sheets.get(name)
+        if held is None or held.numel() < size:
+            held = self._sheets[name] = self._like.new_empty(size)
+        return held[:size].view(shape)
+
+    def tear_off(self, *names: str) -> None:
+        """Leave the sheets of these names to whoever holds them."""
+        for name in names:
+            self._sheets.pop(name, None)
 
 
 def spans(visibility: Visibility) -> list[Span]:
@@ -62,8 +103,9 @@ def spans(visibility: Visibility) -> list[Span]:
     line = max(1, per_group * keys)
     n_queries = max(1, min(queries, TILE // line))
     if visibility.causal or visibility.window is not None:
-        # Short spans leave out more hidden keys: with an eighth of the queries, 7 pairs in 16.
-        n_queries = min(n_queries, max(32, queries // 8))
+        # Short spans leave out more hidden keys, with an eighth of the queries 7 pairs in 16, but do not pay
+        # for themselves where all heads together make a small tile.
+        n_queries = min(n_queries, max(32, queries // 8, WORTH // (rows * groups * line)))
     n_groups = max(1, min(groups, TILE // (line * n_queries)))
     n_rows = max(1, min(rows, TILE // (line * n_queries * n_groups))) if n_groups == groups else 1
     return [
@@ -79,74 +121,126 @@ def _cuts(length: int, step: int) -> Iterator[slice]:
     return (slice(i, min(i + step, length)) for i in range(0, length, step))
 
 
-def queries_of(x: Tensor, groups: int, span: Span) -> Tensor:
-    """The queries' side of a tile: (B, H, T, D) -> (N, M, D)."""
-    part = x.unflatten(1, (groups, -1))[span.rows, span.groups, :, span.queries]
-    return part.reshape(-1, part.shape[2] * part.shape[3], part.shape[4])
+def by_group(x: Tensor, groups: int) -> Tensor:
+    """What belongs to queries, (B, H, T, D), contiguous as (B * G, R, T, D)."""
+    return x.contiguous().view(x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:])
 
 
-def keys_of(x: Tensor, span: Span) -> Tensor:
-    """The keys' side of a tile: (B, G, S, D) -> (N, S, D)."""
-    return x[span.rows, span.groups, span.keys].flatten(0, 1)
+def queries_of(x: Tensor, span: Span, call: Call) -> Tensor:
+    """The queries' side of a tile: (B * G, R, T, D) -> (N, M, D)."""
+    part = x[span.heads(call.visibility.shape[1]), :, span.queries]
+    return part.reshape(part.shape[0], -1, part.shape[3])
 
 
-def _uniform(key: NoiseKey, stream: int, span: Span, call: Call, like: Tensor) -> Tensor:
-    """The noise of one tile, shaped and typed like `like`."""
+def keys_of(x: Tensor, span: Span, call: Call) -> Tensor:
+    """The keys' side of a tile: (B * G, S, D) -> (N, S, D)."""
+    return x[span.heads(call.visibility.shape[1]), span.keys]
+
+
+def _uniform(key: NoiseKey, stream: int, span: Span, call: Call, out: Tensor) -> Tensor:
+    """The noise of one tile, into `out`, (N, M, S)."""
     _, groups, per_group, _, _ = call.visibility.shape
-    rows, heads, queries = (
-        torch.arange(start, stop, device=like.device)
-        for start, stop in (
-            (span.rows.start, span.rows.stop),
-            (span.groups.start * per_group, span.groups.stop * per_group),
-            (span.queries.start, span.queries.stop),
-        )
-    )
-    drawn = edge_uniform(
+    heads, n_keys = span.heads(groups), length(span.keys)
+    edge_uniform(
         key,
-        heads=(rows[:, None] * (groups * per_group) + heads).flatten(),
-        queries=queries,
-        n_keys=length(span.keys),
+        heads=range(heads.start * per_group, heads.stop * per_group),
+        queries=range(span.queries.start, span.queries.stop),
+        n_keys=n_keys,
         first_key=span.keys.start,
         stream=stream,
+        out=out.view(-1, length(span.queries), n_keys),
     )
-    return drawn.view(like.shape).to(like.dtype)
+    return out
 
 
-def logits_of(q: Tensor, k: Tensor, span: Span, call: Call) -> tuple[Tensor, Tensor | None]:
-    """s of one tile, -inf where hidden, and the derivative of the cap; q, k are the tile's own."""
+def _wall(span: Span, call: Call, desk: Desk, dtype: torch.dtype) -> tuple[int, Tensor] | None:
+    """`Visibility.hidden` to be added to logits: -inf where hidden, else 0."""
+    seen, key = call.visibility, None
+    if seen.is_plain and seen.causal:
+        # Most tiles hide the same triangle.
+        column = seen.first_hidden(span)
+        here = span.queries.start + seen.offset - span.keys.start - column
+        key = (length(span.queries), length(span.keys) - column, here)
+        if key in desk.walls:
+            return column, desk.walls[key]
+    found = seen.hidden(span)
+    if found is None:
+        return None
+    column, hidden = found
+    wall = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+    if key is not None:
+        desk.walls[key] = wall
+    return column, wall
+
+
+def logits_of(inputs: Inputs, span: Span, call: Call, desk: Desk) -> tuple[Tensor, Tensor | None]:
+    """s of one tile, -inf where hidden, and the derivative of the cap."""
     scale, cap = call.settings.scale, call.settings.softcap
-    s = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    q, k = queries_of(inputs.q, span, call), keys_of(inputs.k, span, call)
+    s = desk.sheet("e", (*q.shape[:2], k.shape[1]))
+    torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, out=s)
     cap_slope = None
     if cap is not None:
         s = s.div_(cap).tanh_()
         cap_slope = 1 - s * s if call.wants_grad else None
         s = s.mul_(cap)
-    found = call.visibility.hidden(span)
+    found = _wall(span, call, desk, s.dtype)
     if found is not None:
-        column, hidden = found
-        wall = torch.zeros(hidden.shape, dtype=s.dtype, device=s.device)
-        wall.masked_fill_(hidden, -torch.inf)
+        column, wall = found
         shape = length(span.rows), length(span.groups), -1, length(span.queries), s.shape[-1]
         s.view(shape)[..., column:] += wall
     return s, cap_slope
 
 
-def _gates(s: Tensor, span: Span, call: Call) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """z as 0. and 1., p, and z + h; all None where the bias opens every gate."""
-    bias, noise = call.settings.bias, call.settings.noise
-    if bias == torch.inf:
-        return None, None, None
-    g = s + bias if bias else s
-    p = torch.sigmoid(g) if call.settings.count or call.wants_grad else None
-    noisy = g
-    if noise is not None:
-        noisy = _uniform(noise, GATES, span, call, s).logit_().add_(g)
-    z = torch.gt(noisy, 0, out=torch.empty_like(s))
-    if not call.wants_grad:
-        return z, p, None
-    soft = p if noise is None else torch.sigmoid(noisy)
-    assert soft is not None
-    return z, p, torch.addcmul(z, soft, 1 - soft)
+def row_top(s: Tensor, sinks: Tensor | None) -> Tensor:
+    """m, a finite (N, M, 1): each row's largest logit, sinks included; 0 where a row sees nothing."""
+    top = s.amax(-1, keepdim=True)
+    if sinks is not None:
+        top = torch.maximum(top, sinks)
+    return top.masked_fill_(top == -torch.inf, 0.0)
+
+
+def row_scale(s: Tensor, top: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Turn s into e = exp(s - m) in place; return it with r = 1 / sum and the sinks' share."""
+    # exp takes 2 to 30 times as long as exp2, the more where it underflows (torch 2.13, measured).
+    e = s.sub_(top).mul_(LOG2_E).exp2_()
+    total = e.sum(-1, keepdim=True)
+    sink = None if sinks is None else torch.exp(sinks - top)
+    if sink is not None:
+        total += sink
+    # A row that sees a key sums to at least exp(0), so this touches only rows that see none.
+    r = total.clamp_(min=0.5).reciprocal_()
+    return e, r, None if sink is None else sink * r
+
+
+def probability_of(tile: Tile, desk: Desk, sheet: str = "p") -> Tensor | None:
+    """p, (N, M, S), on the sheet of that name; None where every gate is open."""
+    if tile.k is None:
+        return tile.probability
+    p = torch.add(tile.e, tile.k, out=desk.sheet(sheet, tuple(tile.e.shape)))
+    return torch.div(tile.e, p, out=p)
+
+
+def _soften(opening: Tensor, closing: Tensor, u: Tensor, desk: Desk) -> Tensor:
+    """sigma(g + logit(u)) for odds of opening : closing = exp(g) : 1, in place on u."""
+    # Two passes, since torch vectorises no addcmul of two columns.
+    rest = torch.sub(u.new_ones(()), u, out=desk.sheet("rest", tuple(u.shape))).mul_(closing)
+    opened = u.mul_(opening)
+    return opened.div_(rest.add_(opened))
+
+
+def _closing(s: Tensor, top: Tensor, bias: float, desk: Desk) -> tuple[Tensor, Tensor | None]:
+    """What makes exp(g) : 1 of a tile whose logits are still s: k for e, and None; or 1 - p for p, and p.
+
+    On a GPU this waits for it, once a tile.
+    """
+    reach = top + bias
+    if bool((reach.abs() <= REACH).all()):
+        return torch.exp(-reach), None
+    shape = tuple(s.shape)
+    g = torch.add(s, bias, out=desk.sheet("probability", shape))
+    closing = torch.neg(g, out=desk.sheet("closing", shape)).sigmoid_()
+    return closing, g.sigmoid_()
 
 
 def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
@@ -159,42 +253,38 @@ def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
         factor = keep.expand(shape).reshape(like.shape)
     if settings.dropout:
         assert settings.dropout_key is not None
-        u = _uniform(settings.dropout_key, DROPOUT, span, call, like)
+        u = _uniform(settings.dropout_key, DROPOUT, span, call, torch.empty_like(like))
         rest = torch.ge(u, settings.dropout, out=u).div_(1 - settings.dropout)
         factor = rest if factor is None else rest * factor
     return factor
 
 
-def row_scale(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Turn s into e = exp(s - m) in place; return it with r = 1 / sum and the sinks' share."""
-    top = s.amax(-1, keepdim=True)
-    if sinks is not None:
-        top = torch.maximum(top, sinks)
-    # A row that sees nothing has m = -inf; with any finite m its e is 0, as it should be.
-    top.clamp_(min=torch.finfo(s.dtype).min)
-    # exp takes 30 times as long where it underflows (torch 2.13, measured); exp2 does not.
-    e = s.sub_(top).mul_(LOG2_E).exp2_()
-    total = torch.mm(e.view(-1, e.shape[-1]), e.new_ones(e.shape[-1], 1)).view(top.shape)
-    sink = None if sinks is None else torch.exp(sinks - top)
-    if sink is not None:
-        total += sink
-    # A row that sees a key sums to at least exp(0), so this touches only rows that see none.
-    r = total.clamp_(min=0.5).reciprocal_()
-    return e, r, None if sink is None else sink * r
-
-
-def compute(inputs: Inputs, span: Span, call: Call) -> Tile:
-    """All that is known of one tile but its product with the values."""
-    q = queries_of(inputs.q, call.visibility.shape[1], span)
-    s, cap_slope = logits_of(q, keys_of(inputs.k, span), span, call)
-    z, p, slope = _gates(s, span, call)
-    e, r, sink = row_scale(s, sinks_of(inputs.sinks, span, call))
+def compute(inputs: Inputs, span: Span, call: Call, desk: Desk) -> Tile:
+    """All that is known of one tile but its product with the values; valid until the desk's next one."""
+    settings, sinks = call.settings, sinks_of(inputs.sinks, span, call)
+    s, cap_slope = logits_of(inputs, span, call, desk)
+    shape, top, noise = tuple(s.shape), row_top(s, sinks), settings.noise
+    z = k = closing = p = soft = None
+    gates = settings.bias < torch.inf
+    if gates and (noise is not None or settings.count or call.wants_grad):
+        closing, p = _closing(s, top, settings.bias, desk)
+        k = closing if p is None else None
+    if gates and noise is None:
+        # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
+        z = torch.gt(s, -settings.bias, out=desk.sheet("gated", shape))
+    e, r, sink = row_scale(s, top, sinks)
+    if noise is not None and closing is not None:
+        u = _uniform(noise, GATES, span, call, desk.sheet("soft", shape))
+        soft = _soften(e if p is None else p, closing, u, desk)
+        z = torch.gt(soft, 0.5, out=desk.sheet("gated", shape))
     gated = e if z is None else z.mul_(e)
     factor = _factor(span, call, e)
     if factor is not None:
-        gated = gated * factor
-        slope = factor if slope is None else slope.mul_(factor)
-    return Tile(e, r, gated, slope if call.wants_grad else None, p, cap_slope, sink)
+        gated = torch.mul(e, factor, out=desk.sheet("gated", shape)) if z is None else gated.mul_(factor)
+    tile = Tile(e, r, gated, soft, k, p, factor, cap_slope, sink)
+    if gates and noise is None and call.wants_grad:
+        tile = tile._replace(soft=probability_of(tile, desk, "soft"))
+    return tile
 
 
 def sinks_of(sinks: Tensor | None, span: Span, call: Call) -> Tensor | None:

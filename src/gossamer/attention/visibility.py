@@ -33,6 +33,11 @@ class Span(NamedTuple):
     queries: slice  # of T
     keys: slice  # of S; starts at a multiple of 4, as the noise wants it
 
+    def heads(self, groups: int) -> slice:
+        """Of B * G: a span has one row or all key-value heads, so that they lie side by side."""
+        last = self.rows.stop - 1
+        return slice(self.rows.start * groups + self.groups.start, last * groups + self.groups.stop)
+
 
 def length(cut: slice) -> int:
     """How many indices a slice of a span holds."""
@@ -97,6 +102,16 @@ class Visibility(NamedTuple):
         """S - T: the position of query 0 among the keys."""
         return self.shape[4] - self.shape[3]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is hidden, or the future alone."""
+        return self.mask is None and self.segments is None and self.window is None
+
+    def first_hidden(self, span: Span) -> int:
+        """In a plain causal call, the column of a span before which its first query sees every key."""
+        column = span.queries.start + self.offset + 1 - span.keys.start
+        return min(max(0, column), length(span.keys))
+
     def key_range(self, start: int, stop: int) -> slice:
         """The keys that queries start .. stop - 1 may see: never empty, from a multiple of 4."""
         first, last, keys = start + self.offset, stop - 1 + self.offset, self.shape[4]
@@ -114,17 +129,11 @@ class Visibility(NamedTuple):
         groups, R, queries, keys from `column` of the span on), True where hidden; all columns
         before are visible.
         """
-        if self.mask is None and self.segments is None and self.window is None and not self.causal:
+        if self.is_plain and not self.causal:
             return None
         parts: list[Tensor] = []
-        column = 0
+        column = self.first_hidden(span) if self.is_plain else 0
         at = torch.arange(span.queries.start, span.queries.stop, device=self.device) + self.offset
-        if self.mask is None and self.segments is None and self.window is None and self.causal:
-            # Keys up to the first query's own position are visible to all queries of the span.
-            column = min(
-                max(0, span.queries.start + self.offset + 1 - span.keys.start),
-                span.keys.stop - span.keys.start,
-            )
         keys = torch.arange(span.keys.start + column, span.keys.stop, device=self.device)
         if self.causal and len(keys):
             parts.append(keys > at[:, None])
