@@ -56,13 +56,13 @@ def first_output(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
     return model(**inputs, return_dict=True)[0]
 
 
-def eager_reference(model: PreTrainedModel) -> Tensor:
-    """The probe's output under the model's own eager attention; the implementation is put back afterwards."""
+def eager_reference(model: PreTrainedModel, inputs: dict[str, Tensor] | None = None) -> Tensor:
+    """The output for `inputs`, or the probe's, under the model's own eager attention; its own is put back."""
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation("eager")
         with evaluating(model):
-            return first_output(model, probe_inputs(model))
+            return first_output(model, probe_inputs(model) if inputs is None else inputs)
     finally:
         model.set_attn_implementation(before)  # type: ignore[arg-type]
 
@@ -94,10 +94,12 @@ def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module],
             UnsupportedModel,
         )
     if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in modules):
-        _check_causal(model, gates, inputs, output)
+        _check_causal(model, gates, inputs, output, reference)
 
 
-def _check_causal(model: PreTrainedModel, gates: Any, inputs: dict[str, Tensor], output: Tensor) -> None:
+def _check_causal(
+    model: PreTrainedModel, gates: Any, inputs: dict[str, Tensor], output: Tensor, reference: Tensor
+) -> None:
     edited = dict(inputs, input_ids=inputs["input_ids"].clone())
     config = model.config.get_text_config()
     pad = getattr(config, "pad_token_id", None)
@@ -107,11 +109,20 @@ def _check_causal(model: PreTrainedModel, gates: Any, inputs: dict[str, Tensor],
     )
     with evaluating(model), gates.using(bias=math.inf):
         changed = first_output(model, edited)
-    leak = (changed[:, :-1] - output[:, :-1]).abs().max().item()
-    if leak > 0:
+    leak, allowed = _change(changed, output), 0.0
+    if leak > 0 and _change(eager_reference(model, edited), reference) > 0:
+        # The model's own attention does it too: where experts work on the tokens sent to them, one token more sums
+        # in another order. Then, and only then, rounding is allowed.
+        allowed = TOLERANCE.get(output.dtype, 5e-2) * max(1.0, output.abs().max().item())
+    if leak > allowed:
         raise refuse(
             f"{type(model).__name__}: editing the last token changed earlier outputs by {leak:.3g}",
             "possible: a causal model sees no future",
             "report the architecture: its causal mask did not reach the gates",
             UnsupportedModel,
         )
+
+
+def _change(edited: Tensor, output: Tensor) -> float:
+    """The largest change of an output before the last token."""
+    return (edited[:, :-1] - output[:, :-1]).abs().max().item()
