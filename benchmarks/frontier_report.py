@@ -76,9 +76,8 @@ def _figure(runs: dict[str, Any], path: Path) -> None:
     wide.set_yticks(RISES, [f"{rise:g}" for rise in RISES])
     wide.minorticks_off()
     wide.set_ylabel("rise in held-out cross-entropy, nats")
-    trained = [r["held_out"] for name, r in runs.items() if family(name) in TRAINED]
-    low, high = (f(found["gap"] for found in trained) for f in (min, max))
-    near.set_ylim(min(-0.02, low - 0.02), min(0.25, high + 0.03))
+    trained = [r["held_out"]["gap"] for name, r in runs.items() if family(name) in TRAINED]
+    near.set_ylim(min([-0.02, *(rise - 0.02 for rise in trained)]), 0.25)
     handles, labels = wide.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
