@@ -176,10 +176,9 @@ def baselines(work: Path, base_steps: int, steps: int) -> dict[str, Callable[[],
     data, base = source.data(work), source.base_model(work, base_steps)
     report = split(data)[1].columns
     found: dict[str, Callable[[], dict[str, float]]] = {}
-    for k in KEYS:
-        found[f"topk-{k}"] = partial(top_k, base, report, k)
-        found[f"topk-renormalised-{k}"] = partial(top_k, base, report, k, renormalise=True)
-        found[f"random-{k}"] = partial(random_gates, base, report, k)
+    found |= {f"topk-{k}": partial(top_k, base, report, k) for k in KEYS[::-1]}
+    found |= {f"random-{k}": partial(random_gates, base, report, k) for k in KEYS[::-1]}
+    found |= {f"topk-renormalised-{k}": partial(top_k, base, report, k, renormalise=True) for k in KEYS[::-1]}
     found["finetuned"] = partial(finetuned, base, data.train, report, steps, batch=BATCH, peak=RATE)
     return found
 
