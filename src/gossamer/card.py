@@ -1,4 +1,4 @@
-"""The model card: what a shared sparse model is, what it lost, and that plain transformers runs it dense."""
+"""A run in words: its report, and the card of what it shares, which says that plain transformers runs it dense."""
 
 from __future__ import annotations
 
@@ -79,6 +79,20 @@ def model_card(report: dict[str, Any], *, title: str, where: str) -> str:
         kept="held on held-out data" if report["feasible"] else "NOT held: " + report["missed"],
         rows="\n".join(number_rows(report["held_out"])),
     )
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """report.json in words."""
+    held = "held" if report["feasible"] else f"MISSED: {report['missed']}"
+    head = f"# {report['model']} on {report['data']}\n\nCeiling {report['ceiling']} on held-out data: {held}."
+    head += f" Gated attention: {report['impl']}."
+    table = ["| held-out | |", "|---|---|", *number_rows(report["held_out"])]
+    heads = ["| layer | open edges per row | per head |", "|---|---|---|"]
+    for layer, (total, each) in enumerate(
+        zip(report["open_edges_per_layer"], report["open_edges_per_head"], strict=True)
+    ):
+        heads.append(f"| {layer} | {total:.1f} | {', '.join(f'{x:.1f}' for x in each)} |")
+    return "\n".join([head, "", *table, "", *heads]) + "\n"
 
 
 def _is_hub_id(name: str) -> bool:

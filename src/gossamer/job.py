@@ -14,20 +14,21 @@ import dataclasses
 import difflib
 import json
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
 from .base import OpenBase
-from .card import model_card, number_rows
+from .card import model_card, report_text
 from .ceiling import Ceiling
 from .checkpoint import load_for_training, save, save_adapter
 from .config import SparsityConfig
-from .errors import refuse, require_choice, require_range
+from .errors import GossamerError, refuse, require_choice, require_range
 from .estimate import Shape, describe, seconds_per_step, what_to_lower
 from .files import require_writable, write_json, write_text
 from .lora import add_adapters
@@ -36,9 +37,10 @@ from .modeling import attach, find_gates
 from .progress import ProgressLine
 from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify, told_missed
-from .text import Corpus, PackedStream, as_rows, packed, padded_rows, too_short
+from .text import Corpus, PackedStream, as_rows, load_tokenizer, packed, padded_rows, too_short
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+TRACKERS = ("tensorboard", "wandb", "trackio")  # each is also the name of its package
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,23 @@ class Job:
 
     def __post_init__(self) -> None:
         require_choice("precision", self.precision, PRECISIONS)
-        for name in ("length", "steps", "batch", "accumulate", "held_out"):
+        require_choice("report_to", self.report_to, ("none", *TRACKERS))
+        for name in ("steps", "batch", "accumulate", "held_out"):
             require_range(name, getattr(self, name), 1, 10**9)
+        require_range("length", self.length, 4, 10**9)  # a start, an end, and two tokens to attend between
+        require_range("lora", self.lora, 0, 10**6)
+        require_range("seed", self.seed, 0, 2**32 - 1)
+        require_range("learning_rate", self.learning_rate, 0.0, 1e3)
+        if self.merge and not self.lora:
+            raise refuse(
+                "--merge without adapters", "possible: with --lora", "pass --lora 8, or drop --merge"
+            )
+        if self.stream and Ceiling.parse(self.ceiling).kind == "cosine":
+            raise refuse("--stream under a cosine ceiling, which takes whole sentences",
+                         "possible: without --stream", "drop it")  # fmt: skip
+        if self.report_to != "none" and find_spec(self.report_to) is None:
+            raise refuse(f"tracker {self.report_to} is not installed", "possible: none, or an installed one",
+                         f"pip install {self.report_to}")  # fmt: skip
         if self.precision == "fp16" and not torch.cuda.is_available():
             raise refuse("fp16 on a CPU", "possible: fp32, bf16", "pass --precision bf16")
 
@@ -132,11 +149,25 @@ def configure(job: Job) -> SparsityConfig:
     }
     if job.checkpointing:
         given |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    known = {entry.name for entry in dataclasses.fields(SparsityConfig)}
-    for name in job.settings.keys() - known:
-        near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
-        raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
-    return SparsityConfig(**{**given, **job.settings})
+    known = {entry.name: entry.default for entry in dataclasses.fields(SparsityConfig)}
+    for name, value in job.settings.items():
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
+            raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
+        if isinstance(value, str) and isinstance(known[name], int | float):
+            raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
+    try:
+        return SparsityConfig(**{**given, **job.settings})
+    except GossamerError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+        ImportError,
+    ) as error:  # what TrainingArguments says of values it cannot take
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refuse(f"settings that cannot be taken ({told})", "possible: values of the right kind",
+                     "check what follows --set") from error  # fmt: skip
 
 
 def run_job(job: Job, console: Console) -> dict[str, Any]:
@@ -170,30 +201,6 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
     if config.process_index == 0:
         write(job, kept.model, tokenizer, report)
     return report
-
-
-def load_tokenizer(name: str, model: Any, length: int) -> Any:
-    """The tokenizer of a model, checked against it."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise refuse(
-            f"{name} has no tokenizer that can be loaded", "possible: a model with its tokenizer", "add one"
-        ) from error
-    config = model.config.get_text_config()
-    if len(tokenizer) > config.vocab_size:
-        raise refuse(
-            f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {config.vocab_size}",
-            "possible: a tokenizer and a model that belong together",
-            "pass the folder that holds both",
-        )
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if positions is not None and length > positions:
-        raise refuse(f"length {length} on a model of {positions} positions", f"possible: up to {positions}",
-                     f"pass --length {positions}")  # fmt: skip
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def mask_token_of(model: Any, tokenizer: Any) -> int | None:
@@ -261,20 +268,6 @@ def write(job: Job, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
     write_text(folder / "README.md", card)
     write_json(job.out / "report.json", report)
     write_text(job.out / "report.md", report_text(report))
-
-
-def report_text(report: dict[str, Any]) -> str:
-    """report.json in words."""
-    held = "held" if report["feasible"] else f"MISSED: {report['missed']}"
-    head = f"# {report['model']} on {report['data']}\n\nCeiling {report['ceiling']} on held-out data: {held}."
-    head += f" Gated attention: {report['impl']}."
-    table = ["| held-out | |", "|---|---|", *number_rows(report["held_out"])]
-    heads = ["| layer | open edges per row | per head |", "|---|---|---|"]
-    for layer, (total, each) in enumerate(
-        zip(report["open_edges_per_layer"], report["open_edges_per_head"], strict=True)
-    ):
-        heads.append(f"| {layer} | {total:.1f} | {', '.join(f'{x:.1f}' for x in each)} |")
-    return "\n".join([head, "", *table, "", *heads]) + "\n"
 
 
 class Metrics(TrainerCallback):

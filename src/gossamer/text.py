@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
+from transformers import AutoTokenizer
 
 from .divergence import IGNORED
 from .errors import GossamerError, refuse, require_range
@@ -165,6 +166,30 @@ def _column(rows: Iterable[dict[str, Any]], field: str, source: str) -> Iterator
 
 def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def load_tokenizer(name: str, model: Any, length: int) -> Any:
+    """The tokenizer of a model, checked against it."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise refuse(
+            f"{name} has no tokenizer that can be loaded", "possible: a model with its tokenizer", "add one"
+        ) from error
+    config = model.config.get_text_config()
+    if len(tokenizer) > config.vocab_size:
+        raise refuse(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {config.vocab_size}",
+            "possible: a tokenizer and a model that belong together",
+            "pass the folder that holds both",
+        )
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions is not None and length > positions:
+        raise refuse(f"length {length} on a model of {positions} positions", f"possible: up to {positions}",
+                     f"pass --length {positions}")  # fmt: skip
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def tokenized(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
