@@ -22,7 +22,7 @@ from gossamer.tasks.addition import Addition, as_text
 from gossamer.trace import trace
 from gossamer.verify import answers
 
-SETTINGS = DemoSettings(seed=0, base_steps=500, steps=450)
+SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_run_again_it_reuses_and_says_so(made: tuple[Path, dict[str, Any], str])
     assert console.getvalue().count("reused") == 2
     assert again["proof"] == report["proof"]
     with pytest.raises(GossamerError, match="made with other settings"):
-        run_demo(out, DemoSettings(seed=1, base_steps=500, steps=450))
+        run_demo(out, DemoSettings(seed=1, base_steps=500, steps=600))
 
 
 def test_a_newer_or_torn_checkpoint_is_refused(
