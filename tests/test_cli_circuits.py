@@ -102,8 +102,28 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     assert record["heads"]["of"] == 6
     assert record["edges"]["base"] >= 1
     assert record["edges_ratio"] is None or record["edges_ratio"] > 0
+    assert record["attention_edges"]["of"] == 3 * 2 * 6 * 7 // 2
     assert main(ask) == 0
-    assert "needed for 90 %" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "needed for 90 %" in shown
+    assert "attention edges a prompt" in shown
+
+
+def test_compare_says_where_attention_alone_has_no_effect(tmp_path, monkeypatch, capsys):
+    # Values that are all the same: whatever a head reads, it brings nothing that the task could need.
+    for name, model in (("base", tiny(scale=8.0)), ("sparse", tiny_gated())):
+        with torch.no_grad():
+            for block in model.transformer.h:
+                block.attn.c_attn.weight[:, 32:] = 0.0
+        (save_folder if name == "base" else save)(model, tmp_path / name)
+    monkeypatch.setattr(study, "_prompts", known_prompts)
+    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    assert main([*ask, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["attention_edges"] == {"base": None, "sparse": None, "of": None}
+    assert "too near zero to divide by" in record["attention_edges_refused"]
+    assert main(ask) == 0
+    assert "attention edges: the effect on ioi is" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, capsys):

@@ -83,13 +83,15 @@ def compare(
     out: Out = None,
     json_output: Json = False,
 ) -> None:
-    """Count the heads and edges that each of two models needs for 90 % of its effect on a task."""
+    """Count the heads, edges and attention edges that each of two models needs for 90 % of its effect on a task."""
     from ..demo import quiet
     from ..study import compare as compare_models
 
     with quiet():
         record = compare_models(base, sparse, task, ablation=ablation, n=prompts, seed=seed).as_record()
-    finish(record, out, json_output, lambda: [_comparison_table(record)])
+    refused = record.get("attention_edges_refused")
+    more = [] if refused is None else [f"attention edges: {refused}"]
+    finish(record, out, json_output, lambda: [_comparison_table(record), *more])
 
 
 def export(
@@ -179,10 +181,12 @@ def _verified(found: Any) -> list[Any]:
 
 def _comparison_table(record: dict[str, Any]) -> Any:
     rows = []
-    for kind in ("heads", "edges"):
+    names = {"heads": "heads", "edges": "edges between them", "attention_edges": "attention edges a prompt"}
+    for kind, name in names.items():
         counts, ratio = record[kind], record[f"{kind}_ratio"]
         shown = "not reached" if ratio is None else f"{ratio:.2f}"
-        rows.append([kind, counts["base"], counts["sparse"], counts["of"], shown])
+        cells = ["none" if counts[key] is None else counts[key] for key in ("base", "sparse", "of")]
+        rows.append([name, *cells, shown])
     settings = f"{record['ablation']} ablation, {record['n']} prompts"
     title = f"{record['task']}: needed for 90 % of the effect, {settings}"
     return table(title, "from base sparse of base_/_sparse", rows)
