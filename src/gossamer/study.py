@@ -180,7 +180,7 @@ def compare(
     for folder in (base, sparse):
         model = open_model(folder)
         wires = wiring(model)
-        scored, fresh = (_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
+        scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
         ablator = Ablator(wires, fresh, ablation)
         heads.append(head_curve(ablator))
         edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation)))
@@ -218,7 +218,7 @@ def component_circuit(
         raise refuse(f"edges={edges}", "possible: 1 and above, or None", "pass one of them")
     model = open_model(folder)
     wires = wiring(model)
-    scored, fresh = (_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
+    scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
     scores = score_edges(wires, scored, ablation=ablation)
     if edges is None:
         best = needed_edges(Ablator(wires, fresh, ablation), scores).needed()
@@ -229,7 +229,7 @@ def component_circuit(
     return to_mib(wires.graph, scores.edges, kept, d_model=wires.out_weight(0).shape[-1])
 
 
-def _prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
+def task_prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
     """The task in the model's own tokens: word-level for models of the task vocabulary."""
     size = model.config.vocab_size
     if size == len(task_vocabulary()):

@@ -52,14 +52,24 @@ def trace(
 
 
 def verify(
-    base: Annotated[Path, typer.Argument(help="Folder of the dense adding model.")],
+    base: Annotated[Path, typer.Argument(help="Folder of the dense model.")],
     sparse: Annotated[Path, typer.Argument(help="Folder of the gated one.")],
-    digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
-    smallest: Annotated[bool, typer.Option(help="Also search the smallest working subset of edges.")] = False,
+    task: Annotated[
+        str | None, typer.Option(help="A language task, as for compare; by default addition.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts of the language task.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of these prompts.")] = 0,
+    digits: Annotated[int, typer.Option(help="Digits of each operand, for addition.")] = 2,
+    smallest: Annotated[
+        bool, typer.Option(help="For addition: also search the smallest working subset of edges.")
+    ] = False,
     out: Out = None,
     json_output: Json = False,
 ) -> None:
-    """Prove an adding model's circuit by intervention on all sums, and say what each edge carries."""
+    """Prove a circuit by intervention: on all sums, with what each edge carries, or on prompts of a language task."""
+    if task is not None:
+        _verify_task(base, sparse, task, prompts, seed, smallest, out, json_output)
+        return
     from ..demo import quiet
     from ..study import study_addition
     from ..verify import stands
@@ -68,6 +78,22 @@ def verify(
         found = study_addition(base, sparse, digits=digits, smallest=smallest)
     finish(found.as_record(), out, json_output, lambda: _verified(found))
     if not stands(found.proof):
+        raise typer.Exit(1)
+
+
+def _verify_task(
+    base: Path, sparse: Path, task: str, n: int, seed: int, smallest: bool, out: Path | None, as_json: bool
+) -> None:
+    from ..demo import quiet
+    from ..errors import refuse
+    from ..task_study import study_task
+
+    if smallest:
+        raise refuse("--smallest with --task", "possible: --smallest on sums", "leave one of them out")
+    with quiet():
+        record = study_task(base, sparse, task, n=n, seed=seed).as_record()
+    finish(record, out, as_json, lambda: _task_verified(record))
+    if not record["stands"]:
         raise typer.Exit(1)
 
 
@@ -177,6 +203,30 @@ def _verified(found: Any) -> list[Any]:
     truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
     counts = table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
     return [counts, idle, truth, *found.explanation.sentences(), *found.explanation.program.words()]
+
+
+def _task_verified(record: dict[str, Any]) -> list[Any]:
+    claims = {
+        "base right": record["base_right"],
+        "sparse right": record["sparse_right"],
+        "same answer": record["same_answer"],
+        **{f"sufficient ({scope})": found for scope, found in record["sufficient"].items()},
+        "live edges alone sufficient": record["live_alone"],
+        "live edges necessary": record["necessary"],
+        "leaks": record["leaks"],
+    }
+    rows = [
+        [name, found["hits"], found["n"], "{:.3f} to {:.3f}".format(*found["interval"])]
+        for name, found in claims.items()
+    ]
+    edges = record["edges_a_prompt"]
+    counts = f"{edges['open']:.2f} open edges a prompt of {edges['visible']:.0f}, {edges['live']:.2f} live"
+    idle = f"{record['idle']} live edges are necessary for no prompt"
+    steady = [
+        f"{length} tokens: resampled prompts share {found['edges_mean']:.3f} of the edges (Jaccard, mean)"
+        for length, found in record["stable"].items()
+    ]
+    return [table(f"{record['task']}, by intervention", "from hits of 95_%", rows), counts, idle, *steady]
 
 
 def _comparison_table(record: dict[str, Any]) -> Any:
