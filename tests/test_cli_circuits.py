@@ -52,8 +52,12 @@ def test_trace_lists_edges_and_export_reads_what_it_wrote(folders, tmp_path, cap
     path = tmp_path / "circuit.json"
     ask = ["trace", str(folders / "sparse"), "--sum", "3+8", "--sum", "1+1", "--digits", "1"]
     assert main([*ask, "--out", str(path)]) == 0
-    assert "open edges of" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "open edges of" in shown
     circuit = load_circuit(path)
+    standing = circuit.standing()
+    told = f"{len(standing.always)} edges are open on every prompt, {len(standing.sometimes)} on some"
+    assert f"{told}, {standing.never:,} open on none" in shown
     assert circuit.n_prompts == 2
     assert circuit.tokens[0][:4] == ("3", "+", "8", "=")
     assert main([*ask, "--json", "--live"]) == 0

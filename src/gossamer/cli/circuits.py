@@ -48,7 +48,7 @@ def trace(
         else:
             circuit = trace_prompt(model, str(prompt), **options)
     circuit = circuit.live() if live else circuit
-    finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit)])
+    finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit), *_standing(circuit)])
 
 
 def verify(
@@ -185,6 +185,15 @@ def _edge_table(circuit: Any) -> Any:
         f"{counts} on {circuit.n_prompts} prompts, {int(live.sum()):,} live; the {len(rows)} that move most"
     )
     return table(title, "prompt layer head reads from weight moves live", rows)
+
+
+def _standing(circuit: Any) -> list[str]:
+    """How steadily edges are open, where there are several prompts to tell it from."""
+    if circuit.n_prompts < 2:
+        return []
+    found = circuit.standing()
+    never = "" if found.never is None else f", {found.never:,} open on none"
+    return [f"{len(found.always)} edges are open on every prompt, {len(found.sometimes)} on some{never}"]
 
 
 def _verified(found: Any) -> list[Any]:
