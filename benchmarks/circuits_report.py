@@ -1,6 +1,6 @@
 """The deciding experiment as a page of Markdown, from its records alone.
 
-    python benchmarks/circuits_report.py benchmarks/results/circuits_x86_64_4x4x64.json
+    python benchmarks/circuits_report.py benchmarks/results/circuits_x86_64_4x8x64.json
 
 A pair is one task under one seed. It enters a row of the goals if both models have a number; every other pair is
 named with its reason, and a goal stays open while a pair is missing for any reason but one: both models were
@@ -22,6 +22,11 @@ VARIANTS = ("base", "finetuned", "sparse")
 ASIDE = ("nonsense", "about")  # records that are no circuits
 FEWER = 10.0  # times fewer edges than the finetuned control: the goal
 NEITHER = "refused in both: no effect to explain"
+EDGES = {
+    "edges": "edges between components, dead ends pruned",
+    "head_edges": "those of them that touch a head",
+    "attention_edges": "attention edges a prompt (layer, head, query, key)",
+}
 
 Record = dict[str, Any]
 
@@ -73,7 +78,14 @@ def number(record: Record | None, what: str) -> int | str:
         return "not measured"
     if "refused" in record:
         return "refused"
-    return record[what] if record[what] is not None else "never 90 %"
+    found = record.get(what)
+    if found is None:
+        return (
+            "refused: attention alone has no effect"
+            if f"{what.split('_')[0]}_refused" in record
+            else "never 90 %"
+        )
+    return found if found or what == "heads" else "none needed"
 
 
 def pairs(records: list[Record], ablation: str, what: str, one: str, other: str) -> Pairs:
@@ -95,8 +107,33 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
+def kinds_in(records: list[Record]) -> list[str]:
+    """The kinds of edges that these records count; the first is always asked for."""
+    return [what for what in EDGES if what == "edges" or any(what in record for record in records)]
+
+
+def ratio_row(records: list[Record], ablation: str, what: str) -> Record:
+    """The row of one kind of edges: finetuned over sparse, and base over sparse beside it."""
+    found = pairs(records, ablation, what, "finetuned", "sparse")
+    per_task = ratios_by_task(found)
+    value = geometric_mean(list(per_task.values())) if per_task else None
+    reached = "open" if value is None or not found.fair else "yes" if value >= FEWER else "no"
+    beside = ratios_by_task(pairs(records, ablation, what, "base", "sparse"))
+    return {"goal": f"{what}, finetuned / sparse", "ablation": ablation, "value": value, "per_task": per_task,
+            "base": geometric_mean(list(beside.values())) if beside else None,
+            "pairs": found.count(), "reached": reached, "left_out": found.left_out}  # fmt: skip
+
+
+def ratios_by_task(found: Pairs) -> dict[str, float]:
+    """task -> the geometric mean over seeds of one count over the other."""
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for (task, _), (one, other) in found.entered.items():
+        ratios[task].append(one / other)
+    return {task: geometric_mean(values) for task, values in ratios.items()}
+
+
 def summarise(records: list[Record]) -> list[Record]:
-    """The goals' rows from the records of one setting: one of edges and one of heads per ablation.
+    """The goals' rows from the records of one setting: one per kind of edges and one of heads, for each ablation.
 
     Edges: the geometric mean over tasks of (the geometric mean over seeds of finetuned / sparse), so that a task that
     fewer seeds know counts as much; None if no pair entered. Heads: the pair with the largest sparse - base.
@@ -107,15 +144,7 @@ def summarise(records: list[Record]) -> list[Record]:
     """
     rows = []
     for ablation in circuits_of(records):
-        edges = pairs(records, ablation, "edges", "finetuned", "sparse")
-        ratios: dict[str, list[float]] = defaultdict(list)
-        for (task, _), (control, sparse) in edges.entered.items():
-            ratios[task].append(control / sparse)
-        per_task = {task: geometric_mean(values) for task, values in ratios.items()}
-        value = geometric_mean(list(per_task.values())) if per_task else None
-        reached = "open" if value is None or not edges.fair else "yes" if value >= FEWER else "no"
-        rows.append({"goal": "edges, finetuned / sparse", "ablation": ablation, "value": value, "per_task": per_task,
-                     "pairs": edges.count(), "reached": reached, "left_out": edges.left_out})  # fmt: skip
+        rows += [ratio_row(records, ablation, what) for what in kinds_in(records)]
         heads = pairs(records, ablation, "heads", "base", "sparse")
         more = {key: sparse - base for key, (base, sparse) in heads.entered.items()}
         worst = max(more, key=lambda key: more[key]) if more else None
@@ -129,14 +158,16 @@ def summarise(records: list[Record]) -> list[Record]:
 def told(row: Record) -> str:
     """What a goal's row says beside its value."""
     if "per_task" in row:
-        return ", ".join(f"{task} {value:.2f}" for task, value in row["per_task"].items())
+        beside = "" if row["base"] is None else f"; base / sparse {row['base']:.3g}"
+        return ", ".join(f"{task} {value:.2f}" for task, value in row["per_task"].items()) + beside
     return "" if row["worst"] is None else "{} of seed {}".format(*row["worst"])
 
 
 def goals(records: list[Record]) -> list[str]:
     """The goals and, below them, each pair that did not enter."""
     rows = summarise(records)
-    lines = [f"Goals: edges >= {FEWER:g}, geometric mean over tasks; heads <= 0.", ""]
+    lines = [f"Goals: edges >= {FEWER:g}, geometric mean over tasks; heads <= 0. Kinds of edges:", ""]
+    lines += [*(f"- {name}: {told}" for name, told in EDGES.items()), ""]
     lines += ["| goal | ablation | value | pairs that entered | reached | of it |", "|---" * 6 + "|"]
     for row in rows:
         value = "none" if row["value"] is None else f"{row['value']:.3g}"
@@ -154,12 +185,13 @@ def goals(records: list[Record]) -> list[str]:
 def counts(records: list[Record]) -> list[str]:
     """Absolute numbers of every pair."""
     found = index(records)
-    names = [f"{what}, {variant}" for what in ("edges", "heads") for variant in VARIANTS]
-    lines = ["| task | seed | ablation | " + " | ".join(names) + " |", "|---" * (3 + len(names)) + "|"]
+    kinds = [*kinds_in(records), "heads"]
+    lines = ["Each cell: " + ", ".join(VARIANTS) + ".", ""]
+    lines += ["| task | seed | ablation | " + " | ".join(kinds) + " |", "|---" * (3 + len(kinds)) + "|"]
     for ablation, keys in circuits_of(records).items():
         for task, seed in keys:
-            cells = [str(number(found.get((task, seed, ablation, variant)), what))
-                     for what in ("edges", "heads") for variant in VARIANTS]  # fmt: skip
+            cells = [", ".join(str(number(found.get((task, seed, ablation, variant)), what)) for variant in VARIANTS)
+                     for what in kinds]  # fmt: skip
             lines.append(f"| {task} | {seed} | {ablation} | " + " | ".join(cells) + " |")
     return lines
 
@@ -167,22 +199,47 @@ def counts(records: list[Record]) -> list[str]:
 def aside(records: list[Record]) -> list[str]:
     """The nonsense task, and what each model can do."""
     lines = [
-        "The nonsense task: the largest metric of any circuit, where it was scored and on fresh prompts.",
+        "The nonsense task: the largest metric of any circuit, where it was scored and on fresh prompts, and the whole",
+        "effect on fresh prompts, which `refused` says cannot be told from zero.",
         "",
     ]
-    lines += ["| seed | model | ablation | scored | fresh |", "|---" * 5 + "|"]
+    lines += ["| seed | model | ablation | scored | fresh | effect |", "|---" * 6 + "|"]
     for r in records:
         if r["task"] == "nonsense":
-            cells = f"{r['best_scored']:.4f} | {r['best_fresh']:.4f}"
-            lines.append(f"| {r['seed']} | {r['variant']} | {r['ablation']} | {cells} |")
-    about = [r for r in records if r["task"] == "about"]
+            cells = f"{r['best_scored']:.4f} | {r['best_fresh']:.4f} | {r.get('effect', math.nan):.4f}"
+            told = ", refused" if "refused" in r else ", NOT refused"
+            lines.append(f"| {r['seed']} | {r['variant']} | {r['ablation']} | {cells}{told} |")
+    return [*lines, *abilities([r for r in records if r["task"] == "about"]), *promises(records)]
+
+
+def abilities(about: list[Record]) -> list[str]:
+    """Accuracy, divergence from the base at the answer, and open edges, task by task."""
     tasks = list(about[0]["accuracy"]) if about else []
-    lines += ["", "Accuracy, and open edges per prompt in brackets:", ""]
+    lines = ["", "Accuracy; KL from the base at the answer, nats; open edges a prompt; on fresh prompts:", ""]
     lines += ["| seed | model | " + " | ".join(tasks) + " |", "|---" * (2 + len(tasks)) + "|"]
     for r in about:
-        cells = [f"{r['accuracy'][task]:.3f} ({r['open_edges'][task]:.1f})" for task in tasks]
+        far = r.get("divergence", dict.fromkeys(tasks, math.nan))
+        cells = [f"{r['accuracy'][task]:.3f}; {far[task]:.4f}; {r['open_edges'][task]:.1f}" for task in tasks]
         lines.append(f"| {r['seed']} | {r['variant']} | " + " | ".join(cells) + " |")
     return lines
+
+
+def promises(records: list[Record]) -> list[str]:
+    """Whether the ceiling was kept, on the held-out prompts that chose the model and on those of the table above."""
+    lines = ["", "The ceiling:", ""]
+    for r in records:
+        if r["task"] == "about" and "promise" in r:
+            kept, far = r["promise"], r["divergence"].values()
+            chosen, fresh = kept["metrics"]["divergence"], sum(far) / len(far)
+            told = f"{kept['missed'] or 'held'}; {chosen:.4f} over the answers of the prompts that chose the model"
+            lines.append(f"- seed {r['seed']}: {told}, {fresh:.4f} in the mean over tasks on fresh prompts")
+    return lines
+
+
+def command(record: Record) -> str:
+    """What makes these records again."""
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in record["settings"].items()]
+    return " ".join(["OMP_NUM_THREADS=1 python benchmarks/circuits.py --out DIR", *options])
 
 
 def write_page(path: Path) -> Path:
@@ -192,10 +249,11 @@ def write_page(path: Path) -> Path:
         settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
         parts[f"{settings}, torch {record['torch']}"].append(record)
     lines = ["# Circuits: what a task needs, in a base, a finetuned and a sparse model", ""]
-    lines += ["Edges and heads for 90 % of the effect; the command is in benchmarks/circuits.py."]
+    lines += ["Edges and heads for 90 % of the effect; one thread of a shared CPU."]
     for about, records in parts.items():
         seeds = ", ".join(str(seed) for seed in sorted({record["seed"] for record in records}))
-        lines += ["", f"## {about}", "", f"Seeds measured: {seeds}.", "", *goals(records), ""]
+        lines += ["", f"## {about}", "", f"Seeds measured: {seeds}. Command: `{command(records[0])}`", ""]
+        lines += [*goals(records), ""]
         lines += [*counts(records), "", *aside(records)]
     write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return path.with_suffix(".md")

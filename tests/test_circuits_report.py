@@ -87,7 +87,9 @@ def test_the_page_has_a_part_per_setting_and_names_every_missing_pair(tmp_path: 
 
     path = tmp_path / "records.json"
     nonsense = record("nonsense", 0, "base", None, None, best_scored=0.5, best_fresh=0.25)
-    about = record("about", 0, "base", None, None, accuracy={"a": 1.0}, open_edges={"a": 3.5})
+    nonsense |= {"effect": 0.1, "refused": "no effect"}
+    about = record("about", 0, "sparse", None, None, accuracy={"a": 1.0}, open_edges={"a": 3.5})
+    about |= {"divergence": {"a": 0.03}, "promise": {"missed": "", "metrics": {"divergence": 0.01}}}
     first = [*three("a", 0, 500, 10), nonsense, about | {"ablation": "none"}]
     second = [one | {"settings": {"width": 32}} for one in three("a", 0, 500, 10)[:2]]
     path.write_text(json.dumps(first + second))
@@ -96,8 +98,25 @@ def test_the_page_has_a_part_per_setting_and_names_every_missing_pair(tmp_path: 
         "## width 64, torch x",
         "## width 32, torch x",
     ]
-    assert "| edges, finetuned / sparse | mean | 50 | 1 of 1 | yes | a 50.00 |" in page
+    assert "| edges, finetuned / sparse | mean | 50 | 1 of 1 | yes | a 50.00; base / sparse 50 |" in page
     assert "- edges, finetuned / sparse, mean: a, seed 0: finetuned: 500, sparse: not measured" in page
-    assert "| 0 | base | mean | 0.5000 | 0.2500 |" in page
-    assert "| 0 | base | 1.000 (3.5) |" in page
-    assert "| a | 0 | mean | 500 | 500 | 10 | 2 | 1 | 1 |" in page
+    assert "| 0 | base | mean | 0.5000 | 0.2500 | 0.1000, refused |" in page
+    assert "| 0 | sparse | 1.000; 0.0300; 3.5 |" in page
+    assert "| a | 0 | mean | 500, 500, 10 | 2, 1, 1 |" in page
+    held = "- seed 0: held; 0.0100 over the answers of the prompts that chose the model, 0.0300 in the mean over tasks"
+    assert f"{held} on fresh prompts" in page
+    assert any(
+        "`OMP_NUM_THREADS=1 python benchmarks/circuits.py --out DIR --width 64`" in line for line in page
+    )
+
+
+def test_each_kind_of_edges_has_its_row_and_says_why_a_pair_is_missing() -> None:
+    kinds = {"head_edges": 80, "attention_edges": 20}
+    records = [one | kinds for one in three("a", 0, 80, 10)]
+    records[2] |= {"head_edges": 0, "attention_edges": None, "attention_refused": "no effect"}
+    edges, heads_only, attention, _ = both(records)
+    assert edges["goal"] == "edges, finetuned / sparse"
+    assert heads_only["left_out"] == {("a", 0): "finetuned: 80, sparse: none needed"}
+    assert attention["left_out"] == {
+        ("a", 0): "finetuned: 20, sparse: refused: attention alone has no effect"
+    }

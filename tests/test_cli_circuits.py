@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from gated_models import tiny, tiny_gated
 from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from gossamer import study
+from gossamer import study, task_study
 from gossamer.checkpoint import load, save, save_folder
 from gossamer.cli import main
 from gossamer.components.mib import from_mib
@@ -55,8 +56,12 @@ def test_trace_lists_edges_and_export_reads_what_it_wrote(folders, tmp_path, cap
     path = tmp_path / "circuit.json"
     ask = ["trace", str(folders / "sparse"), "--sum", "3+8", "--sum", "1+1", "--digits", "1"]
     assert main([*ask, "--out", str(path)]) == 0
-    assert "open edges of" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "open edges of" in shown
     circuit = load_circuit(path)
+    standing = circuit.standing()
+    told = f"{len(standing.always)} edges are open on every prompt, {len(standing.sometimes)} on some"
+    assert f"{told}, {standing.never:,} open on none" in shown
     assert circuit.n_prompts == 2
     assert circuit.tokens[0][:4] == ("3", "+", "8", "=")
     assert main([*ask, "--json", "--live"]) == 0
@@ -160,20 +165,66 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     save_folder(model, tmp_path / "base")
     save(tiny_gated(), tmp_path / "sparse")
 
-    monkeypatch.setattr(study, "_prompts", known_prompts)
+    monkeypatch.setattr(study, "task_prompts", known_prompts)
     ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
     assert main([*ask, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["heads"]["of"] == 6
     assert record["edges"]["base"] >= 1
     assert record["edges_ratio"] is None or record["edges_ratio"] > 0
+    assert record["attention_edges"]["of"] == 3 * 2 * 6 * 7 // 2
     assert main(ask) == 0
-    assert "needed for 90 %" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "needed for 90 %" in shown
+    assert "attention edges a prompt" in shown
+
+
+def test_compare_says_where_attention_alone_has_no_effect(tmp_path, monkeypatch, capsys):
+    # Values that are all the same: whatever a head reads, it brings nothing that the task could need.
+    for name, model in (("base", tiny(scale=8.0)), ("sparse", tiny_gated())):
+        with torch.no_grad():
+            for block in model.transformer.h:
+                block.attn.c_attn.weight[:, 32:] = 0.0
+        (save_folder if name == "base" else save)(model, tmp_path / name)
+    monkeypatch.setattr(study, "task_prompts", known_prompts)
+    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    assert main([*ask, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["attention_edges"] == {"base": None, "sparse": None, "of": None}
+    assert "too near zero to divide by" in record["attention_edges_refused"]
+    assert main(ask) == 0
+    assert "attention edges: the effect on ioi is" in " ".join(capsys.readouterr().out.split())
+
+
+def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, capsys):
+    save_folder(tiny(scale=8.0), tmp_path / "base")
+    save(tiny_gated(), tmp_path / "sparse")
+
+    def two_lengths(model, folder, task, n, seed):
+        found = known_prompts(model, folder, task, n, seed)
+        short = found[0]
+        return [replace(short, clean=short.clean[:, 1:], corrupt=short.corrupt[:, 1:]), *found]
+
+    monkeypatch.setattr(task_study, "task_prompts", two_lengths)
+    ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    code = main([*ask, "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["sparse_right"]["n"] == record["leaks"]["n"] == 12
+    assert record["sufficient"]["prompt"] == {
+        "hits": 12,
+        "n": 12,
+        "interval": pytest.approx([0.757, 1.0], abs=1e-3),
+    }
+    assert record["necessary"]["n"] == pytest.approx(12 * record["edges_a_prompt"]["live"])
+    assert set(record["stable"]) == {"5", "6"}
+    assert code == (0 if record["stands"] else 1)
+    assert main(ask) == code
+    assert "live edges necessary" in capsys.readouterr().out
 
 
 def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, capsys):
     save_folder(tiny(scale=8.0), tmp_path / "base")
-    monkeypatch.setattr(study, "_prompts", known_prompts)
+    monkeypatch.setattr(study, "task_prompts", known_prompts)
     path = tmp_path / "ioi.json"
     ask = ["export", str(tmp_path / "base"), "--format", "mib", "--task", "ioi", "--prompts", "6"]
     assert main([*ask, "--edges", "20", "--out", str(path)]) == 0
@@ -202,6 +253,8 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         ),
         (["verify", "base", "base", "--digits", "1"], "has no gates"),
         (["verify", "words", "sparse", "--digits", "1"], "a model of 13 tokens"),
+        (["verify", "words", "words", "--task", "ioi"], "has no gates"),
+        (["verify", "words", "words", "--task", "ioi", "--smallest"], "--smallest with --task"),
         (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
         (
             ["compare", "words", "words", "--task", "ioi", "--prompts", "8"],

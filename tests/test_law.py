@@ -37,7 +37,7 @@ LEVELS = (
     {"minimal", "pages", "sparsify", "film", "recipe", "notebook"},
     {"verify", "serve", "job"},
     {"report", "study", "figures"},
-    {"demo"},
+    {"demo", "task_study"},
     {"cli"},
     {"__init__", "__main__"},
 )

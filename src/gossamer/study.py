@@ -14,11 +14,12 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from .checkpoint import load, load_dense, read_config
 from .circuit import Circuit
+from .components.attention_edges import needed_attention_edges
 from .components.curve import Ablator, Curve, best_edges, head_curve, needed_edges
 from .components.mib import to_mib
 from .components.scores import score_edges
-from .components.wiring import wiring
-from .errors import refuse
+from .components.wiring import Wiring, wiring
+from .errors import GossamerError, refuse
 from .modeling import CONFIG_BLOCK
 from .tasks.addition import VOCABULARY, Addition, as_text
 from .tasks.explanation import Explanation, explain
@@ -139,7 +140,8 @@ class Comparison:
     Attributes:
         task, ablation, n: the settings.
         effects: m(all) - m(none) of each model.
-        heads, edges: a curve for each model.
+        heads, edges, attention_edges: a curve for each model; for attention edges the reason, where attention alone
+            has no effect to explain.
     """
 
     task: str
@@ -148,41 +150,56 @@ class Comparison:
     effects: tuple[float, float]
     heads: tuple[Curve, Curve]
     edges: tuple[Curve, Curve]
+    attention_edges: tuple[Curve | str, Curve | str]
 
     def as_record(self) -> dict[str, Any]:
-        """Counts of both models, and their ratios where both reached 90 %."""
+        """Counts of both models, edges without dead ends, and their ratios where both reached 90 %."""
         found: dict[str, Any] = {
             "task": self.task,
             "ablation": self.ablation,
             "n": self.n,
             "effects": self.effects,
         }
-        for kind in ("heads", "edges"):
-            points = [curve.needed() for curve in getattr(self, kind)]
-            counts = [None if point is None else point.kept for point in points]
-            found[kind] = {"base": counts[0], "sparse": counts[1], "of": getattr(self, kind)[0].of}
+        for kind, counted in (("heads", "kept"), ("edges", "edges"), ("attention_edges", "kept")):
+            curves = getattr(self, kind)
+            points = [None if isinstance(curve, str) else curve.needed() for curve in curves]
+            counts = [None if point is None else getattr(point, counted) for point in points]
+            of = [None if isinstance(curve, str) else curve.of for curve in curves]
+            found[kind] = {"base": counts[0], "sparse": counts[1], "of": of[0] or of[1]}
             found[f"{kind}_ratio"] = counts[0] / counts[1] if counts[0] and counts[1] else None
-        return found
+        refused = [curve for curve in self.attention_edges if isinstance(curve, str)]
+        return found | ({"attention_edges_refused": refused[0]} if refused else {})
 
 
 def compare(
     base: Path | str, sparse: Path | str, task: str, *, ablation: str = "resample", n: int = 64, seed: int = 0
 ) -> Comparison:
-    """Component circuits of two models on one task: how many heads and edges give 90 % of the effect.
+    """What two models need for 90 % of the effect of one task: heads, edges between components, attention edges.
 
-    Edges are ranked by EAP-IG on `n` prompts and measured on `n` others; heads are ranked by exact ablation.
+    Edges between components are ranked by EAP-IG on `n` prompts and measured on `n` others; heads are ranked by exact
+    ablation; attention edges by EAP-IG, prompt by prompt.
     Raises: `GossamerError` for an unknown task, a model that does not know it, or another architecture.
     """
-    effects, heads, edges = [], [], []
+    effects, heads, edges, attention = [], [], [], []
     for folder in (base, sparse):
         model = open_model(folder)
         wires = wiring(model)
-        scored, fresh = (_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
+        scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
         ablator = Ablator(wires, fresh, ablation)
         heads.append(head_curve(ablator))
         edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation)))
+        attention.append(_attention_edges(wires, fresh, ablation))
         effects.append(ablator.effect)
-    return Comparison(task, ablation, n, (effects[0], effects[1]), (heads[0], heads[1]), (edges[0], edges[1]))
+    both = [(found[0], found[1]) for found in (effects, heads, edges, attention)]
+    return Comparison(task, ablation, n, *both)
+
+
+def _attention_edges(wires: Wiring, prompts: list[Batch], ablation: str) -> Curve | str:
+    """The curve, or the line that says why there is none: a task may be done by what no attention edge carries."""
+    try:
+        return needed_attention_edges(wires, prompts, ablation=ablation)
+    except GossamerError as error:
+        return str(error)
 
 
 def component_circuit(
@@ -205,7 +222,7 @@ def component_circuit(
         raise refuse(f"edges={edges}", "possible: 1 and above, or None", "pass one of them")
     model = open_model(folder)
     wires = wiring(model)
-    scored, fresh = (_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
+    scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
     scores = score_edges(wires, scored, ablation=ablation)
     if edges is None:
         best = needed_edges(Ablator(wires, fresh, ablation), scores).needed()
@@ -216,7 +233,7 @@ def component_circuit(
     return to_mib(wires.graph, scores.edges, kept, d_model=wires.out_weight(0).shape[-1])
 
 
-def _prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
+def task_prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
     """The task in the model's own tokens: word-level for models of the task vocabulary."""
     size = model.config.vocab_size
     if size == len(task_vocabulary()):

@@ -48,21 +48,31 @@ def trace(
         else:
             circuit = trace_prompt(model, str(prompt), **options)
     circuit = circuit.live() if live else circuit
-    finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit)])
+    finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit), *_standing(circuit)])
 
 
 def verify(
-    base: Annotated[Path, typer.Argument(help="Folder of the dense adding model.")],
+    base: Annotated[Path, typer.Argument(help="Folder of the dense model.")],
     sparse: Annotated[Path, typer.Argument(help="Folder of the gated one.")],
-    digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
-    smallest: Annotated[bool, typer.Option(help="Also search the smallest working subset of edges.")] = False,
+    task: Annotated[
+        str | None, typer.Option(help="A language task, as for compare; by default addition.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts of the language task.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of these prompts.")] = 0,
+    digits: Annotated[int, typer.Option(help="Digits of each operand, for addition.")] = 2,
+    smallest: Annotated[
+        bool, typer.Option(help="For addition: also search the smallest working subset of edges.")
+    ] = False,
     out: Out = None,
     json_output: Json = False,
 ) -> None:
-    """Prove an adding model's circuit by intervention on all sums, and say what each edge carries.
+    """Prove a circuit by intervention: on all sums, with what each edge carries, or on prompts of a language task.
 
-    What edges carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
+    What edges of an adding model carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
     """
+    if task is not None:
+        _verify_task(base, sparse, task, prompts, seed, smallest, out, json_output)
+        return
     from ..demo import quiet
     from ..study import study_addition
     from ..verify import stands
@@ -78,6 +88,22 @@ def verify(
         raise typer.Exit(1)
 
 
+def _verify_task(
+    base: Path, sparse: Path, task: str, n: int, seed: int, smallest: bool, out: Path | None, as_json: bool
+) -> None:
+    from ..demo import quiet
+    from ..errors import refuse
+    from ..task_study import study_task
+
+    if smallest:
+        raise refuse("--smallest with --task", "possible: --smallest on sums", "leave one of them out")
+    with quiet():
+        record = study_task(base, sparse, task, n=n, seed=seed).as_record()
+    finish(record, out, as_json, lambda: _task_verified(record))
+    if not record["stands"]:
+        raise typer.Exit(1)
+
+
 def compare(
     base: Annotated[Path, typer.Argument(help="Folder of the first model.")],
     sparse: Annotated[Path, typer.Argument(help="Folder of the second.")],
@@ -90,13 +116,15 @@ def compare(
     out: Out = None,
     json_output: Json = False,
 ) -> None:
-    """Count the heads and edges that each of two models needs for 90 % of its effect on a task."""
+    """Count the heads, edges and attention edges that each of two models needs for 90 % of its effect on a task."""
     from ..demo import quiet
     from ..study import compare as compare_models
 
     with quiet():
         record = compare_models(base, sparse, task, ablation=ablation, n=prompts, seed=seed).as_record()
-    finish(record, out, json_output, lambda: [_comparison_table(record)])
+    refused = record.get("attention_edges_refused")
+    more = [] if refused is None else [f"attention edges: {refused}"]
+    finish(record, out, json_output, lambda: [_comparison_table(record), *more])
 
 
 def export(
@@ -166,6 +194,15 @@ def _edge_table(circuit: Any) -> Any:
     return table(title, "prompt layer head reads from weight moves live", rows)
 
 
+def _standing(circuit: Any) -> list[str]:
+    """How steadily edges are open, where there are several prompts to tell it from."""
+    if circuit.n_prompts < 2:
+        return []
+    found = circuit.standing()
+    never = "" if found.never is None else f", {found.never:,} open on none"
+    return [f"{len(found.always)} edges are open on every prompt, {len(found.sometimes)} on some{never}"]
+
+
 def _verified(found: Any) -> list[Any]:
     proof, checked = found.proof, found.verification
     rows: list[list[Any]] = [
@@ -184,12 +221,38 @@ def _verified(found: Any) -> list[Any]:
     return [counts, idle, truth, *found.explanation.sentences(), *found.explanation.program.words()]
 
 
+def _task_verified(record: dict[str, Any]) -> list[Any]:
+    claims = {
+        "base right": record["base_right"],
+        "sparse right": record["sparse_right"],
+        "same answer": record["same_answer"],
+        **{f"sufficient ({scope})": found for scope, found in record["sufficient"].items()},
+        "live edges alone sufficient": record["live_alone"],
+        "live edges necessary": record["necessary"],
+        "leaks": record["leaks"],
+    }
+    rows = [
+        [name, found["hits"], found["n"], "{:.3f} to {:.3f}".format(*found["interval"])]
+        for name, found in claims.items()
+    ]
+    edges = record["edges_a_prompt"]
+    counts = f"{edges['open']:.2f} open edges a prompt of {edges['visible']:.0f}, {edges['live']:.2f} live"
+    idle = f"{record['idle']} live edges are necessary for no prompt"
+    steady = [
+        f"{length} tokens: resampled prompts share {found['edges_mean']:.3f} of the edges (Jaccard, mean)"
+        for length, found in record["stable"].items()
+    ]
+    return [table(f"{record['task']}, by intervention", "from hits of 95_%", rows), counts, idle, *steady]
+
+
 def _comparison_table(record: dict[str, Any]) -> Any:
     rows = []
-    for kind in ("heads", "edges"):
+    names = {"heads": "heads", "edges": "edges between them", "attention_edges": "attention edges a prompt"}
+    for kind, name in names.items():
         counts, ratio = record[kind], record[f"{kind}_ratio"]
         shown = "not reached" if ratio is None else f"{ratio:.2f}"
-        rows.append([kind, counts["base"], counts["sparse"], counts["of"], shown])
+        cells = ["none" if counts[key] is None else counts[key] for key in ("base", "sparse", "of")]
+        rows.append([name, *cells, shown])
     settings = f"{record['ablation']} ablation, {record['n']} prompts"
     title = f"{record['task']}: needed for 90 % of the effect, {settings}"
     return table(title, "from base sparse of base_/_sparse", rows)

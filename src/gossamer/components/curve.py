@@ -21,12 +21,12 @@ from torch import Tensor
 from ..errors import refuse
 from ..probe import evaluating
 from ..tasks.pairs import Batch
+from .effect import Effect, sizes_around_first
 from .run import AblatedRun, ablated_outputs, writer_outputs
 from .scores import Scores
 from .wiring import Wiring
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, MIB's grid
-CERTAIN = 2.0  # standard errors that an effect must be away from zero; assumed
 
 
 class Ablator:
@@ -48,6 +48,7 @@ class Ablator:
                 self.instead.append(ablated_outputs(wires, clean, corrupt, ablation))
         self.all = self.values(wires.graph.exists)
         self.none = self.values(torch.zeros_like(wires.graph.exists))
+        self.whole = Effect(batches, ablation, self.all, self.none)
 
     @property
     def n(self) -> int:
@@ -70,25 +71,15 @@ class Ablator:
     @property
     def effect(self) -> float:
         """m(all) - m(none), the mean over prompts."""
-        return float((self.all - self.none).mean())
+        return self.whole.size
 
     def require_effect(self) -> None:
         """Raise unless the effect is certainly above zero."""
-        difference = self.all - self.none
-        error = float(difference.std()) / self.n**0.5 if self.n > 1 else 0.0
-        if not self.effect > max(CERTAIN * error, 1e-6):
-            told = f"{self.effect:.4g} +- {error:.2g} ({self.ablation})"
-            raise refuse(
-                f"the effect on {self.batches[0].task} is {told}, too near zero to divide by: "
-                "the model does not know this task",
-                f"possible: an effect above {CERTAIN:g} standard errors",
-                "train it on the task, or choose another",
-            )
+        self.whole.require()
 
     def faithfulness(self, kept: Tensor) -> float:
         """F of a circuit; 1 is the whole effect."""
-        self.require_effect()
-        return float((self.values(kept) - self.none).mean()) / self.effect
+        return self.whole.share(self.values(kept))
 
     def interval(self, kept: Tensor, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
         """The 95 % bootstrap interval of F: prompts are drawn again, the same for both means of the ratio."""
@@ -172,18 +163,14 @@ def edge_curve(
 
 
 def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25) -> Curve:
-    """The curve around the first size, growing by `factor` from 1, whose F reaches `share`."""
-    n_edges, size, sizes = ablator.wires.graph.n_edges, 1, [1]
-    while size < n_edges:
-        size = min(n_edges, max(size + 1, round(size * factor)))
-        sizes.append(size)
-    low = 0
-    for size in sizes:
-        if edge_curve(ablator, scores, sizes=[size]).needed(share):
-            break
-        low = size
-    step = max(1, (size - low) // 8)
-    return edge_curve(ablator, scores, sizes=[*range(low + 1, size, step), size])
+    """The curve up to the first size whose F reaches `share`; how it is looked for is in `sizes_around_first`."""
+    ablator.require_effect()
+
+    def reaches(size: int) -> bool:
+        return ablator.faithfulness(best_edges(ablator.wires, scores, size)) >= share
+
+    sizes = sizes_around_first(reaches, ablator.wires.graph.n_edges, factor)
+    return edge_curve(ablator, scores, sizes=sizes)
 
 
 def head_scores(ablator: Ablator) -> Tensor:

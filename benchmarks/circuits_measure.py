@@ -1,0 +1,119 @@
+"""What is measured on one model of the deciding experiment: circuits of a task, the nonsense task, what it can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gossamer.components.attention_edges import needed_attention_edges
+from gossamer.components.curve import Ablator, best_edges, edge_curve, head_curve, needed_edges
+from gossamer.components.graph import ComponentGraph
+from gossamer.components.scores import score_edges
+from gossamer.components.wiring import wiring
+from gossamer.divergence import kl_per_token
+from gossamer.errors import GossamerError
+from gossamer.probe import evaluating, first_output
+from gossamer.tasks.registry import batches
+from gossamer.trace import trace
+
+SCORED, MEASURED, ABLE = (
+    5000,
+    6000,
+    7000,
+)  # added to the seed, so that no prompt serves twice or was trained on
+
+
+def touching_heads(graph: ComponentGraph, kept: Tensor) -> int:
+    """How many of the kept edges leave a head, or enter one's q, k or v; the others join input, MLPs and logits."""
+    heads = torch.tensor(
+        [graph.head(layer, h) for layer in range(graph.n_layers) for h in range(graph.n_heads)]
+    )
+    touching = torch.zeros_like(kept)
+    touching[heads] = True
+    for layer in range(graph.n_layers):
+        touching[:, graph.into_attention(layer)] = True
+    return int((kept & touching).sum())
+
+
+def measure(model: Any, task: str, ablation: str, n: int, seed: int) -> dict[str, Any]:
+    """Heads and edges for 90 % of the effect, or the line that says why there is no answer.
+
+    Component edges are scored on other prompts than they are measured on, and counted without dead ends; attention
+    edges are chosen prompt by prompt.
+    """
+    wires = wiring(model)
+    scored, fresh = (batches(task, n, seed=seed + offset) for offset in (SCORED, MEASURED))
+    ablator = Ablator(wires, fresh, ablation)
+    record: dict[str, Any] = {"effect": ablator.effect, "metric": float(ablator.all.mean())}
+    try:
+        heads = head_curve(ablator)
+        scores = score_edges(wires, scored, ablation=ablation)
+        edges = needed_edges(ablator, scores)
+    except GossamerError as error:
+        return record | {"refused": str(error)}
+    best_heads, best = heads.needed(), edges.needed()
+    kept = None if best is None else best_edges(wires, scores, best.kept)
+    return record | attention_edges(wires, fresh, ablation) | {
+        "heads": best_heads.kept if best_heads else None,
+        "heads_of": heads.of,
+        "edges": best.edges if best else None,
+        "edges_with_dead_ends": best.kept if best else None,
+        "edges_of": edges.of,
+        "head_edges": None if kept is None else touching_heads(wires.graph, kept),
+        "edge_names": [] if kept is None or best.edges > 60 else wires.graph.edge_names(kept),  # type: ignore[union-attr]
+        "heads_cpr_cmd": heads.areas(),
+        "edge_curve": [[p.kept, p.edges, round(p.faithfulness, 4)] for p in edge_curve(ablator, scores).points],
+    }  # fmt: skip
+
+
+def attention_edges(wires: Any, prompts: Any, ablation: str) -> dict[str, Any]:
+    """Attention edges a prompt needs; their effect is that of attention alone, so it may be refused on its own."""
+    try:
+        curve = needed_attention_edges(wires, prompts, ablation=ablation)
+    except GossamerError as error:
+        return {"attention_edges": None, "attention_refused": str(error)}
+    best = curve.needed()
+    return {"attention_edges": best.kept if best else None, "attention_edges_of": curve.of}
+
+
+def nonsense(model: Any, ablation: str, n: int, seed: int) -> dict[str, Any]:
+    """The largest metric of any circuit for random labels, where it was scored and on fresh prompts."""
+    wires = wiring(model)
+    scored, fresh = (batches("nonsense", n, seed=seed + offset) for offset in (SCORED, MEASURED))
+    scores = score_edges(wires, scored, ablation=ablation)
+    ablators = [Ablator(wires, prompts, ablation) for prompts in (scored, fresh)]
+    found = []
+    for share in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+        kept = best_edges(wires, scores, max(1, round(share * wires.graph.n_edges)), signed=True)
+        found.append([int(kept.sum()), *(float(ablator.values(kept).mean()) for ablator in ablators)])
+    record = {
+        "curve": found,
+        "best_scored": max(row[1] for row in found),
+        "best_fresh": max(row[2] for row in found),
+        "effect": ablators[1].effect,
+    }
+    try:
+        ablators[1].require_effect()
+    except GossamerError as error:
+        record["refused"] = str(error)
+    return record
+
+
+def describe(model: Any, base: Any, tasks: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Accuracy, divergence from the base at the answer, and open edges of every task, on fresh prompts."""
+    found: dict[str, Any] = {"accuracy": {}, "divergence": {}, "open_edges": {}, "visible_edges": {}}
+    for task in tasks:
+        sums = torch.zeros(5, dtype=torch.float64)
+        for batch in batches(task, 400, seed=seed + ABLE):
+            with evaluating(model), evaluating(base):
+                ours, theirs = (first_output(m, {"input_ids": batch.clean})[:, -1] for m in (model, base))
+            circuit = trace(model, batch.clean, outputs=[-1])
+            far = float(kl_per_token(theirs, ours).sum())
+            sums += torch.tensor(
+                [len(batch), batch.accuracy(ours) * len(batch), far, len(circuit), sum(circuit.visible)]
+            )
+        for name, value in zip(found, (sums[1:] / sums[0]).tolist(), strict=True):
+            found[name][task] = value
+    return found
