@@ -20,7 +20,7 @@ TRAINED = ("kl", "gap", "loss", "finetuned")
 VISIBLE = 64.5  # keys that a query sees, in the mean over a row of 128
 GOAL_KEYS, GOAL_RISE = 4.0, 0.03
 TICKS = (0.5, 1, 2, 4, 8, 16, 32, 64)
-RISES = (-0.1, 0, 0.03, 0.1, 0.3, 1, 3)
+RISES = (0, 0.03, 0.1, 0.3, 1, 3)
 MARKS = ("o", "s", "^", "v", "D", "x", "P")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#333333", "#999999", "#CC79A7", "#E69F00")  # Okabe and Ito 2008
 
@@ -77,7 +77,9 @@ def _figure(runs: dict[str, Any], path: Path) -> None:
     wide.minorticks_off()
     wide.set_ylabel("rise in held-out cross-entropy, nats")
     trained = [r["held_out"]["gap"] for name, r in runs.items() if family(name) in TRAINED]
-    near.set_ylim(min([-0.02, *(rise - 0.02 for rise in trained)]), 0.25)
+    lowest = min([-0.02, *(rise - 0.02 for rise in trained)])
+    wide.set_ylim(bottom=lowest)
+    near.set_ylim(lowest, 0.25)
     handles, labels = wide.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
