@@ -131,13 +131,19 @@ def steps_of(setting: Setting, impl: str) -> dict[str, Callable[[], None]]:
     return found
 
 
-def measure(setting: Setting, impl: str, rounds: int) -> dict[str, Any]:
-    """A row of the record."""
+def begun(setting: Setting, impl: str) -> dict[str, Any]:
+    """The head of a row: what is measured, with `refused` where it fails its check and may not be timed."""
     rows, length = setting.inputs["input_ids"].shape
     row: dict[str, Any] = {"model": setting.name, "impl": impl, "B": rows, "T": length}
     why = check(setting, impl)
-    if why is not None:
-        return {**row, "refused": why}
+    return row if why is None else {**row, "refused": why}
+
+
+def measure(setting: Setting, impl: str, rounds: int) -> dict[str, Any]:
+    """A row of the record."""
+    row = begun(setting, impl)
+    if "refused" in row:
+        return row
     times = timed(steps_of(setting, impl), rounds)
     row |= {f"{name}_ms": round(statistics.median(taken), 2) for name, taken in times.items()}
     return row | {f"{name}/dense": round(ratio(times, name, "dense"), 3) for name in ("sparse", "kl")}

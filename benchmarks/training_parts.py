@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from common import circumstances, save
-from training import Setting, addition, check, gated, language, logits, lost
+from training import Setting, addition, begun, gated, language, logits, lost
 from transformers import PreTrainedModel
 
 from gossamer.ceiling import Multiplier
@@ -100,11 +100,9 @@ def sparse_step(setting: Setting, impl: str) -> Callable[[], Times]:
 
 def measure(setting: Setting, impl: str, rounds: int) -> dict[str, Any]:
     """A row of the record: both steps by parts, what gates add, the shares, and the ratio of the whole."""
-    rows, length = setting.inputs["input_ids"].shape
-    row: dict[str, Any] = {"model": setting.name, "impl": impl, "B": rows, "T": length}
-    why = check(setting, impl)
-    if why is not None:
-        return {**row, "refused": why}
+    row = begun(setting, impl)
+    if "refused" in row:
+        return row
     steps = {"dense": dense_step(setting), "sparse": sparse_step(setting, impl)}
     taken: dict[str, list[Times]] = {name: [] for name in steps}
     for turn in range(rounds + 1):
