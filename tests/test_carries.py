@@ -97,7 +97,7 @@ def test_six_edges_are_a_program_that_adds(truth):
     assert sum(program.entries(truth).values()) == 100 + 10 + 10 + 2 + 2
     words = program.words()
     assert words[0].endswith("and answers (the units digits) mod 10.")
-    assert "the carry out of the units (from the units slot; head 3)" in words[1]
+    assert "the carry out of the units (from the units slot; head 2)" in words[1]
 
 
 def test_a_program_without_a_message_does_not_guess(truth):
@@ -255,7 +255,7 @@ def test_a_bundle_says_in_one_sentence_what_it_hands_over():
     message = Message((1, 4), (Fact("seen", 0, 1, (1, 2)), Fact("seen", 0, 4, (1, 2))))
     sentence = Handed((1, 0, UNITS), message, 9, 10_000, 10_000, True).sentence(TASK)
     assert sentence == (
-        "Layer 2, head 1, units slot: from the units digit of the first number and the units digit of the second "
+        "Layer 1, head 0, units slot: from the units digit of the first number and the units digit of the second "
         "number, each units digit that is 1 or 2 (9 values); held on 100.00 % of 10,000 sums."
     )
     doubtful = Handed((1, 0, UNITS), message, 9, 5_000, 10_000, False).sentence(TASK)

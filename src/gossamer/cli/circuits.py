@@ -186,7 +186,7 @@ def _edge_table(circuit: Any) -> Any:
         tokens = circuit.tokens[prompt]
         values = f"{circuit.weight[number]:.3f}", f"{circuit.contribution[number]:.3f}"
         ends = f"{query} {tokens[query]!r}", f"{key} {tokens[key]!r}"
-        rows.append([prompt, layer + 1, head + 1, *ends, *values, "yes" if live[number] else "no"])
+        rows.append([prompt, layer, head, *ends, *values, "yes" if live[number] else "no"])
     counts = f"{len(circuit):,} open edges of {sum(circuit.visible):,} visible ones"
     title = (
         f"{counts} on {circuit.n_prompts} prompts, {int(live.sum()):,} live; the {len(rows)} that move most"

@@ -111,7 +111,7 @@ def _token(vocabulary_id: int, position: int, token: str) -> dict[str, Any]:
 
 
 def _head(layer: int, head: int, position: int, token: str) -> dict[str, Any]:
-    label = f"layer {layer + 1} head {head + 1} at {token!r}"
+    label = f"layer {layer} head {head} at {token!r}"
     feature = (layer + head) * (layer + head + 1) // 2 + head  # Cantor's pairing, as circuit-tracer has it
     return _node(
         f"{layer}_{head}_{position}", f"{layer}_{head}-0", FEATURE, str(layer), feature, position, label

@@ -137,9 +137,9 @@ class Program:
         for (layer, head, query), message in sorted(self.messages.items()):
             if query == position and message.facts:
                 sources = " and ".join(position_name(self.task, key) for key in message.keys)
-                heads.setdefault((layer, message.words(self.task), sources), []).append(str(head + 1))
+                heads.setdefault((layer, message.words(self.task), sources), []).append(str(head))
         steps = [
-            f"in layer {layer + 1} {words} (from the {sources}; head {', '.join(numbers)})"
+            f"in layer {layer} {words} (from the {sources}; head {', '.join(numbers)})"
             for (layer, words, sources), numbers in heads.items()
         ]
         return ", then ".join(steps) if steps else "nothing"

@@ -54,7 +54,7 @@ class Handed:
         what = self.message.words(task)
         told = what if self.certain else f"something else (nearest: {what})"
         return (
-            f"Layer {layer + 1}, head {head + 1}, {position_name(task, query)}: from {sources}, {told} "
+            f"Layer {layer}, head {head}, {position_name(task, query)}: from {sources}, {told} "
             f"({self.entries:,} {'value' if self.entries == 1 else 'values'}); "
             f"held on {100 * self.held / self.n:.2f} % of {self.n:,} sums."
         )

@@ -98,9 +98,7 @@ class Carried:
     def sentence(self, task: Addition) -> str:
         """One sentence: where, when, what, and how surely."""
         layer, head, query, key = self.edge
-        where = (
-            f"Layer {layer + 1}, head {head + 1}, {position_name(task, key)} -> {position_name(task, query)}"
-        )
+        where = f"Layer {layer}, head {head}, {position_name(task, key)} -> {position_name(task, query)}"
         what = self.fact.words(task) if self.certain else f"something else (nearest: {self.fact.words(task)})"
         held = f"held on {100 * self.held / self.n:.2f} % of {self.n:,} sums"
         return f"{where}: {self.gate.words(task)}; carries alone {what}, {held}."
