@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import Case, check, circumstances, medians, run, save
+from common import Case, check, circumstances, medians, plot, run, save
 
 SMALL = Case(rows=128, heads=4, groups=4, length=11, width=16, mode="sampled", backward=True, causal=False)
 MIDDLE = Case(rows=1, heads=4, groups=4, length=128, width=32, mode="sampled", backward=True)
@@ -84,22 +83,10 @@ OPEN = [
 ]
 
 
-def plot(rows: list[dict[str, Any]], names: list[str], path: Path) -> None:
-    """Time against T for the cases that differ in T alone."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def drawn(rows: list[dict[str, Any]], names: list[str]) -> dict[str, list[tuple[int, float]]]:
+    """Time against T for the cases that differ in T alone, a line for each implementation."""
     series = [r for r in rows if r["milliseconds"] and r["causal"] and r["backward"]]
-    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    for name in names:
-        took = [r["milliseconds"][name] for r in series]
-        axes.loglog([r["length"] for r in series], took, marker="o", label=name)
-    axes.set(xlabel="T, positions", ylabel="milliseconds", title="forward + backward, sampled gates")
-    axes.legend()
-    figure.savefig(path)
-    pyplot.close(figure)
+    return {name: [(r["length"], r["milliseconds"][name]) for r in series] for name in names}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -121,7 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(lines))
     if not asked.quick:
         page = save("attention", device, {"circumstances": told, "rows": rows}, lines)
-        plot(rows, names, page.with_suffix(".svg"))
+        title = "Forward and backward, sampled gates"
+        plot(drawn(rows, names), page.with_suffix(".svg"), unit="milliseconds", title=title)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Case, check, circumstances, run, save
+from common import Case, check, circumstances, plot, run, save
 
 from gossamer.attention.edges import open_edges
 
@@ -90,21 +90,13 @@ def _case(length: int, device: str) -> Case:
     return Case(1, 4, 4, length, 32, mode="sampled", backward=True)
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Peak memory against T."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    for name in dict.fromkeys(row["impl"] for row in rows):
-        mine = [row for row in rows if row["impl"] == name]
-        axes.loglog([r["length"] for r in mine], [r["MB"] for r in mine], marker="o", label=name)
-    axes.set(xlabel="T, positions", ylabel="MB above the inputs", title="forward + backward, sampled")
-    axes.legend()
-    figure.savefig(path)
-    pyplot.close(figure)
+def drawn(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Peak memory against T, a line for each implementation and one for tracing, which has no backward."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        name = "tracing, one head" if row["impl"] == "trace" else row["impl"]
+        lines.setdefault(name, []).append((row["length"], row["MB"]))
+    return lines
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -143,7 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     print("\n".join(lines))
     if not asked.quick:
         page = save("memory", device, {"circumstances": told, "rows": rows}, lines)
-        plot(rows, page.with_suffix(".svg"))
+        title = "Forward and backward, sampled gates"
+        plot(drawn(rows), page.with_suffix(".svg"), unit="MB above the inputs", title=title)
 
 
 if __name__ == "__main__":
