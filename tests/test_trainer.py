@@ -101,6 +101,18 @@ def test_the_penalty_reaches_queries_and_keys_only(tmp_path: Path) -> None:
     assert value is None or not value.any()
 
 
+def test_lambda_stays_above_the_floor_that_a_tight_ceiling_has(tmp_path: Path) -> None:
+    floors: dict[str, Any] = {
+        "ceiling": "kl=1e3",
+        "min_multiplier": 0.5,
+        "initial_multiplier": 0.5,
+        "tight_min_multiplier": 8.0,
+    }
+    made = trainer(tmp_path, **floors, loose=2.0, tighten_from=0.0, tighten_until=0.5, max_steps=4)
+    made.train()  # nothing violates this ceiling, so lambda lies on its floor
+    assert made.multiplier.value == pytest.approx(8.0)
+
+
 def test_nan_is_told_with_its_step(tmp_path: Path) -> None:
     made = trainer(tmp_path, learning_rate=1e30)
     with pytest.raises(

@@ -92,6 +92,12 @@ class SparsityConfig(TrainingArguments):
             "help": "Where lambda is clamped from below: no edge goes that is worth its price at this rate."
         },
     )
+    tight_min_multiplier: float | None = field(
+        default=None,
+        metadata={
+            "help": "Where the clamp from below has risen to when the ceiling is tight; None for min_multiplier."
+        },
+    )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
     logit_limit: float = field(
         default=8.0,
@@ -125,6 +131,8 @@ class SparsityConfig(TrainingArguments):
             self._refuse_reentrant(name)
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
+        least = max(self.min_multiplier, self.tight_min_multiplier or 0.0)
+        require_range("max_multiplier", self.max_multiplier, least, 1e9)
         require_range("logit_limit", self.logit_limit, 1.0, 1e3)
         require_range("logit_weight", self.logit_weight, 0.0, 1e3)
         Ceiling.parse(self.ceiling)
@@ -161,6 +169,8 @@ class SparsityConfig(TrainingArguments):
             noise_until=self.noise_until,
             regrow=self.regrow,
             depth_price=self.depth_price,
+            floor=self.min_multiplier,
+            tight_floor=self.tight_min_multiplier,
         )
 
     def multiplier(self) -> Multiplier:

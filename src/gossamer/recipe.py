@@ -30,7 +30,7 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 6000
+    steps: int = 5000
     ceiling: str = "kl=0.0004"
     batch_size: int = 128
 
@@ -70,12 +70,12 @@ class DemoSettings:
             ceiling=self.ceiling,
             min_agreement=1.0,
             gate_bias=-4.0,
-            bias_anneal=0.075,
+            bias_anneal=0.09,
             bias_pace="clock",
             loose=400.0,
-            depth_price=0.5,
-            tighten_from=0.175,
-            tighten_until=0.45,
+            depth_price=0.35,
+            tighten_from=0.21,
+            tighten_until=0.54,
             tighten_pace="creep",
             regrow=2.0,
             settle_from=0.95,
@@ -83,18 +83,20 @@ class DemoSettings:
             logit_weight=1.2e-4,
             dual_rate=0.02,
             dual_gain=0.5,
-            initial_multiplier=4.0,
-            min_multiplier=0.015,
-            max_multiplier=4.0,
+            initial_multiplier=1.0,
+            min_multiplier=0.0165,
+            tight_min_multiplier=0.3,
+            max_multiplier=1.0,
             learning_rate=1e-3,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={
-                "num_decay_steps": int(0.5 * self.steps),
-                "min_lr_ratio": 0.1,
+                "num_decay_steps": int(0.6 * self.steps),
+                "min_lr_ratio": 0.03,
                 "decay_type": "cosine",
             },
             warmup_steps=min(50, self.steps // 10),
             weight_decay=0.0,
+            max_grad_norm=0.05,
             adam_beta2=0.99,
             per_device_train_batch_size=self.batch_size,
             per_device_eval_batch_size=1024,
