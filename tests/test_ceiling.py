@@ -9,7 +9,7 @@ import pytest
 
 from gossamer.ceiling import KINDS, Ceiling, Multiplier
 from gossamer.errors import GossamerError
-from gossamer.schedule import CREEP, Schedule
+from gossamer.schedule import CREEP, Schedule, between
 
 
 def solve(
@@ -161,12 +161,9 @@ def test_depth_is_dearer_while_the_ceiling_has_slack() -> None:
     assert Schedule(steps=100).depth_slope(0.0) == 0.0
 
 
-def test_the_floor_under_lambda_rises_as_the_ceiling_tightens() -> None:
-    one, two = Schedule(steps=100, floor=0.01), Schedule(steps=100, floor=0.01, tight_floor=1.0)
-    assert [one.least_multiplier(u) for u in (0.0, 0.5, 1.0)] == pytest.approx([0.01, 0.01, 0.01])
-    assert [two.least_multiplier(u) for u in (0.0, 0.5, 1.0)] == pytest.approx([0.01, 0.1, 1.0])
-    with pytest.raises(GossamerError, match="tight_min_multiplier"):
-        Schedule(steps=100, tight_floor=0.0)
+def test_a_setting_goes_geometrically_from_the_loose_ceiling_to_the_tight_one() -> None:
+    assert [between(0.01, 1.0, u) for u in (0.0, 0.5, 1.0)] == pytest.approx([0.01, 0.1, 1.0])
+    assert [between(0.01, None, u) for u in (0.0, 0.5, 1.0)] == [0.01, 0.01, 0.01]
 
 
 def test_at_the_end_lambda_only_rises() -> None:

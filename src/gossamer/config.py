@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from .ceiling import Ceiling, Multiplier
 from .errors import refuse, require_range
-from .schedule import Schedule
+from .schedule import Schedule, between
 
 
 @dataclass
@@ -92,13 +92,16 @@ class SparsityConfig(TrainingArguments):
             "help": "Where lambda is clamped from below: no edge goes that is worth its price at this rate."
         },
     )
-    tight_min_multiplier: float | None = field(
-        default=None,
-        metadata={
-            "help": "Where the clamp from below has risen to when the ceiling is tight; None for min_multiplier."
-        },
-    )
     max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
+    tight_min_multiplier: float | None = field(
+        default=None, metadata={"help": "What min_multiplier has become when the ceiling is tight."}
+    )
+    tight_max_multiplier: float | None = field(
+        default=None, metadata={"help": "What max_multiplier has become when the ceiling is tight."}
+    )
+    tight_dual_rate: float | None = field(
+        default=None, metadata={"help": "What dual_rate has become when the ceiling is tight."}
+    )
     logit_limit: float = field(
         default=8.0,
         metadata={"help": "How large an attention logit may be before it is pulled back, in nats."},
@@ -131,13 +134,20 @@ class SparsityConfig(TrainingArguments):
             self._refuse_reentrant(name)
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
-        least = max(self.min_multiplier, self.tight_min_multiplier or 0.0)
-        require_range("max_multiplier", self.max_multiplier, least, 1e9)
+        for name in ("min_multiplier", "max_multiplier", "dual_rate"):
+            if (tight := getattr(self, f"tight_{name}")) is not None:
+                require_range(f"tight_{name}", min(tight, getattr(self, name)), 1e-9, 1e9)
         require_range("logit_limit", self.logit_limit, 1.0, 1e3)
         require_range("logit_weight", self.logit_weight, 0.0, 1e3)
         Ceiling.parse(self.ceiling)
         self.schedule(steps=1)
-        self.multiplier()
+        self._check_clamps()
+
+    def _check_clamps(self) -> None:
+        """Refuse clamps of lambda that cross, under the loose ceiling or under the tight one."""
+        for tightened in (0.0, 1.0):
+            self.bound(multiplier := self.multiplier(), tightened)
+            require_range("max_multiplier", multiplier.high, multiplier.low, 1e9)
 
     def _refuse_reentrant(self, name: str) -> None:
         """Make `use_reentrant=False` explicit, for an empty dict falls back to torch's reentrant default."""
@@ -169,9 +179,13 @@ class SparsityConfig(TrainingArguments):
             noise_until=self.noise_until,
             regrow=self.regrow,
             depth_price=self.depth_price,
-            floor=self.min_multiplier,
-            tight_floor=self.tight_min_multiplier,
         )
+
+    def bound(self, multiplier: Multiplier, tightened: float) -> None:
+        """Give lambda the clamps and the rate that it has when the ceiling is tightened this far, in [0, 1]."""
+        multiplier.low = between(self.min_multiplier, self.tight_min_multiplier, tightened)
+        multiplier.high = between(self.max_multiplier, self.tight_max_multiplier, tightened)
+        multiplier.rate = between(self.dual_rate, self.tight_dual_rate, tightened)
 
     def multiplier(self) -> Multiplier:
         """A fresh multiplier, at `initial_multiplier`."""

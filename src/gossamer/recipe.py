@@ -87,6 +87,8 @@ class DemoSettings:
             min_multiplier=0.0165,
             tight_min_multiplier=0.3,
             max_multiplier=1.0,
+            tight_max_multiplier=30.0,
+            tight_dual_rate=0.01,
             learning_rate=1e-3,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={

@@ -7,7 +7,8 @@ The share t of the run that is done, in [0, 1), and whether the ceiling holds de
     bias     = bias_0 - ...                   moving by |bias_0| / (anneal * steps) per step, to 0; with `regrow`, from
                                               t = tighten_from on regrow * (1 - u)
     price    = 1 + depth_price * (1 - u) * l  of an open edge in layer l
-    lambda   >= floor ** (1 - u) * tight_floor ** u;  may fall until t = settle_from, and only rise afterwards
+    lambda   may fall until t = settle_from, and only rise afterwards; its clamps and its rate go geometrically from
+             what they are under the loose ceiling to what they are under the tight one
     noise    until t = noise_until
 
 Under pace "feasible" bias and ceiling move only while the present ceiling holds; under "clock" they always do. A
@@ -23,9 +24,11 @@ until the last one goes. Growing decides by what an edge is worth: under a ceili
 function are given up, then tightened slowly with gates lifted by `regrow`, one edge that restores something finds a
 gradient before a relay of three does. The price on depth leaves later layers for what is built on earlier ones.
 
-The floor under lambda is the price of an edge, and the two ends of a run want different ones: at the bone a low floor,
-so that whole parts are given up, under a tight ceiling a high one. There the constraint is slack until an edge is lost,
-and a lambda that falls all the while loses one, jumps, and buys several back (LOG.md, 2026-11-24).
+The clamps of lambda are prices of an edge, and the two ends of a run want different ones. At the bone a low floor, so
+that whole parts are given up. Under a tight ceiling a high one: there the constraint is slack until an edge is lost,
+and a lambda that falls all the while loses one, jumps, and buys several back. And a high cap: what a run is stuck
+without, a lambda of 20 may not buy, where one of 50 does; but at a slow rate, for a passing jump must not buy it too
+(LOG.md, 2026-11-24).
 """
 
 from __future__ import annotations
@@ -44,6 +47,11 @@ REOPEN = (
 )
 
 
+def between(loose: float, tight: float | None, tightened: float) -> float:
+    """loose ** (1 - u) * tight ** u: a setting on its way from the loose ceiling to the tight one; None: it stays."""
+    return loose if tight is None else loose * (tight / loose) ** tightened
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How a run of `steps` optimizer steps moves; shares are of the whole run."""
@@ -60,8 +68,6 @@ class Schedule:
     noise_until: float = 1.0
     regrow: float = 0.0
     depth_price: float = 0.0
-    floor: float = 1e-3
-    tight_floor: float | None = None
 
     def __post_init__(self) -> None:
         require_choice("bias pace", self.pace, BIAS_PACES)
@@ -70,8 +76,6 @@ class Schedule:
             require_range(name, getattr(self, name), 0.0, 1.0)
         for name in ("regrow", "depth_price"):
             require_range(name, getattr(self, name), 0.0, 100.0)
-        for name, floor in (("min_multiplier", self.floor), ("tight_min_multiplier", self.tight_floor)):
-            require_range(name, self.floor if floor is None else floor, 1e-9, 1e9)
         if self.steps < 1:
             raise refuse(f"{self.steps} steps", "possible: 1 or more", "pass max_steps or num_train_epochs")
         if self.loose < 1 or self.tighten_until < self.tighten_from:
@@ -105,10 +109,6 @@ class Schedule:
     def depth_slope(self, tightened: float) -> float:
         """How much dearer than layer 0 an open edge is for each layer further up: price = 1 + slope * layer."""
         return self.depth_price * (1 - tightened)
-
-    def least_multiplier(self, tightened: float) -> float:
-        """Where lambda is clamped from below: from `floor` to `tight_floor` (None: the same), geometrically."""
-        return self.floor * ((self.tight_floor or self.floor) / self.floor) ** tightened
 
     def settles(self, step: int) -> bool:
         """Whether lambda may only rise from here on, so that the run ends calm and inside its ceiling."""

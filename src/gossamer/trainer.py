@@ -154,7 +154,7 @@ class SparsityTrainer(AtomicCheckpoints):
             )
         schedule = self.args.schedule(self.state.max_steps)
         ceiling = schedule.ceiling(self.tightened, self.ceiling)
-        self.multiplier.low = schedule.least_multiplier(self.tightened)
+        self.args.bound(self.multiplier, self.tightened)
         self.multiplier.step(measured, ceiling, falls=not schedule.settles(self.state.global_step))
         holds = self.multiplier.holds(ceiling)
         step = self.state.global_step
