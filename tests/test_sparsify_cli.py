@@ -173,6 +173,8 @@ def broken(place: Path, folder: Path, **changes: Any) -> None:
     ({"output_attentions": True}, "output_attentions=True in its config"),
     ({"edge_gates": {"version": 1, "bias": 0.0}}, "was saved with gates and would run dense"),
     ({"architectures": ["NoSuchModel"]}, "names no architecture"),
+    ({"model_type": "no-such-type"}, "has a config.json that transformers cannot use"),
+    ({"n_embd": 64}, "its weights have other shapes than its config.json says"),
 ])  # fmt: skip
 def test_bad_models_are_one_line(changes: Any, told: str, place: Path, tmp_path: Path, capsys: Any) -> None:
     broken(place, tmp_path / "model", **changes)
