@@ -11,8 +11,8 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
+import hashlib
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -27,8 +27,8 @@ from .base import OpenBase
 from .card import model_card, report_text
 from .ceiling import Ceiling
 from .checkpoint import load_for_training, save, save_adapter
-from .config import SparsityConfig
-from .errors import GossamerError, refuse, require_choice, require_range
+from .config import CHECKPOINTING, SparsityConfig, configured
+from .errors import GossamerWarning, refuse, require_choice, require_range
 from .estimate import Shape, describe, seconds_per_step, what_to_lower
 from .files import require_writable, write_json, write_text
 from .lora import add_adapters
@@ -39,6 +39,11 @@ from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify, told_missed
 from .text import Corpus, PackedStream, as_rows, load_tokenizer, packed, padded_rows, too_short
 
+# Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
+OWN = {"output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps", "report_to": "--report-to",
+       "per_device_train_batch_size": "--batch", "gradient_accumulation_steps": "--accumulate", "seed": "--seed",
+       "learning_rate": "--learning-rate", "bf16": "--precision", "fp16": "--precision",
+       "gradient_checkpointing": "--checkpointing", "activation_checkpointing": "--checkpointing"}  # fmt: skip
 PRECISIONS = ("fp32", "bf16", "fp16")
 TRACKERS = ("tensorboard", "wandb", "trackio")  # each is also the name of its package
 
@@ -148,26 +153,13 @@ def configure(job: Job) -> SparsityConfig:
         "impl": "auto",
     }
     if job.checkpointing:
-        given |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    known = {entry.name: entry.default for entry in dataclasses.fields(SparsityConfig)}
-    for name, value in job.settings.items():
-        if name not in known:
-            near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
-            raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
-        if isinstance(value, str) and isinstance(known[name], int | float):
-            raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
-    try:
-        return SparsityConfig(**{**given, **job.settings})
-    except GossamerError:
-        raise
-    except (
-        TypeError,
-        ValueError,
-        ImportError,
-    ) as error:  # what TrainingArguments says of values it cannot take
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise refuse(f"settings that cannot be taken ({told})", "possible: values of the right kind",
-                     "check what follows --set") from error  # fmt: skip
+        given[CHECKPOINTING] = True
+    for name in job.settings:
+        if name in OWN:
+            raise refuse(
+                f"--set {name}, which has an option of its own", f"possible: {OWN[name]}", "pass that"
+            )
+    return configured(given, job.settings)
 
 
 def run_job(job: Job, console: Console) -> dict[str, Any]:
