@@ -3,6 +3,7 @@
     OUT/checkpoint-N   the run, to resume from              OUT/metrics.jsonl  everything that was logged
     OUT/model          the kept model (merged), or          OUT/adapter        its LoRA adapters alone
     OUT/report.json    the promise and what became of it    OUT/report.md       the same in words
+    OUT/started.json   what a resumed run must share
 
 The kept model is chosen on one part of the held-out documents and reported on another, which nothing was
 chosen by. What is saved carries a card, README.md.
@@ -31,13 +32,14 @@ from .config import CHECKPOINTING, SparsityConfig, configured
 from .errors import GossamerWarning, refuse, require_choice, require_range
 from .estimate import Shape, describe, seconds_per_step, what_to_lower
 from .files import require_writable, write_json, write_text
+from .ledger import Metrics, begin
 from .lora import add_adapters
 from .memory import told_when_out_of_memory
 from .modeling import attach, find_gates
 from .progress import ProgressLine
 from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify, told_missed
-from .text import Corpus, PackedStream, as_rows, load_tokenizer, packed, padded_rows, too_short
+from .text import HOLD_OUT, Corpus, PackedStream, as_rows, load_tokenizer, packed, padded_rows, too_short
 
 # Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
 OWN = {"output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps", "report_to": "--report-to",
@@ -100,10 +102,10 @@ class Job:
 class Rows:
     """The three parts of the text as data sets; made once."""
 
-    def __init__(self, job: Job, tokenizer: Any, mask_token: int | None) -> None:
+    def __init__(self, job: Job, tokenizer: Any, mask_token: int | None, processes: int) -> None:
         self.corpus = Corpus(job.data, field=job.field, held_out_share=job.held_out_share)
         sentences = Ceiling.parse(job.ceiling).kind == "cosine"
-        wanted = job.steps * job.batch * job.accumulate
+        wanted = job.steps * job.batch * job.accumulate * processes
 
         def take(documents: Any, n: int) -> TensorRows:
             if sentences:
@@ -117,10 +119,22 @@ class Rows:
             self.train = take(self.corpus.train(), wanted)
             self._require(self.train, 1, job, "train on")
         both = take(self.corpus.held_out(), 2 * job.held_out)
-        self._require(both, 2, job, "hold out")
+        self._require(both, 2, job, HOLD_OUT)
         cut = len(both) // 2
+        if cut < job.held_out:
+            told = f"only {cut} held-out rows to choose by and {cut} to report on, where {job.held_out} were asked for"
+            warnings.warn(
+                f"{told}: pass more text, or a larger --held-out-share", GossamerWarning, stacklevel=2
+            )
         parts = (slice(0, cut), slice(cut, 2 * cut))
         self.choose, self.report = (TensorRows(**{k: v[s] for k, v in both.columns.items()}) for s in parts)
+
+    def fingerprint(self) -> str:
+        """A short name of the held-out rows: another text, column, length or tokenizer gives another."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (self.choose, self.report):
+            digest.update(part.columns["input_ids"].contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def _require(self, rows: TensorRows, least: int, job: Job, purpose: str) -> None:
         if len(rows) < least:
@@ -171,14 +185,15 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
     require_writable(job.out)
     model = load_for_training(job.model)
     tokenizer = load_tokenizer(job.model, model, job.length)
-    rows = Rows(job, tokenizer, mask_token_of(model, tokenizer))
+    rows = Rows(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
+    begin(job.out, *facts(job, rows, config), resume=job.resume, first=config.process_index == 0)
     base = None
     if job.lora:
         attach(model, impl=config.impl)
         model = add_adapters(model, rank=job.lora)
         base = OpenBase(model, find_gates(model))  # type: ignore[arg-type]
     shape = shape_of(model, job, config)
-    watchers: list[TrainerCallback] = [Metrics(job.out / "metrics.jsonl", resume=job.resume)]
+    watchers: list[TrainerCallback] = [Metrics(job.out, resume=job.resume)]
     if config.process_index == 0:
         watchers.append(ProgressLine("sparsify", console))
     collate = None if job.stream else collate_rows
@@ -193,6 +208,24 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
     if config.process_index == 0:
         write(job, kept.model, tokenizer, report)
     return report
+
+
+def facts(job: Job, rows: Rows, config: SparsityConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a resumed run must share with its start, and what it may change with a warning."""
+    per_step = job.batch * job.accumulate * config.world_size
+    fixed: dict[str, Any] = {
+        "--ceiling": str(Ceiling.parse(job.ceiling)),
+        "--length": job.length,
+        "--learning-rate": job.learning_rate,
+        "--seed": job.seed,
+        "--lora": job.lora,
+        "--stream": job.stream,
+        "--precision": job.precision,
+        "rows per step (--batch x --accumulate x processes)": per_step,
+        "the held-out text (--data, --field, --held-out, --held-out-share, tokenizer)": rows.fingerprint(),
+    }
+    movable = {"--steps": job.steps, "--batch": job.batch, "processes": config.world_size}
+    return fixed | {f"--set {name}": value for name, value in job.settings.items()}, movable
 
 
 def mask_token_of(model: Any, tokenizer: Any) -> int | None:
@@ -260,22 +293,3 @@ def write(job: Job, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
     write_text(folder / "README.md", card)
     write_json(job.out / "report.json", report)
     write_text(job.out / "report.md", report_text(report))
-
-
-class Metrics(TrainerCallback):
-    """Append everything that is logged to a file, one JSON object per line, on the first process."""
-
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        self.path, self.resume = path, resume
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            # A resumed run repeats the steps after its checkpoint, so lines from beyond it go.
-            lines = self.path.read_text().splitlines() if self.resume and self.path.is_file() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and self.path.parent.is_dir():
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
