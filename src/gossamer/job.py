@@ -273,6 +273,7 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
         "chosen_on": {k: v for k, v in kept.metrics.items() if k in numbers},
         "open_edges_per_layer": layers,
         "open_edges_per_head": trainer.tally.per_head(),
+        "keys_per_query_per_head": trainer.tally.keys_per_head(),
         "kept_step": kept.step,
         "steps": kept.steps,
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(job).items()},
