@@ -162,7 +162,9 @@ def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -
             "set it to false in config.json",
             UnsupportedModel,
         )
-    return load_dense(name, config=config, dtype=dtype)
+    # Adapters name the folder of their base, and are loaded from anywhere.
+    place = Path(name).resolve() if Path(name).is_dir() else name
+    return load_dense(place, config=config, dtype=dtype)
 
 
 def read_config(path: Path | str, **options: Any) -> Any:

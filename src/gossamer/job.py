@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
 from .base import OpenBase
 from .card import model_card, report_text
@@ -190,6 +190,7 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
     base = None
     if job.lora:
         attach(model, impl=config.impl)
+        set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
         model = add_adapters(model, rank=job.lora)
         base = OpenBase(model, find_gates(model))  # type: ignore[arg-type]
     shape = shape_of(model, job, config)
