@@ -68,8 +68,10 @@ def model_card(report: dict[str, Any], *, title: str, where: str) -> str:
     """
     base, data = report["model"], report["data"]
     # A local folder or the embedded text is no hub id, and the hub refuses a card that says it is.
-    front = f"base_model: {base}\n" if _is_hub_id(base) else ""
-    front += f"datasets:\n- {data.partition(':')[0]}\n" if _is_hub_id(data) else ""
+    local = report.get("local", ())
+    front = "" if base in local or not _is_hub_id(base) else f"base_model: {base}\n"
+    if data not in local and _is_hub_id(data):
+        front += f"datasets:\n- {data.partition(':')[0]}\n"
     return TEMPLATE.format(
         front=front,
         title=title,

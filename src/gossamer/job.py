@@ -265,6 +265,8 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
     return {
         "model": job.model,
         "data": job.data,
+        # No hub ids, whatever they look like.
+        "local": [name for name in (job.model, job.data) if Path(name).exists()],
         "ceiling": str(trainer.ceiling),
         "impl": trainer.gates.impl,
         "feasible": not missed,
