@@ -7,6 +7,7 @@ divergence, the tally of an evaluation) is reduced over ranks first, so that all
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ from .errors import refuse
 from .metrics import Tally
 
 STRIDE = 0x9E3779B1  # odd, so that ranks differ modulo 2**32; the golden ratio's, as in Knuth's hash
+
+
+def first_process() -> bool:
+    """Whether this process is the one that speaks for all, by the rank that a launcher gave it."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def rank_seed(seed: int, rank: int) -> int:
