@@ -11,28 +11,14 @@ import datasets
 import families
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from letters import LETTERS, save_tokenizer
 
 from gossamer import gates_of, load
 from gossamer.cli import main
 from gossamer.errors import GossamerWarning
-from gossamer.job import Job, Rows
+from gossamer.job import Job, rows_of
 from gossamer.modeling import attention_modules
 from gossamer.text import load_tokenizer, positions_of
-
-LETTERS = "\n abcdefghijklmnopqrstuvwxyz.,"
-
-
-def save_tokenizer(folder: Path) -> None:
-    """One token per letter."""
-    special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: i for i, token in enumerate([*special, *LETTERS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[PAD]"))
-    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
-    words.decoder = decoders.Fuse()  # type: ignore[assignment]
-    names = dict(zip(("pad_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[SEP]", **names).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -273,13 +259,13 @@ def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path
     with pytest.warns(
         GossamerWarning, match=r"only \d+ held-out rows to choose by .* where 1000000 were asked for"
     ):
-        Rows(job, load_tokenizer(job.model, families.build("gpt2"), 16), None, 1)
+        rows_of(job, load_tokenizer(job.model, families.build("gpt2"), 16), None, 1)
 
 
 def test_every_process_has_rows_of_its_own(place: Path, tmp_path: Path) -> None:
     job = Job(str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3)
     tokenizer = load_tokenizer(job.model, families.build("gpt2"), 16)
-    assert [len(Rows(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
+    assert [len(rows_of(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
 
 
 def test_a_local_name_is_no_hub_id_in_the_card(place: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -12,11 +12,8 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import warnings
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +26,19 @@ from .card import model_card, report_text
 from .ceiling import Ceiling
 from .checkpoint import load_for_training, save, save_adapter
 from .config import CHECKPOINTING, SparsityConfig, configured
-from .errors import GossamerWarning, refuse, require_choice, require_range
+from .distributed import gathered
+from .errors import refuse, require_choice, require_range
 from .estimate import Shape, describe, seconds_per_step, what_to_lower
 from .files import require_writable, write_json, write_text
 from .ledger import Metrics, begin
 from .lora import add_adapters
 from .memory import told_when_out_of_memory
-from .modeling import attach, find_gates
+from .modeling import attach, gates_of
+from .portions import Portions
 from .progress import ProgressLine
 from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify, told_missed
-from .text import HOLD_OUT, Corpus, PackedStream, as_rows, load_tokenizer, packed, padded_rows, too_short
+from .text import Corpus, load_tokenizer
 
 # Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
 OWN = {"output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps", "report_to": "--report-to",
@@ -99,48 +98,6 @@ class Job:
             raise refuse("fp16 on a CPU", "possible: fp32, bf16", "pass --precision bf16")
 
 
-class Rows:
-    """The three parts of the text as data sets; made once."""
-
-    def __init__(self, job: Job, tokenizer: Any, mask_token: int | None, processes: int) -> None:
-        self.corpus = Corpus(job.data, field=job.field, held_out_share=job.held_out_share)
-        sentences = Ceiling.parse(job.ceiling).kind == "cosine"
-        wanted = job.steps * job.batch * job.accumulate * processes
-
-        def take(documents: Any, n: int) -> TensorRows:
-            if sentences:
-                return padded_rows(documents, tokenizer, job.length, n)
-            found = list(islice(packed(documents, tokenizer, job.length), n))
-            return as_rows(found, mask_token=mask_token, seed=job.seed)
-
-        if job.stream and not sentences:
-            self.train: Any = PackedStream(self.corpus, tokenizer, job.length, mask_token=mask_token)
-        else:
-            self.train = take(self.corpus.train(), wanted)
-            self._require(self.train, 1, job, "train on")
-        both = take(self.corpus.held_out(), 2 * job.held_out)
-        self._require(both, 2, job, HOLD_OUT)
-        cut = len(both) // 2
-        if cut < job.held_out:
-            told = f"only {cut} held-out rows to choose by and {cut} to report on, where {job.held_out} were asked for"
-            warnings.warn(
-                f"{told}: pass more text, or a larger --held-out-share", GossamerWarning, stacklevel=2
-            )
-        parts = (slice(0, cut), slice(cut, 2 * cut))
-        self.choose, self.report = (TensorRows(**{k: v[s] for k, v in both.columns.items()}) for s in parts)
-
-    def fingerprint(self) -> str:
-        """A short name of the held-out rows: another text, column, length or tokenizer gives another."""
-        digest = hashlib.blake2b(digest_size=8)
-        for part in (self.choose, self.report):
-            digest.update(part.columns["input_ids"].contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
-    def _require(self, rows: TensorRows, least: int, job: Job, purpose: str) -> None:
-        if len(rows) < least:
-            raise too_short(self.corpus, len(rows), job.length, purpose)
-
-
 def configure(job: Job) -> SparsityConfig:
     """The Trainer's settings for a job."""
     every = max(1, job.steps // 10)
@@ -185,14 +142,10 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
     require_writable(job.out)
     model = load_for_training(job.model)
     tokenizer = load_tokenizer(job.model, model, job.length)
-    rows = Rows(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
+    rows = rows_of(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
     begin(job.out, *facts(job, rows, config), resume=job.resume, first=config.process_index == 0)
-    base = None
-    if job.lora:
-        attach(model, impl=config.impl)
-        set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
-        model = add_adapters(model, rank=job.lora)
-        base = OpenBase(model, find_gates(model))  # type: ignore[arg-type]
+    model = gated(model, job, config) if job.lora else model
+    base = OpenBase(model, gates_of(model)) if job.lora else None
     shape = shape_of(model, job, config)
     watchers: list[TrainerCallback] = [Metrics(job.out, resume=job.resume)]
     if config.process_index == 0:
@@ -206,12 +159,42 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
             data_collator=collate, processing_class=tokenizer, callbacks=watchers,
         )  # fmt: skip
     report = report_of(job, kept, rows.report)
+    model = gathered(kept.trainer.accelerator, kept.trainer.model, lambda: again(job, config, kept))
     if config.process_index == 0:
-        write(job, kept.model, tokenizer, report)
+        write(job, model, tokenizer, report)
     return report
 
 
-def facts(job: Job, rows: Rows, config: SparsityConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def rows_of(job: Job, tokenizer: Any, mask_token: int | None, processes: int) -> Portions:
+    """The text of a job, in its three portions."""
+    return Portions(
+        Corpus(job.data, field=job.field, held_out_share=job.held_out_share),
+        tokenizer,
+        job.length,
+        train=job.steps * job.batch * job.accumulate * processes,
+        held_out=job.held_out,
+        stream=job.stream,
+        sentences=Ceiling.parse(job.ceiling).kind == "cosine",
+        mask_token=mask_token,
+        seed=job.seed,
+    )
+
+
+def gated(model: Any, job: Job, config: SparsityConfig) -> Any:
+    """A dense model with gates, and with adapters where the job has them."""
+    attach(model, impl=config.impl)
+    set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
+    return add_adapters(model, rank=job.lora) if job.lora else model
+
+
+def again(job: Job, config: SparsityConfig, kept: Outcome) -> Any:
+    """The model of a job as it was before training, with the gate bias of the kept one."""
+    model = gated(load_for_training(job.model), job, config)
+    gates_of(model).bias = kept.trainer.gates.bias
+    return model
+
+
+def facts(job: Job, rows: Portions, config: SparsityConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a resumed run must share with its start, and what it may change with a warning."""
     per_step = job.batch * job.accumulate * config.world_size
     fixed: dict[str, Any] = {
@@ -248,7 +231,7 @@ def shape_of(model: Any, job: Job, config: SparsityConfig) -> Shape:
     )
 
 
-def _estimate(model: Any, shape: Shape, job: Job, rows: Rows) -> str:
+def _estimate(model: Any, shape: Shape, job: Job, rows: Portions) -> str:
     batch = {name: column[: job.batch] for name, column in rows.choose.columns.items() if name != "labels"}
     seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
     return describe(shape, seconds, job.steps)
