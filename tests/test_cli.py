@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gossamer.cli import one_line as told_in_one_line
+from gossamer.errors import GossamerWarning
+
 
 def gossamer(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error::UserWarning:gossamer", "-m", "gossamer", *arguments]
@@ -96,3 +99,8 @@ def test_ctrl_c_leaves_a_folder_that_can_be_continued(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert again.returncode in (0, 1), again.stderr  # 1: so short a run misses its ceiling, and says so
     assert (tmp_path / "report.json").is_file()
+
+
+def test_a_warning_of_ours_is_one_line() -> None:
+    assert told_in_one_line("torn", GossamerWarning, "trainer.py", 7) == "gossamer: warning: torn\n"
+    assert "trainer.py:7: UserWarning: other" in told_in_one_line("other", UserWarning, "trainer.py", 7)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+import typer
+from accelerate.commands.launch import launch_command_parser
+from families import build
+from letters import LETTERS, save_tokenizer
+from torch.distributed.run import get_args_parser
 
+from gossamer import load
+from gossamer.cli import app
 from gossamer.distributed import fingerprint, rank_seed
 
 HERE = Path(__file__).parent
@@ -25,6 +35,11 @@ STILL |= {"learning_rate": 2e-4}
 def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
     """`run_tiny.py` in as many processes, on gloo."""
     out.mkdir(exist_ok=True)
+    return launched(ranks, [str(HERE / "run_tiny.py"), str(out), "--set", json.dumps(settings), *more])
+
+
+def launched(ranks: int, program: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program in as many processes, on gloo."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -33,11 +48,90 @@ def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subpro
         if ranks > 1
         else []
     )
-    command = [sys.executable, "-W", "ignore", *launch, str(HERE / "run_tiny.py"), str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(
-        [*command, "--set", json.dumps(settings), *more], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-W", "ignore", *launch, *program]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and a text."""
+    folder = tmp_path_factory.mktemp("place")
+    build("gpt2").save_pretrained(folder / "gpt2")
+    save_tokenizer(folder / "gpt2")
+    drawn = torch.randint(2, len(LETTERS), (200, 60), generator=torch.Generator().manual_seed(0))
+    (folder / "text.txt").write_text("\n\n".join("".join(LETTERS[i] for i in row) for row in drawn.tolist()))
+    return folder
+
+
+def sparsify(place: Path, out: Path, batch: int, *more: str) -> list[str]:
+    """The arguments of the command line for a run on deterministic gates that keeps all of its checkpoints."""
+    rows = f"--steps 4 --length 16 --batch {batch} --held-out 8 --held-out-share 0.2 --ceiling kl=9 --json"
+    still = "--set noise_until=0 --set save_total_limit=9"
+    given = ["sparsify", str(place / "gpt2"), "--data", str(place / "text.txt"), "--out", str(out)]
+    return [*given, *rows.split(), *still.split(), *more]
+
+
+def test_two_ranks_of_the_command_line_report_once(place: Path, tmp_path: Path) -> None:
+    done = launched(2, ["-m", "gossamer", *sparsify(place, tmp_path, 4)])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "report.json").read_text())
+    assert json.loads((tmp_path / "started.json").read_text())["movable"]["processes"] == 2
+
+
+@pytest.mark.parametrize("form", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_two_ranks_that_share_one_model_are_one_process(form: str, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": form}
+    asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    program = [str(HERE / "run_sharded.py"), *sparsify(place, out, 4)]
+    done = launched(2, program, **asked)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(out, tmp_path / "whole")
+    for name in ("checkpoint-3", "checkpoint-4", "model"):
+        shutil.rmtree(out / name)
+    done = launched(2, [*program, "--resume"], **asked)
+    assert done.returncode == 0, done.stderr
+    done = launched(1, ["-m", "gossamer", *sparsify(place, tmp_path / "one", 8)])
+    assert done.returncode == 0, done.stderr
+    two, whole, one = (load(tmp_path / name / "model").state_dict() for name in ("two", "whole", "one"))
+    for name, weight in one.items():
+        assert torch.equal(two[name], whole[name]), name
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+
+
+def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> None:
+    asked = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    }
+    program = [str(HERE / "run_sharded.py"), *sparsify(place, tmp_path, 4, "--lora", "2", "--merge")]
+    done = launched(2, program, **asked)
+    assert done.returncode == 0, done.stderr
+    base = build("gpt2").state_dict()
+    merged = load(tmp_path / "model").state_dict()
+    moved = {name for name in base if not torch.equal(base[name], merged[name])}
+    assert moved
+    assert all(".attn.c_" in name for name in moved)
+
+
+def commands() -> list[list[str]]:
+    """Every command of the document on several processes, as the shell splits it."""
+    blocks = re.findall(r"```\n(.*?)```", (HERE.parent / "docs" / "distributed.md").read_text(), re.S)
+    return [shlex.split(block.replace("\\\n", " ").replace("--nnodes N", "--nnodes 2")) for block in blocks]
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: words[0])
+def test_the_recipes_are_commands_that_parse(words: list[str]) -> None:
+    launcher, given = words[0], words[1:] if words[0] == "torchrun" else words[2:]
+    parser = get_args_parser() if launcher == "torchrun" else launch_command_parser()
+    read = parser.parse_args(given)
+    assert (read.module, read.training_script) == (True, "gossamer")
+    verb, *options = read.training_script_args
+    assert verb == "sparsify"
+    if options != ["..."]:
+        typer.main.get_command(app).commands[verb].make_context(verb, options)  # type: ignore[attr-defined]
 
 
 def test_two_ranks_are_one_process_with_the_joint_batch(tmp_path: Path) -> None:

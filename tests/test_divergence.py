@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+from gated_models import prompts, tiny_gated
 
 from gossamer.divergence import agreement, counted, per_item
 from gossamer.errors import GossamerError
 from gossamer.metrics import Tally
+from gossamer.modeling import gates_of
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -84,3 +86,25 @@ def test_tallies_merge_and_take_rows_as_independent() -> None:
     mean, error = whole.mean("kl")
     assert mean == pytest.approx(float(per_row.mean()))
     assert error == pytest.approx(float(per_row.std()) / math.sqrt(6))
+
+
+def test_density_and_keys_have_the_standard_error_of_their_rows() -> None:
+    model, ids = tiny_gated(), prompts(6)
+    whole, each = Tally(), []
+    with torch.no_grad():
+        with gates_of(model).counting(whole):
+            model(input_ids=ids)
+        for row in ids.split(1):
+            tally = Tally()
+            with gates_of(model).counting(tally):
+                model(input_ids=row)
+            tally.sums["rows"] += 1
+            each.append(tally.summary() | {"keys": tally.keys_per_head()})
+    whole.sums["rows"] += 6
+    found = whole.summary()
+    for name in ("density", "keys_per_query"):
+        values = torch.tensor([one[name] for one in each], dtype=torch.float64)
+        assert found[name] == pytest.approx(float(values.mean()))
+        assert found[f"{name}_se"] == pytest.approx(float(values.std()) / math.sqrt(6))
+    heads = torch.tensor([one["keys"] for one in each]).mean(0)
+    torch.testing.assert_close(torch.tensor(whole.keys_per_head()), heads)

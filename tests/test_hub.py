@@ -125,6 +125,20 @@ def test_nothing_dense_is_shared_as_sparse(out: Path, shelf: Shelf, tmp_path: Pa
     assert not shelf.files
 
 
+def test_adapters_of_a_folder_of_this_machine_are_not_shared(out: Path, shelf: Shelf) -> None:
+    base = out / "model"
+    for place, told in ((base, "which is a folder of this machine"), ("openai-community/gpt2", "")):
+        write_json(out / "adapter" / "adapter_config.json", {"base_model_name_or_path": str(place)})
+        write_json(out / "adapter" / "edge_gates.json", {"version": 1, "bias": 0.5})
+        if told:
+            with pytest.raises(CheckpointError, match=told):
+                push_to_hub(out, REPO)
+            assert not shelf.files
+        else:
+            assert push_to_hub(out, REPO) == "commit"
+            assert "adapter_config.json" in shelf.files
+
+
 def test_a_hub_out_of_reach_is_one_line(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: Any, **__: Any) -> None:
         raise HfHubHTTPError.__bases__[0]("Name or service not known")

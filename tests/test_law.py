@@ -29,7 +29,7 @@ LEVELS = (
         "export",
         "watch",
     },
-    {"config", "distributed", "gates"},
+    {"config", "distributed", "gates", "ledger", "portions"},
     {"interface", "projection"},
     {"modeling"},
     {"base", "checkpoint", "lora", "tasks", "trace", "authors"},

@@ -11,25 +11,14 @@ import datasets
 import families
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from letters import LETTERS, save_tokenizer
 
 from gossamer import gates_of, load
 from gossamer.cli import main
+from gossamer.errors import GossamerWarning
+from gossamer.job import Job, rows_of
 from gossamer.modeling import attention_modules
-
-LETTERS = "\n abcdefghijklmnopqrstuvwxyz.,"
-
-
-def save_tokenizer(folder: Path) -> None:
-    """One token per letter."""
-    special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: i for i, token in enumerate([*special, *LETTERS])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[PAD]"))
-    words.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # type: ignore[assignment]
-    words.decoder = decoders.Fuse()  # type: ignore[assignment]
-    names = dict(zip(("pad_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[SEP]", **names).save_pretrained(folder)
+from gossamer.text import load_tokenizer, positions_of
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +54,11 @@ def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsy
     assert {"density", "keys_per_query", "loss", "kl_se", "agreement_se", "density_gap"} <= report[
         "held_out"
     ].keys()
+    assert {"density_se", "keys_per_query_se", "loss_se", "gap_se"} <= report["held_out"].keys()
     assert len(report["open_edges_per_head"]) == 2
+    keys = torch.tensor(report["keys_per_query_per_head"])
+    assert keys.shape == (2, 4)
+    assert float(keys.mean()) == pytest.approx(report["held_out"]["keys_per_query"])
     card = (tmp_path / "out" / "model" / "README.md").read_text()
     assert "DENSE" in card.split("```")[0]
     model = load(tmp_path / "out" / "model")
@@ -137,6 +130,10 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     (("--lora", "-1"), "lora=-1 is out of range"),
     (("--learning-rate", "-1"), "learning_rate=-1"),
     (("--merge",), "--merge without adapters"),
+    (("--set", "max_steps=9"), "--set max_steps, which has an option of its own; possible: --steps"),
+    (("--data", "{place}/empty.jsonl"), "gives 0 rows of 16 tokens to train on"),
+    (("--data", "{place}/one.txt"), "a larger --held-out-share"),
+    (("--checkpointing", "--set", 'gradient_checkpointing_kwargs={{"use_reentrant": true}}'), "reentrant"),
     (("--stream", "--ceiling", "cosine=0.1"), "whole sentences"),
     (("--report-to", "nobody"), "report_to='nobody' is not known"),
     (("--field", "n", "--data", "{place}/text.jsonl"), "has no text in column 'n'"),
@@ -153,6 +150,8 @@ def test_bad_input_is_one_line(
     (place / "empty.txt").write_text("")
     (place / "binary.txt").write_bytes(b"\x7fELF\0\0")
     (place / "short.txt").write_text("abc")
+    (place / "empty.jsonl").write_text("")
+    (place / "one.txt").write_text("abc " * 200)
     whole = (place / "text.parquet").read_bytes()
     (place / "torn.parquet").write_bytes(whole[: len(whole) // 2])
     assert run(place, tmp_path, *(o.format(place=place) for o in options)) == 2
@@ -173,6 +172,8 @@ def broken(place: Path, folder: Path, **changes: Any) -> None:
     ({"output_attentions": True}, "output_attentions=True in its config"),
     ({"edge_gates": {"version": 1, "bias": 0.0}}, "was saved with gates and would run dense"),
     ({"architectures": ["NoSuchModel"]}, "names no architecture"),
+    ({"model_type": "no-such-type"}, "has a config.json that transformers cannot use"),
+    ({"n_embd": 64}, "its weights have other shapes than its config.json says"),
 ])  # fmt: skip
 def test_bad_models_are_one_line(changes: Any, told: str, place: Path, tmp_path: Path, capsys: Any) -> None:
     broken(place, tmp_path / "model", **changes)
@@ -203,3 +204,84 @@ def test_a_tokenizer_that_does_not_fit(place: Path, tmp_path: Path, capsys: Any)
     save_tokenizer(tmp_path / "model")
     assert run(tmp_path, tmp_path / "out", model="model", data=str(place / "text.txt")) == 2
     assert "tokens, its model 8" in capsys.readouterr().err
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(("damage", "told"), [
+    (lambda folder: cut(folder / "model.safetensors"), "cannot be loaded"),
+    (lambda folder: cut(folder / "config.json"), "config.json cannot be read"),
+    (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "has no tokenizer files"),
+    (lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"), "holds adapters, not a model"),
+])  # fmt: skip
+def test_torn_models_are_one_line(damage: Any, told: str, place: Path, tmp_path: Path, capsys: Any) -> None:
+    broken(place, tmp_path / "model")
+    damage(tmp_path / "model")
+    assert run(tmp_path, tmp_path / "out", model="model", data=str(place / "text.txt")) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("gossamer: ")
+    assert told in last
+
+
+def test_a_folder_holds_one_run(place: Path, tmp_path: Path, capsys: Any) -> None:
+    assert run(place, tmp_path, "--ceiling", "kl=9") == 0
+    for other, told in (
+        ((), "holds the checkpoints of an earlier run"),
+        (("--resume", "--lora", "2"), "--lora 2 on a run that was started with 0"),
+        (("--resume", "--batch", "2"), "rows per step (--batch x --accumulate x processes) 2 on a run"),
+        (("--resume", "--held-out", "5"), "the held-out text (--data, --field,"),
+    ):
+        assert run(place, tmp_path, "--ceiling", "kl=9", *other) == 2
+        assert told in capsys.readouterr().err
+    assert run(place, tmp_path, "--ceiling", "kl=9", "--resume", "--batch", "2", "--accumulate", "2") == 0
+
+
+# peft 0.21 reads a name that transformers 5.23 deprecates.
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_adapters_of_one_seed_are_one_run_and_load_from_anywhere(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)  # so that the model is named by a relative path
+    for name in ("one", "two"):
+        torch.manual_seed(len(name) + ord(name[0]))
+        assert run(Path(), tmp_path / name, "--ceiling", "kl=9", "--lora", "2") == 0
+    monkeypatch.chdir(tmp_path)
+    one, two = (load(tmp_path / name / "adapter").state_dict() for name in ("one", "two"))
+    for name, weight in one.items():
+        assert torch.equal(weight, two[name]), name
+
+
+def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path) -> None:
+    job = Job(str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, held_out=10**6, steps=1)
+    with pytest.warns(
+        GossamerWarning, match=r"only \d+ held-out rows to choose by .* where 1000000 were asked for"
+    ):
+        rows_of(job, load_tokenizer(job.model, families.build("gpt2"), 16), None, 1)
+
+
+def test_every_process_has_rows_of_its_own(place: Path, tmp_path: Path) -> None:
+    job = Job(str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3)
+    tokenizer = load_tokenizer(job.model, families.build("gpt2"), 16)
+    assert [len(rows_of(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
+
+
+def test_a_local_name_is_no_hub_id_in_the_card(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(place)
+    assert run(Path(), tmp_path, "--ceiling", "kl=9", data="text.jsonl") == 0
+    front = (tmp_path / "model" / "README.md").read_text().split("---")[1]
+    assert "base_model" not in front
+    assert "datasets" not in front
+
+
+def test_roberta_counts_positions_from_behind_its_padding() -> None:
+    model = families.build("roberta")
+    assert positions_of(model) == model.config.max_position_embeddings - model.config.pad_token_id - 1
+    assert positions_of(families.build("gpt2")) == 64
+
+
+def test_a_log_has_no_bars(place: Path, tmp_path: Path, capsys: Any) -> None:
+    assert run(place, tmp_path, "--ceiling", "kl=9") == 0
+    assert "it/s]" not in capsys.readouterr().err

@@ -68,8 +68,10 @@ def model_card(report: dict[str, Any], *, title: str, where: str) -> str:
     """
     base, data = report["model"], report["data"]
     # A local folder or the embedded text is no hub id, and the hub refuses a card that says it is.
-    front = f"base_model: {base}\n" if _is_hub_id(base) else ""
-    front += f"datasets:\n- {data.partition(':')[0]}\n" if _is_hub_id(data) else ""
+    local = report.get("local", ())
+    front = "" if base in local or not _is_hub_id(base) else f"base_model: {base}\n"
+    if data not in local and _is_hub_id(data):
+        front += f"datasets:\n- {data.partition(':')[0]}\n"
     return TEMPLATE.format(
         front=front,
         title=title,
@@ -87,11 +89,10 @@ def report_text(report: dict[str, Any]) -> str:
     head = f"# {report['model']} on {report['data']}\n\nCeiling {report['ceiling']} on held-out data: {held}."
     head += f" Gated attention: {report['impl']}."
     table = ["| held-out | |", "|---|---|", *number_rows(report["held_out"])]
-    heads = ["| layer | open edges per row | per head |", "|---|---|---|"]
-    for layer, (total, each) in enumerate(
-        zip(report["open_edges_per_layer"], report["open_edges_per_head"], strict=True)
-    ):
-        heads.append(f"| {layer} | {total:.1f} | {', '.join(f'{x:.1f}' for x in each)} |")
+    heads = ["| layer | open edges per row | open keys per query, per head |", "|---|---|---|"]
+    layers = zip(report["open_edges_per_layer"], report["keys_per_query_per_head"], strict=True)
+    for layer, (total, each) in enumerate(layers):
+        heads.append(f"| {layer} | {total:.1f} | {', '.join(f'{x:.2f}' for x in each)} |")
     return "\n".join([head, "", *table, "", *heads]) + "\n"
 
 

@@ -7,12 +7,13 @@ they run, and refuses what it does not know.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from .errors import CheckpointError, UnsupportedModel, refuse
@@ -114,12 +115,14 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     cls = architecture(config, path)
     try:
         return cls.from_pretrained(path, config=config, **options).eval()
-    except (OSError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "ignore_mismatched_sizes" in line:  # transformers' advice is no way out of another model's weights
+            line = "its weights have other shapes than its config.json says"
         raise refuse(
             f"{path} cannot be loaded ({line})",
             "possible: a whole checkpoint",
-            "copy it again",
+            "copy it again, config.json and weights together",
             CheckpointError,
         ) from error
 
@@ -159,20 +162,44 @@ def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -
             "set it to false in config.json",
             UnsupportedModel,
         )
-    return load_dense(name, config=config, dtype=dtype)
+    # Adapters name the folder of their base, and are loaded from anywhere.
+    place = Path(name).resolve() if Path(name).is_dir() else name
+    return load_dense(place, config=config, dtype=dtype)
 
 
 def read_config(path: Path | str, **options: Any) -> Any:
     """The model config of a folder or hub id, or one clear line."""
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise refuse(
-            f"{path} has no config.json", "possible: a checkpoint folder", "check the path", CheckpointError
-        )
-    with suppress(OSError, ValueError):
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise _no_config(folder)
+    try:
         return AutoConfig.from_pretrained(path, **options)
-    raise refuse(
-        f"{path} is neither a checkpoint folder nor a model that can be reached",
-        "possible: a folder with config.json, or a hub id with network access",
-        "check the name, and log in if the model is gated",
-        CheckpointError,
+    except (OSError, ValueError) as error:
+        if folder.is_dir():
+            read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
+            raise refuse(
+                f"{path} has a config.json that transformers cannot use ({str(error).strip().splitlines()[0]})",
+                "possible: the models of this version of transformers",
+                "check its model_type, or upgrade transformers",
+                CheckpointError,
+            ) from error
+        raise refuse(
+            f"{path} is neither a checkpoint folder nor a model that can be reached",
+            "possible: a folder with config.json, or a hub id with network access",
+            "check the name, and log in if the model is gated",
+            CheckpointError,
+        ) from error
+
+
+def _no_config(folder: Path) -> Exception:
+    """The error for a folder that is no model, told apart from one that holds adapters alone."""
+    if (folder / "adapter_config.json").is_file():
+        return refuse(
+            f"{folder} holds adapters, not a model",
+            "possible: a dense model",
+            "pass the model they were made for, or load them with gossamer.load(path)",
+            CheckpointError,
+        )
+    return refuse(
+        f"{folder} has no config.json", "possible: a checkpoint folder", "check the path", CheckpointError
     )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from .ceiling import Ceiling, Multiplier
-from .errors import refuse, require_range
+from .errors import GossamerError, refuse, require_range
 from .schedule import Schedule, between
+
+# Recomputing activations in backward: the new name in transformers, and the one that goes away in its v6.
+NAMES = ("activation_checkpointing", "gradient_checkpointing")
+CHECKPOINTING = next(name for name in NAMES if name in TrainingArguments.__dataclass_fields__)
 
 
 @dataclass
@@ -130,8 +136,7 @@ class SparsityConfig(TrainingArguments):
             self.metric_for_best_model = "score"
             self.greater_is_better = False
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
-        for name in ("activation_checkpointing", "gradient_checkpointing"):
-            self._refuse_reentrant(name)
+        self._refuse_reentrant()
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
         for name in ("min_multiplier", "max_multiplier", "dual_rate"):
@@ -149,20 +154,26 @@ class SparsityConfig(TrainingArguments):
             self.bound(multiplier := self.multiplier(), tightened)
             require_range("max_multiplier", multiplier.high, multiplier.low, 1e9)
 
-    def _refuse_reentrant(self, name: str) -> None:
-        """Make `use_reentrant=False` explicit, for an empty dict falls back to torch's reentrant default."""
-        if not getattr(self, name, False):
+    def _refuse_reentrant(self) -> None:
+        """Make `use_reentrant=False` explicit, for an empty dict falls back to torch's reentrant default.
+
+        The option has an old and a new name in transformers, each with arguments of its own; both are read.
+        """
+        new, old = (getattr(self, name, None) for name in NAMES)
+        if not (old if new is None else new):
             return
-        given = getattr(self, f"{name}_kwargs", None) or {}
-        if isinstance(given, str):
-            given = json.loads(given)
+        given: dict[str, Any] = {}
+        for name in reversed(NAMES):
+            arguments = getattr(self, f"{name}_kwargs", None) or {}
+            given |= json.loads(arguments) if isinstance(arguments, str) else arguments
         if given.get("use_reentrant", False):
             raise refuse(
                 "reentrant gradient checkpointing, which drops the penalty's gradient without a word",
                 "possible: use_reentrant=False",
-                f"set {name}_kwargs={{'use_reentrant': False}}",
+                f"set {CHECKPOINTING}_kwargs={{'use_reentrant': False}}",
             )
-        setattr(self, f"{name}_kwargs", {**given, "use_reentrant": False})
+        setattr(self, CHECKPOINTING, True)
+        setattr(self, f"{CHECKPOINTING}_kwargs", {**given, "use_reentrant": False})
 
     def schedule(self, steps: int) -> Schedule:
         """The run's schedule over `steps` optimizer steps."""
@@ -196,3 +207,29 @@ class SparsityConfig(TrainingArguments):
             low=self.min_multiplier,
             high=self.max_multiplier,
         ).starting_at(self.initial_multiplier)
+
+
+def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:
+    """`SparsityConfig(**given)` with `settings` over it, which come from a person.
+
+    Raises: `GossamerError` for a name that is no field, and for a value that its field cannot take.
+    """
+    known = {entry.name: entry.default for entry in fields(SparsityConfig)}
+    for name, value in settings.items():
+        if name not in known:
+            near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
+            raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
+        if isinstance(value, str) and isinstance(known[name], int | float):
+            raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
+    try:
+        return SparsityConfig(**{**given, **settings})
+    except GossamerError:
+        raise
+    except (
+        TypeError,
+        ValueError,
+        ImportError,
+    ) as error:  # what TrainingArguments says of values it cannot take
+        told = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refuse(f"settings that cannot be taken ({told})", "possible: values of the right kind",
+                     "check what follows --set") from error  # fmt: skip

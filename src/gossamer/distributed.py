@@ -7,6 +7,8 @@ divergence, the tally of an evaluation) is reduced over ranks first, so that all
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +19,11 @@ from .errors import refuse
 from .metrics import Tally
 
 STRIDE = 0x9E3779B1  # odd, so that ranks differ modulo 2**32; the golden ratio's, as in Knuth's hash
+
+
+def first_process() -> bool:
+    """Whether this process is the one that speaks for all, by the rank that a launcher gave it."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def rank_seed(seed: int, rank: int) -> int:
@@ -31,6 +38,25 @@ def reduced(tally: Tally, accelerator: Any) -> Tally:
     total = Tally()
     total.sums.update(zip(names, accelerator.reduce(sums, reduction="sum").tolist(), strict=True))
     return total
+
+
+def gathered(accelerator: Any, model: Any, again: Callable[[], Any]) -> Any:
+    """A model with all of its weights in the first process, where FSDP leaves each process a part of every one.
+
+    Every process must call it; the others, and all without FSDP, get the model as it is.
+
+    Args:
+        model: as the accelerator prepared it.
+        again: makes the same model anew, with whole weights of any value.
+    """
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return accelerator.unwrap_model(model)
+    weights = accelerator.get_state_dict(model)
+    if not accelerator.is_main_process:
+        return model
+    whole = again()
+    whole.load_state_dict(weights)
+    return whole
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -63,9 +63,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise refuse(
-            f"{path} cannot be read ({error})", "possible: a JSON file that gossamer wrote", "check it"
-        ) from error
+        raise refuse(f"{path} cannot be read ({error})", "possible: a whole JSON file", "check it") from error
 
 
 def require_writable(folder: Path) -> None:

@@ -73,6 +73,14 @@ def shared(folder: Path) -> tuple[Path, dict[str, Any]]:
     adapter = folder / "adapter"
     if adapter.is_dir():
         adapter_block(adapter)
+        base = read_json(adapter / "adapter_config.json")["base_model_name_or_path"]
+        if Path(base).exists():
+            raise refuse(
+                f"{adapter} holds adapters of {base}, which is a folder of this machine",
+                "possible: a merged model, or adapters of a model on the hub",
+                "share the base first and put its id into adapter_config.json, or run with --lora and --merge",
+                CheckpointError,
+            )
         return adapter, report
     if CONFIG_BLOCK not in read_config(folder / "model").__dict__:
         raise refuse(

@@ -3,6 +3,7 @@
     OUT/checkpoint-N   the run, to resume from              OUT/metrics.jsonl  everything that was logged
     OUT/model          the kept model (merged), or          OUT/adapter        its LoRA adapters alone
     OUT/report.json    the promise and what became of it    OUT/report.md       the same in words
+    OUT/started.json   what a resumed run must share
 
 The kept model is chosen on one part of the held-out documents and reported on another, which nothing was
 chosen by. What is saved carries a card, README.md.
@@ -11,34 +12,39 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
 from .base import OpenBase
 from .card import model_card, report_text
 from .ceiling import Ceiling
 from .checkpoint import load_for_training, save, save_adapter
-from .config import SparsityConfig
-from .errors import GossamerError, refuse, require_choice, require_range
+from .config import CHECKPOINTING, SparsityConfig, configured
+from .distributed import gathered
+from .errors import refuse, require_choice, require_range
 from .estimate import Shape, describe, seconds_per_step, what_to_lower
 from .files import require_writable, write_json, write_text
+from .ledger import Metrics, begin
 from .lora import add_adapters
 from .memory import told_when_out_of_memory
-from .modeling import attach, find_gates
+from .modeling import attach, gates_of
+from .portions import Portions
 from .progress import ProgressLine
 from .rows import TensorRows, collate_rows
 from .sparsify import Outcome, sparsify, told_missed
-from .text import Corpus, PackedStream, as_rows, load_tokenizer, packed, padded_rows, too_short
+from .text import Corpus, load_tokenizer
 
+# Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
+OWN = {"output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps", "report_to": "--report-to",
+       "per_device_train_batch_size": "--batch", "gradient_accumulation_steps": "--accumulate", "seed": "--seed",
+       "learning_rate": "--learning-rate", "bf16": "--precision", "fp16": "--precision",
+       "gradient_checkpointing": "--checkpointing", "activation_checkpointing": "--checkpointing"}  # fmt: skip
 PRECISIONS = ("fp32", "bf16", "fp16")
 TRACKERS = ("tensorboard", "wandb", "trackio")  # each is also the name of its package
 
@@ -92,36 +98,6 @@ class Job:
             raise refuse("fp16 on a CPU", "possible: fp32, bf16", "pass --precision bf16")
 
 
-class Rows:
-    """The three parts of the text as data sets; made once."""
-
-    def __init__(self, job: Job, tokenizer: Any, mask_token: int | None) -> None:
-        self.corpus = Corpus(job.data, field=job.field, held_out_share=job.held_out_share)
-        sentences = Ceiling.parse(job.ceiling).kind == "cosine"
-        wanted = job.steps * job.batch * job.accumulate
-
-        def take(documents: Any, n: int) -> TensorRows:
-            if sentences:
-                return padded_rows(documents, tokenizer, job.length, n)
-            found = list(islice(packed(documents, tokenizer, job.length), n))
-            return as_rows(found, mask_token=mask_token, seed=job.seed)
-
-        if job.stream and not sentences:
-            self.train: Any = PackedStream(self.corpus, tokenizer, job.length, mask_token=mask_token)
-        else:
-            self.train = take(self.corpus.train(), wanted)
-            self._require(self.train, 1, job, "train on")
-        both = take(self.corpus.held_out(), 2 * job.held_out)
-        self._require(both, 2, job, "hold out")
-        cut = len(both) // 2
-        parts = (slice(0, cut), slice(cut, 2 * cut))
-        self.choose, self.report = (TensorRows(**{k: v[s] for k, v in both.columns.items()}) for s in parts)
-
-    def _require(self, rows: TensorRows, least: int, job: Job, purpose: str) -> None:
-        if len(rows) < least:
-            raise too_short(self.corpus, len(rows), job.length, purpose)
-
-
 def configure(job: Job) -> SparsityConfig:
     """The Trainer's settings for a job."""
     every = max(1, job.steps // 10)
@@ -148,26 +124,13 @@ def configure(job: Job) -> SparsityConfig:
         "impl": "auto",
     }
     if job.checkpointing:
-        given |= {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    known = {entry.name: entry.default for entry in dataclasses.fields(SparsityConfig)}
-    for name, value in job.settings.items():
-        if name not in known:
-            near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
-            raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
-        if isinstance(value, str) and isinstance(known[name], int | float):
-            raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
-    try:
-        return SparsityConfig(**{**given, **job.settings})
-    except GossamerError:
-        raise
-    except (
-        TypeError,
-        ValueError,
-        ImportError,
-    ) as error:  # what TrainingArguments says of values it cannot take
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise refuse(f"settings that cannot be taken ({told})", "possible: values of the right kind",
-                     "check what follows --set") from error  # fmt: skip
+        given[CHECKPOINTING] = True
+    for name in job.settings:
+        if name in OWN:
+            raise refuse(
+                f"--set {name}, which has an option of its own", f"possible: {OWN[name]}", "pass that"
+            )
+    return configured(given, job.settings)
 
 
 def run_job(job: Job, console: Console) -> dict[str, Any]:
@@ -179,14 +142,12 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
     require_writable(job.out)
     model = load_for_training(job.model)
     tokenizer = load_tokenizer(job.model, model, job.length)
-    rows = Rows(job, tokenizer, mask_token_of(model, tokenizer))
-    base = None
-    if job.lora:
-        attach(model, impl=config.impl)
-        model = add_adapters(model, rank=job.lora)
-        base = OpenBase(model, find_gates(model))  # type: ignore[arg-type]
+    rows = rows_of(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
+    begin(job.out, *facts(job, rows, config), resume=job.resume, first=config.process_index == 0)
+    model = gated(model, job, config) if job.lora else model
+    base = OpenBase(model, gates_of(model)) if job.lora else None
     shape = shape_of(model, job, config)
-    watchers: list[TrainerCallback] = [Metrics(job.out / "metrics.jsonl", resume=job.resume)]
+    watchers: list[TrainerCallback] = [Metrics(job.out, resume=job.resume)]
     if config.process_index == 0:
         watchers.append(ProgressLine("sparsify", console))
     collate = None if job.stream else collate_rows
@@ -198,9 +159,57 @@ def run_job(job: Job, console: Console) -> dict[str, Any]:
             data_collator=collate, processing_class=tokenizer, callbacks=watchers,
         )  # fmt: skip
     report = report_of(job, kept, rows.report)
+    model = gathered(kept.trainer.accelerator, kept.trainer.model, lambda: again(job, config, kept))
     if config.process_index == 0:
-        write(job, kept.model, tokenizer, report)
+        write(job, model, tokenizer, report)
     return report
+
+
+def rows_of(job: Job, tokenizer: Any, mask_token: int | None, processes: int) -> Portions:
+    """The text of a job, in its three portions."""
+    return Portions(
+        Corpus(job.data, field=job.field, held_out_share=job.held_out_share),
+        tokenizer,
+        job.length,
+        train=job.steps * job.batch * job.accumulate * processes,
+        held_out=job.held_out,
+        stream=job.stream,
+        sentences=Ceiling.parse(job.ceiling).kind == "cosine",
+        mask_token=mask_token,
+        seed=job.seed,
+    )
+
+
+def gated(model: Any, job: Job, config: SparsityConfig) -> Any:
+    """A dense model with gates, and with adapters where the job has them."""
+    attach(model, impl=config.impl)
+    set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
+    return add_adapters(model, rank=job.lora) if job.lora else model
+
+
+def again(job: Job, config: SparsityConfig, kept: Outcome) -> Any:
+    """The model of a job as it was before training, with the gate bias of the kept one."""
+    model = gated(load_for_training(job.model), job, config)
+    gates_of(model).bias = kept.trainer.gates.bias
+    return model
+
+
+def facts(job: Job, rows: Portions, config: SparsityConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a resumed run must share with its start, and what it may change with a warning."""
+    per_step = job.batch * job.accumulate * config.world_size
+    fixed: dict[str, Any] = {
+        "--ceiling": str(Ceiling.parse(job.ceiling)),
+        "--length": job.length,
+        "--learning-rate": job.learning_rate,
+        "--seed": job.seed,
+        "--lora": job.lora,
+        "--stream": job.stream,
+        "--precision": job.precision,
+        "rows per step (--batch x --accumulate x processes)": per_step,
+        "the held-out text (--data, --field, --held-out, --held-out-share, tokenizer)": rows.fingerprint(),
+    }
+    movable = {"--steps": job.steps, "--batch": job.batch, "processes": config.world_size}
+    return fixed | {f"--set {name}": value for name, value in job.settings.items()}, movable
 
 
 def mask_token_of(model: Any, tokenizer: Any) -> int | None:
@@ -222,7 +231,7 @@ def shape_of(model: Any, job: Job, config: SparsityConfig) -> Shape:
     )
 
 
-def _estimate(model: Any, shape: Shape, job: Job, rows: Rows) -> str:
+def _estimate(model: Any, shape: Shape, job: Job, rows: Portions) -> str:
     batch = {name: column[: job.batch] for name, column in rows.choose.columns.items() if name != "labels"}
     seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
     return describe(shape, seconds, job.steps)
@@ -239,6 +248,8 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
     return {
         "model": job.model,
         "data": job.data,
+        # No hub ids, whatever they look like.
+        "local": [name for name in (job.model, job.data) if Path(name).exists()],
         "ceiling": str(trainer.ceiling),
         "impl": trainer.gates.impl,
         "feasible": not missed,
@@ -248,6 +259,7 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
         "chosen_on": {k: v for k, v in kept.metrics.items() if k in numbers},
         "open_edges_per_layer": layers,
         "open_edges_per_head": trainer.tally.per_head(),
+        "keys_per_query_per_head": trainer.tally.keys_per_head(),
         "kept_step": kept.step,
         "steps": kept.steps,
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(job).items()},
@@ -268,22 +280,3 @@ def write(job: Job, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
     write_text(folder / "README.md", card)
     write_json(job.out / "report.json", report)
     write_text(job.out / "report.md", report_text(report))
-
-
-class Metrics(TrainerCallback):
-    """Append everything that is logged to a file, one JSON object per line, on the first process."""
-
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        self.path, self.resume = path, resume
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            # A resumed run repeats the steps after its checkpoint, so lines from beyond it go.
-            lines = self.path.read_text().splitlines() if self.resume and self.path.is_file() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and self.path.parent.is_dir():
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")

@@ -2,7 +2,8 @@
 
 Letters: N counted tokens, P visible (layer, row, head, query, key) pairs, R rows (sequences).
 
-    divergence, kl, agreement ...   means over N; standard errors take rows, not tokens, as independent:
+    divergence, kl, agreement ...   means over N; standard errors, theirs and those of density and keys_per_query,
+                                    take rows, not tokens, as independent:
                                     Var(sum s / sum n) ~ sum_r (s_r - mean n_r)^2 / (sum n)^2 * R / (R - 1)
     density          hard open edges / P          on the deterministic gates that are kept
     expected_density sum of sigma(g) / P          what training penalises
@@ -36,6 +37,11 @@ class Tally:
             0, items.rows, values
         )
         counts = torch.zeros_like(per_row).index_add_(0, items.rows, torch.ones_like(values))
+        self.add_ratio(name, per_row, counts)
+
+    def add_ratio(self, name: str, per_row: Tensor, counts: Tensor) -> None:
+        """Take in sums and how much they are over, both (R,): their ratio, with rows taken as independent."""
+        per_row, counts = per_row.double(), counts.double()
         parts = {
             "s": per_row.sum(),
             "n": counts.sum(),
@@ -53,6 +59,7 @@ class Tally:
         for part, value in (("visible", visible), ("expected", expected), ("hard", hard)):
             self.sums[f"edges/{part}"] += float(value.sum())
         self.sums["edges/queries"] += queries
+        self.sums[f"queries/{layer}"] += queries / hard.shape[1]
         for head, opened in enumerate(hard.double().sum(0).tolist()):
             self.sums[f"head/{layer}/{head}"] += opened
 
@@ -93,9 +100,21 @@ class Tally:
 
     def per_head(self) -> list[list[float]]:
         """Hard open edges per row, [layer][head]."""
+        rows = max(1.0, self.sums["rows"])
+        return [[opened / rows for opened in heads] for _, heads in self._opened()]
+
+    def keys_per_head(self) -> list[list[float]]:
+        """Hard open keys per query, [layer][head]."""
+        return [
+            [opened / max(1.0, self.sums[f"queries/{layer}"]) for opened in heads]
+            for layer, heads in self._opened()
+        ]
+
+    def _opened(self) -> list[tuple[int, list[float]]]:
+        """Each layer's number with its heads' hard open edges."""
         table: dict[int, dict[int, float]] = defaultdict(dict)
         for name, value in self.sums.items():
             if name.startswith("head/"):
                 _, layer, head = name.split("/")
-                table[int(layer)][int(head)] = value / max(1.0, self.sums["rows"])
-        return [[table[layer][head] for head in sorted(table[layer])] for layer in sorted(table)]
+                table[int(layer)][int(head)] = value
+        return [(layer, [table[layer][head] for head in sorted(table[layer])]) for layer in sorted(table)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from transformers import TrainerCallback
 
 LINE_SECONDS = 10.0  # assumed: a log file wants a sign of life, not a flood
@@ -19,6 +21,14 @@ SHOWN = {
     "expected_open_edges": "open edges {:,.1f}",
     "eval_open_edges": "held {:,.2f}",
 }
+
+
+class NumbersBelow(Progress):
+    """A bar with its task's `numbers` on a line of their own: beside it, 80 columns would hold neither."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield Text("\n".join(task.fields["numbers"] for task in self.tasks))
 
 
 class ProgressLine(TrainerCallback):
@@ -40,8 +50,7 @@ class ProgressLine(TrainerCallback):
         if not self.console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-        numbers = TextColumn("{task.fields[numbers]}")
-        bar = Progress(*columns, TimeRemainingColumn(), numbers, console=self.console)
+        bar = NumbersBelow(*columns, TimeRemainingColumn(), console=self.console)
         bar.start()
         self.task = bar.add_task(self.title, total=state.max_steps, completed=state.global_step, numbers="")
         self.bar = bar

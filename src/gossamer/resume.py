@@ -103,13 +103,18 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def last_checkpoint(folder: Path | str) -> str | None:
-    """The newest whole checkpoint in a run's folder, or None; torn ones are skipped with a warning."""
+def checkpoints(folder: Path | str) -> list[Path]:
+    """The checkpoints in a run's folder, whole or torn, the newest first."""
     try:
         found = [(int(m[1]), p) for p in Path(folder).iterdir() if (m := _NAME.fullmatch(p.name))]
     except OSError:
-        return None
-    for _, path in sorted(found, reverse=True):
+        return []
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def last_checkpoint(folder: Path | str) -> str | None:
+    """The newest whole checkpoint in a run's folder, or None; torn ones are skipped with a warning."""
+    for path in checkpoints(folder):
         if is_whole(path):
             return str(path)
         warnings.warn(f"{path} is torn and is skipped", GossamerWarning, stacklevel=2)

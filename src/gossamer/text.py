@@ -35,6 +35,7 @@ STDLIB = "stdlib"
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"}
 TABLES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 MASKED_SHARE = 0.15  # Devlin et al. 2018 (BERT); each becomes the mask token, so that no label is visible
+HOLD_OUT = "hold out"  # what rows are for, in words
 BATCH = 64  # documents tokenized at a time; assumed
 
 
@@ -121,6 +122,8 @@ def _text_file(path: Path) -> Iterator[str]:
 def _table(path: Path, field: str) -> Iterator[str]:
     from datasets import load_dataset
 
+    if path.stat().st_size == 0:  # no rows, where datasets ends with a StopIteration
+        return
     try:
         rows = load_dataset(TABLES[path.suffix], data_files=str(path), split="train", streaming=True)
         yield from _column(rows, field, str(path))
@@ -177,19 +180,36 @@ def load_tokenizer(name: str, model: Any, length: int) -> Any:
             f"{name} has no tokenizer that can be loaded", "possible: a model with its tokenizer", "add one"
         ) from error
     config = model.config.get_text_config()
+    if (
+        not tokenizer.vocab_size
+    ):  # transformers makes an empty one, of its class alone, where there are no files
+        raise refuse(f"{name} has no tokenizer files", "possible: a model with its tokenizer", "add them")
     if len(tokenizer) > config.vocab_size:
         raise refuse(
             f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {config.vocab_size}",
             "possible: a tokenizer and a model that belong together",
             "pass the folder that holds both",
         )
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    positions = positions_of(model)
     if positions is not None and length > positions:
         raise refuse(f"length {length} on a model of {positions} positions", f"possible: up to {positions}",
                      f"pass --length {positions}")  # fmt: skip
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def positions_of(model: Any) -> int | None:
+    """How long a sequence a model can take; None where it does not say.
+
+    RoBERTa and its kin count positions from behind their pad token, so that they take fewer than their config says.
+    """
+    config = model.config.get_text_config()
+    told = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return told - module.padding_idx - 1
+    return told
 
 
 def tokenized(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
@@ -271,8 +291,9 @@ class PackedStream(IterableDataset):
 
 def too_short(corpus: Corpus, rows: int, length: int, purpose: str) -> Exception:
     """The error for a source that gives too few rows."""
+    more = ", a larger --held-out-share" if purpose == HOLD_OUT else ""
     return refuse(
         f"{corpus.source} gives {rows} rows of {length} tokens to {purpose}",
-        "possible: at least one batch",
-        "pass more text, or a smaller --length",
+        f"possible: at least {2 if purpose == HOLD_OUT else 1}",
+        f"pass more documents{more}, or a smaller --length",
     )

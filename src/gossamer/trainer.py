@@ -256,6 +256,7 @@ class SparsityTrainer(AtomicCheckpoints):
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             path = Path(output_dir or self.args.output_dir) / STATE_FILE  # type: ignore[arg-type]
+            path.parent.mkdir(parents=True, exist_ok=True)  # sharded weights come later, and make their own
             path.write_text(json.dumps(self.state_dict(), indent=2))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

@@ -7,19 +7,21 @@ list. Exit codes: 0 done; 1 a promise that was checked and not kept; 2 bad input
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
 
-from ..errors import CeilingMissed, GossamerError
+from ..errors import CeilingMissed, GossamerError, GossamerWarning
 from . import circuits, demo, info, serve, sparsify, view
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 INTERRUPTED = 130
+AS_PYTHON = warnings.formatwarning
 
 VERBS = (circuits, demo, info, serve, sparsify, view)
 
@@ -66,6 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: Any = None
+) -> str:
+    """A warning of ours as a line for the person, without the place in our code; any other as Python has it."""
+    if issubclass(category, GossamerWarning):
+        return f"gossamer: warning: {message}\n"
+    return AS_PYTHON(message, category, filename, lineno, line)
+
+
 def run() -> None:
     """Console-script entry point."""
+    warnings.formatwarning = one_line
     sys.exit(main())

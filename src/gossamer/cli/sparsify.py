@@ -51,7 +51,9 @@ def sparsify(
 ) -> None:
     """Finetune MODEL until few attention edges are open, losing no more than the ceiling on held-out text."""
     from rich.console import Console
+    from transformers.utils import logging
 
+    from ..distributed import first_process
     from ..job import Job, report_text, run_job
 
     job = Job(
@@ -60,8 +62,10 @@ def sparsify(
         held_out_share=held_out_share, stream=stream, lora=lora, merge=merge, precision=precision,
         checkpointing=checkpointing, report_to=report_to, resume=resume, settings=parse(settings or []),
     )  # fmt: skip
+    logging.disable_progress_bar()  # its bars would tear ours in a terminal, and fill a log file
     report = run_job(job, Console(stderr=True))
-    typer.echo(json.dumps(report, indent=2) if json_output else report_text(report))
+    if first_process():
+        typer.echo(json.dumps(report, indent=2) if json_output else report_text(report))
     if not report["feasible"]:
         raise CeilingMissed(report["missed"])
 

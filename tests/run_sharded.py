@@ -1,0 +1,31 @@
+"""`gossamer` under an accelerate that shards on CPUs as it does on its accelerators.
+
+accelerate 1.15 takes the request for FSDP and runs plain data parallel on CPUs (`AcceleratorState.__init__`), which
+gossamer refuses. What is changed here is that list of devices alone: the sharding, the collectives on gloo and the
+checkpoints are the real ones. Goes when accelerate shards on CPUs by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+begin = AcceleratorState.__init__
+
+
+def sharding(self: Any, *given: Any, fsdp_plugin: Any = None, **more: Any) -> None:
+    """The state as accelerate makes it, with FSDP where it was asked for."""
+    begin(self, *given, fsdp_plugin=fsdp_plugin, **more)
+    plugin = getattr(self, "fsdp_plugin", None) or fsdp_plugin
+    if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+
+
+if __name__ == "__main__":
+    AcceleratorState.__init__ = sharding  # type: ignore[method-assign]
+    from gossamer.cli import main
+
+    sys.exit(main(sys.argv[1:]))
