@@ -9,14 +9,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from transformers import BertForMaskedLM
 
 from gossamer.circuit import Circuit
 from gossamer.errors import GossamerError
 from gossamer.modeling import attach
+from gossamer.report import build_report
 from gossamer.tasks.addition import Addition
+from gossamer.verify import verify
 from gossamer.viewer import view
-from gossamer.viewer.addition import addition_of, pack_bert, place_names, view_addition
+from gossamer.viewer.addition import addition_of, pack_bert, view_addition
 from gossamer.viewer.pack import array, circuits, quantised
 from gossamer.viewer.page import as_json, asset, fill
 from gossamer.viewer.report import report_page
@@ -152,13 +155,22 @@ def test_models_of_other_tasks_are_refused():
     with pytest.raises(GossamerError, match="not of one addition task"):
         view_addition(base, other)
     assert addition_of(base.config) == Addition(1)
-    assert place_names(Addition(2))[:5] == [
-        "tens of the first",
-        "units of the first",
-        "",
-        "tens of the second",
-        "units of the second",
+
+
+def test_page_and_report_call_a_position_by_the_same_name():
+    task, base, sparse = adders()
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    proved = build_report(task, {}, verify(base, sparse, inputs, labels), torch.arange(1), {}, impl="eager")
+    places = data_of(view_addition(base, sparse, start="3+8"))["places"]
+    assert places[:4] == [
+        "units digit of the first number",
+        "the plus sign",
+        "units digit of the second number",
+        "the equals sign",
     ]
+    assert proved["edges"]
+    for edge in proved["edges"]:
+        assert (edge["from"], edge["to"]) == (places[edge["key"]], places[edge["query"]])
 
 
 REPORT = {
@@ -201,7 +213,15 @@ def test_the_report_explains_itself_to_a_stranger():
 
 
 def test_the_report_says_what_edges_carry_where_that_is_known():
-    edge = {"layer": 1, "head": 2, "query": 9, "key": 0, "from": "tens of a", "to": "tens slot", "open": 1.0}
+    edge = {
+        "layer": 1,
+        "head": 2,
+        "query": 9,
+        "key": 0,
+        "from": "tens digit of the first number",
+        "to": "tens slot",
+        "open": 1.0,
+    }
     page = report_page(REPORT | {"edges": [edge]}, carries={(1, 2, 9, 0): "the <carry>"})
     assert "what it carries" in page
     assert "the &lt;carry&gt;" in page

@@ -209,7 +209,7 @@ def test_an_input_shows_only_the_paths_out_of_it_by_keyboard(page, adders):
     assert int(page.panel("sparse")["edges"]) == expected
     assert page.run("return document.activeElement.id") == "sparse-input-1"
     page.driver.switch_to.active_element.send_keys(Keys.PAGE_UP)
-    assert "position 1 (units of the first), after layer 0" in page.find("#readout-words").text
+    assert "position 1 (units digit of the first number), after layer 0" in page.find("#readout-words").text
     page.driver.switch_to.active_element.send_keys(
         Keys.PAGE_DOWN, Keys.PAGE_DOWN
     )  # no further than the input

@@ -181,7 +181,8 @@ def test_axe_finds_no_serious_fault_on_a_crowded_page(browser, axe, crowded, the
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("kind", ["report", "run"])
 def test_axe_finds_no_serious_fault_on_pages_without_script(browser, axe, tmp_path, kind, dark):
-    edge = {"layer": 0, "head": 1, "from": "units of a", "to": "tens slot", "open": 0.5, "needed": True}
+    edge = {"layer": 0, "head": 1, "from": "units digit of the first number", "to": "tens slot"}
+    edge |= {"open": 0.5, "needed": True}
     proof = {"prompts": 100, "sparse_exact": 99, "leaks": 0, "edges_per_layer": [1.5, 0.5]}
     history = History("a run", steps=30, ceiling="kl=0.01", done=True)
     for step, loss in ((10, 0.02), (20, 0.01), (30, 0.0)):
