@@ -154,20 +154,24 @@ function nameTokens(panel, through) {
 
 /** Mark a line, its ends, and the chosen node. @param {Panel} panel @param {LineKey | null} marked @param {Stop | null} through @param {Theme} theme */
 function markPanel(panel, marked, through, theme) {
-  const overlay = panel.svg.querySelector(".overlay"), { view, lines, grid } = panel;
-  if (!overlay || !view) return;
-  const { left } = panel;
+  panel.svg.querySelector(".overlay")?.replaceChildren(...markShapes(panel, marked, through, theme).map(toDom));
+}
+
+/** @param {Panel} panel @param {LineKey | null} marked @param {Stop | null} through @param {Theme} theme @returns {Shape[]} */
+function markShapes(panel, marked, through, theme) {
+  const { view, grid, left } = panel;
+  if (!view) return [];
   /** @type {Shape[]} */
   const shapes = [], spot = (/** @type {number} */ x, /** @type {number} */ y) => shapes.push({ tag: "circle", attrs: { class: "mark", cx: round(x), cy: round(y), r: 5, fill: "none", stroke: theme.mark, "stroke-width": 2 } });
   const i = marked ? findLine(panel, marked) : -1;
   if (i >= 0) {
-    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
+    const { x1, y1, x2, y2 } = endsOf(grid, view, panel.lines, i, left);
     shapes.push({ tag: "line", attrs: { class: "mark", ...rounded({ x1, y1, x2, y2 }), stroke: theme.mark, "stroke-width": 4 } });
     spot(x1, y1);
     spot(x2, y2);
   }
   if (through) spot(xOf(grid, through.position) - left, yOf(grid, through.row));
-  overlay.replaceChildren(...shapes.map(toDom));
+  return shapes;
 }
 
 /** The index of a shown line, or -1. @param {Panel} panel @param {LineKey} wanted */
