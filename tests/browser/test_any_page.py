@@ -169,6 +169,62 @@ def test_a_long_prompt_opens_at_its_answer_and_the_strip_moves_the_window(browse
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_strip_is_a_slider_for_the_keyboard(browser, crowded, theme):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(crowded)
+    browser.size(1280)
+    if browser.run("return document.documentElement.dataset.theme") != theme:
+        browser.find("#theme").click()
+    browser.run("document.getElementById('export').focus()")
+    browser.press(Keys.TAB)
+    strip = browser.driver.switch_to.active_element
+    assert strip.get_attribute("role") == "slider"
+    assert strip.accessible_name == "Circuit: the window on the whole prompt"
+    ring = "const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth, s.outlineColor]"
+    style, width, colour = browser.run(ring)
+    assert (style, width) == ("solid", "2px")
+    assert colour == {"light": "rgb(8, 81, 156)", "dark": "rgb(158, 202, 225)"}[theme]
+
+    def at(key: str, position: str) -> int:
+        browser.press(key)
+        browser.wait(f"return !!document.getElementById('circuit-{position}')")
+        return int(strip.get_attribute("aria-valuenow"))
+
+    most = int(strip.get_attribute("aria-valuemax"))
+    assert int(strip.get_attribute("aria-valuenow")) == most  # a long prompt opens at its answer
+    assert re.fullmatch(rf"positions {most} to 299 of 300", strip.get_attribute("aria-valuetext"))
+    assert at(Keys.HOME, "input-0") == 0
+    last = int(strip.get_attribute("aria-valuetext").split(" ")[3])
+    browser.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT)
+    browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '2'")
+    browser.press(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
+    assert last - 1 <= at(Keys.PAGE_UP, f"input-{last + 2}") <= last + 1  # a window further, and none left out
+    browser.press(Keys.PAGE_DOWN)
+    browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '0'")
+    assert at(Keys.END, "answer-299") == most
+    browser.press(Keys.TAB)
+    assert browser.run("return document.activeElement.className") == "scroller"
+    quiet(browser)
+
+
+def test_a_narrow_window_has_a_strip_for_a_short_prompt_too(browser, tmp_path):
+    page = tmp_path / "short.html"
+    page.write_text(view(circuit([f"w{i}" for i in range(26)], layers=4, heads=2, edges=60, seed=7)))
+    browser.open(page)
+    browser.size(400)
+    height, painted = browser.run(
+        "const c = document.querySelector('.overview canvas');"
+        "return [c.clientHeight, c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(x => x)]"
+    )
+    assert height == 24
+    assert painted
+    browser.size(1280)
+    assert not browser.find(".overview").is_displayed()
+    quiet(browser)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_no_serious_fault_on_a_crowded_page(browser, axe, crowded, theme):
     browser.open(crowded)
     browser.size(1280)

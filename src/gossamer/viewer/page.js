@@ -115,7 +115,7 @@ function refilter(page) {
 
 /** @param {Page} page */
 function overviews(page) {
-  for (const { overview, view, lines, data } of page.panels) if (view && view.tokens.length > 30) paintOverview(overview, view, lines, data.layers, themeOf(page));
+  for (const { overview, view, lines, data } of page.panels) if (view) paintOverview(overview, view, lines, data.layers, themeOf(page));
 }
 
 /** @param {Page} page @param {boolean} [moving] while a window scrolls, fewer lines */

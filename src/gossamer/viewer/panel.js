@@ -30,10 +30,10 @@ function makePanel(data) {
   const canvas = make("canvas", { "aria-hidden": "true" });
   const svg = /** @type {SVGSVGElement} */ (toDom({ tag: "svg", attrs: { role: "group" } }));
   const stage = make("div", { class: "stage" }, canvas, svg), spacer = make("div", { class: "spacer" }, stage);
-  const scroller = make("div", { class: "scroller" }, spacer), count = make("p", { class: "count" }), shared = make("p", { class: "count shared" });
+  const scroller = make("div", { class: "scroller", id: `window-${data.name}` }, spacer), count = make("p", { class: "count" }), shared = make("p", { class: "count shared" });
   const root = make("section", { class: "panel", id: `panel-${data.name}`, "aria-labelledby": `title-${data.name}` },
     make("h2", { id: `title-${data.name}` }, data.title), count, shared);
-  const overview = makeOverview(scroller), none = /** @type {any} */ (null);
+  const overview = makeOverview(scroller, data.title), none = /** @type {any} */ (null);
   root.append(overview.root, scroller);
   return { data, root, count, shared, overview, seek: true, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, ranks: none, grid: none, left: 0, chosen: [], cut: [], isWrong: () => false };
 }
@@ -74,7 +74,7 @@ function paintPanel(panel, width, tall, { zoom, most, through }, theme, moving) 
   if (panel.seek && view.outputs.length) panel.scroller.scrollLeft = xOf(grid, Math.max(...view.outputs)) + grid.pitch + 14 - grid.width;
   else if (old && (old.full !== grid.full || old.width !== grid.width)) panel.scroller.scrollLeft = heldScroll(old, grid, held);
   panel.seek = false;
-  frameOverview(panel.overview, panel.scroller);
+  frameOverview(panel.overview, panel.scroller, grid);
   if (wide) panel.scroller.tabIndex = 0;
   else panel.scroller.removeAttribute("tabindex");
   const focused = svg.contains(document.activeElement) ? /** @type {Element} */ (document.activeElement).id : "";

@@ -108,6 +108,12 @@ function columnsShown(grid, left) {
 }
 
 /** The two ends of a line in the window. @param {Grid} grid @param {View} view @param {Lines} lines @param {number} i @param {number} left */
+/** Columns whose middle is in a window scrolled to `left`, right of the row names. @param {Grid} grid @param {number} left */
+function columnsInside(grid, left) {
+  const first = Math.ceil((left - 1) / grid.pitch - 0.5), last = Math.ceil((grid.width + left - grid.gutter) / grid.pitch - 0.5) - 1;
+  return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
+}
+
 function endsOf(grid, view, lines, i, left) {
   const e = lines.first[i], layer = view.edges.layer[e];
   return {
