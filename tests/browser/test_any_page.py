@@ -263,6 +263,18 @@ def test_axe_finds_no_serious_fault_on_pages_without_script(browser, axe, tmp_pa
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+def test_panels_stand_side_by_side_again_when_the_window_grows(browser, adders):
+    stacked = "return document.documentElement.classList.contains('stacked')"
+    browser.open(adders.page)
+    browser.size(400)
+    browser.wait(stacked)
+    browser.size(1280)
+    assert not browser.run(stacked)
+    browser.find("#beside").click()  # from here on it is a person's choice
+    browser.size(1300)
+    assert browser.run(stacked)
+
+
 def test_panels_of_one_prompt_scroll_together(browser, tmp_path):
     pair = [circuit([f"w{i}" for i in range(200)], layers=3, heads=2, edges=n, seed=6) for n in (900, 300)]
     page = tmp_path / "pair.html"

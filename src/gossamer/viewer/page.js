@@ -42,7 +42,7 @@ function startPage(data, source) {
   bindTheme(page);
   const resized = () => panels.some((panel) => panel.grid && Math.floor(panel.scroller.clientWidth) !== panel.grid.width);
   new ResizeObserver(() => resized() && repaint(page)).observe(byId("panels"));
-  addEventListener("resize", () => repaint(page)); // the height
+  addEventListener("resize", () => (fit(page), repaint(page))); // the height, and whether two panels still fit side by side
   reload(page);
 }
 
@@ -76,10 +76,16 @@ function reload(page) {
   answer.then(show, (error) => asked === page.asked && fail(page, error));
 }
 
-/** What nobody chose follows the prompt: a long one has its panels stacked, and a crowded one shows live edges only. @param {Page} page @param {View[]} views */
-function suit(page, views) {
-  const { state, panels } = page, tokens = views[0].tokens.length;
+/** What nobody chose follows the window: panels are stacked where the prompt is too long for half of it. @param {Page} page */
+function fit({ state, panels }) {
+  const tokens = panels[0].view?.tokens.length ?? 0;
   if (!state.stackChosen) setStacked(tokens * 17 + 120 > byId("panels").clientWidth / Math.max(2, panels.length));
+}
+
+/** And it follows the prompt: a crowded one shows live edges only. @param {Page} page @param {View[]} views */
+function suit(page, views) {
+  const { state } = page;
+  fit(page);
   if (!state.liveChosen) setLive(page, page.data.kind !== "addition" && views.some((view) => view.edges.n > MOST_SVG));
 }
 

@@ -66,7 +66,7 @@ function filterPanel(panel, filter) {
 function paintPanel(panel, width, tall, { zoom, most, through }, theme, moving) {
   const { view, data, svg } = panel;
   if (!view) return;
-  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom)), held = panel.scroller.scrollLeft;
+  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom)), held = panel.left; // as last drawn: a window that grew has moved the scroll already
   panel.spacer.style.width = `${Math.max(grid.width, grid.full)}px`;
   panel.stage.style.width = `${grid.width}px`;
   panel.spacer.style.height = panel.stage.style.height = `${grid.height}px`;
