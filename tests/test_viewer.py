@@ -74,13 +74,21 @@ def test_circuits_come_back_sorted_by_line():
     assert unpack(packed["open"]).tolist() == unpack(packed["counts"]).tolist() == [40]
 
 
-def test_of_many_edges_the_heaviest_are_kept_and_the_page_says_so():
-    found = small_circuit(edges=50)
-    packed = circuits([found], most=10)
-    assert (unpack(packed["open"])[0], unpack(packed["counts"])[0]) == (50, 10)
-    assert unpack(packed["weight"]).min() >= np.sort(found.weight)[-10] - 1e-4
-    note = data_of(view(found, most_edges=10))["panels"][0]["note"]
-    assert note == "the 10 heaviest are kept, 40 are not in this page"
+def kept_weights(found, most: int) -> np.ndarray:
+    packed = circuits([found], most=most)
+    assert (unpack(packed["open"])[0], unpack(packed["counts"])[0]) == (50, most)
+    return np.sort(unpack(packed["weight"]))
+
+
+def test_of_many_edges_those_that_reach_the_answer_are_kept_and_then_the_heaviest():
+    found = small_circuit(edges=50, outputs=(1,))
+    live = found.live_mask()
+    n_live = int(live.sum())
+    assert 2 < n_live < 48
+    few = np.sort(found.weight[live])[-2:]
+    np.testing.assert_allclose(kept_weights(found, 2), few, atol=1e-4)
+    more = np.sort([*found.weight[live], *np.sort(found.weight[~live])[-2:]])
+    np.testing.assert_allclose(kept_weights(found, n_live + 2), more, atol=1e-4)
 
 
 def test_outputs_may_differ_from_prompt_to_prompt():

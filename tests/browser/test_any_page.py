@@ -155,6 +155,33 @@ def test_a_crowded_page_says_what_it_does_not_draw(browser, crowded):
     quiet(browser)
 
 
+def test_a_page_that_lacks_edges_says_so_and_counts_dead_ends_rightly(browser, tmp_path):
+    whole = circuit([f"w{i}" for i in range(20)], layers=3, heads=2, edges=250, seed=8)
+    live = len(whole.live())
+    page = tmp_path / "some.html"
+    page.write_text(view(whole, most_edges=live + 5), encoding="utf-8")
+    said = browser.open(page).find("#panel-circuit .count").text
+    assert f"; {len(whole) - live} never reach the answer" in said
+    assert f"; {len(whole) - live - 5} of the open edges are not in this page, which keeps those" in said
+    page.write_text(view(whole, most_edges=live - 5), encoding="utf-8")
+    said = browser.open(page).find("#panel-circuit .count").text
+    assert "never reach" not in said  # this page cannot know
+    assert f"; {len(whole) - live + 5} of the open edges are not in this page" in said
+    quiet(browser)
+
+
+def test_a_crowded_page_without_live_edges_is_not_empty(browser, tmp_path):
+    from dataclasses import replace
+
+    some = circuit([f"w{i}" for i in range(300)], layers=6, heads=8, edges=9_000, seed=9)
+    dead = some.select(some.query < 299)
+    page = tmp_path / "dead.html"
+    page.write_text(view(replace(dead, outputs=(299,))), encoding="utf-8")
+    assert int(browser.open(page).panel("circuit")["drawn"]) > 0
+    assert browser.find("#live").get_attribute("aria-pressed") == "false"
+    quiet(browser)
+
+
 def test_a_long_prompt_opens_at_its_answer_and_the_strip_moves_the_window(browser, crowded):
     browser.open(crowded)
     browser.size(1280)
@@ -199,7 +226,9 @@ def test_the_strip_is_a_slider_for_the_keyboard(browser, crowded, theme):
     browser.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT)
     browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '2'")
     browser.press(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
-    assert last - 1 <= at(Keys.PAGE_UP, f"input-{last + 2}") <= last + 1  # a window further, and none left out
+    assert (
+        last - 1 <= at(Keys.PAGE_UP, f"input-{last + 2}") <= last + 1
+    )  # a window further, and none left out
     browser.press(Keys.PAGE_DOWN)
     browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '0'")
     assert at(Keys.END, "answer-299") == most

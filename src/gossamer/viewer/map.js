@@ -44,7 +44,7 @@ function writtenAt(view, lines, layers, columns) {
   const { layer, query } = view.edges, found = new Float32Array(layers * columns), scale = columns / view.tokens.length;
   for (let i = 0; i < lines.n; i++) {
     const e = lines.first[i];
-    if (lines.live[i]) found[layer[e] * columns + Math.floor(query[e] * scale)] += lines.weight[i];
+    found[layer[e] * columns + Math.floor(query[e] * scale)] += lines.weight[i];
   }
   const written = found.filter((x) => x > 0).sort(), most = written[Math.floor(0.98 * (written.length - 1))] || 1;
   return found.map((x) => Math.min(1, x / most));

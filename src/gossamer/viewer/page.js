@@ -82,11 +82,13 @@ function fit({ state, panels }) {
   if (!state.stackChosen) setStacked(tokens * 17 + 120 > byId("panels").clientWidth / Math.max(2, panels.length));
 }
 
-/** And it follows the prompt: a crowded one shows live edges only. @param {Page} page @param {View[]} views */
+/** And it follows the prompt: a crowded one shows live edges only, unless a panel would then be empty. @param {Page} page @param {View[]} views */
 function suit(page, views) {
   const { state } = page;
   fit(page);
-  if (!state.liveChosen) setLive(page, page.data.kind !== "addition" && views.some((view) => view.edges.n > MOST_SVG));
+  if (state.liveChosen) return;
+  const crowded = views.some((view) => view.edges.n > MOST_SVG), alive = page.panels.every((panel) => panel.live.includes(1));
+  setLive(page, page.data.kind !== "addition" && crowded && alive);
 }
 
 /** @param {boolean} stacked */

@@ -49,16 +49,18 @@ function setView(panel, view, expected) {
 /** @param {Panel} panel @param {Filter} filter */
 function filterPanel(panel, filter) {
   if (!panel.view) return;
-  const { view, live, data } = panel;
+  const { view, live } = panel;
   panel.lines = linesOf(view.edges, shownMask(view, filter, live), live);
   panel.ranks = ranksOf(view, panel.lines);
-  const idle = live.reduce((sum, x) => sum + (x ? 0 : 1), 0), number = (/** @type {number} */ x) => x.toLocaleString("en");
+  // Of too many edges those that reach the answer are kept first: so if one that does not is here, all that do are.
+  const alive = live.reduce((sum, x) => sum + x, 0), idle = alive < view.edges.n ? view.open - alive : 0, missing = view.open - view.edges.n, number = (/** @type {number} */ x) => x.toLocaleString("en");
   const percent = (100 * view.open) / Math.max(1, view.visible);
   const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
   if (idle) parts.push(`${number(idle)} never reach the answer${filter.liveOnly ? " and are hidden" : ""}`);
   const some = panel.lines.edges === view.edges.n ? "drawn" : `${number(panel.lines.edges)} shown,`;
   parts.push(`${some} as ${number(panel.lines.n)} ${panel.lines.n === 1 ? "line" : "lines"}`);
-  panel.count.textContent = parts.join("; ") + (data.note ? `; ${data.note}` : "");
+  if (missing) parts.push(`${number(missing)} of the open edges are not in this page, which keeps those that reach the answer and then the heaviest`);
+  panel.count.textContent = parts.join("; ");
   Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.slice(0, 64).join("") });
 }
 
