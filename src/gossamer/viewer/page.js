@@ -131,9 +131,10 @@ function repaint(page, moving = false) {
   const started = performance.now();
   // Two panels one above the other have the height of two windows between them, side by side they share one.
   const tall = window.innerHeight * (document.documentElement.classList.contains("stacked") ? 0.54 : 0.44);
+  const widest = Math.max(...page.panels.map(({ view }) => (view ? widestOf(view) : 0)));
   for (const panel of page.panels) {
     const width = Math.floor(panel.scroller.clientWidth);
-    if (width) paintPanel(panel, width, tall, page.state, themeOf(page), moving);
+    if (width) paintPanel(panel, width, tall, widest, page.state, themeOf(page), moving);
   }
   remark(page);
   byId("panels").dataset.paint = String(round(performance.now() - started));
@@ -229,11 +230,14 @@ function verdict(page, answer) {
 function showNext(page, next) {
   const { cuts, whole } = page.state, percent = (/** @type {number} */ p) => `${(100 * p).toFixed(1)} %`;
   next.forEach((rows, i) => cuts[i].size || (whole[i] = new Map(rows)));
+  // One scale for both models, up to the largest of all: bars that are compared must be, and a flat distribution has no bar of 1.
+  const most = Math.max(...next.flatMap((rows) => rows.map(([, p]) => p)));
+  const bar = (/** @type {number} */ p) => make("div", { class: "share", style: `width: ${round((100 * p) / most)}%`, "aria-hidden": "true" });
   const tables = next.map((rows, i) => {
     // What the whole model said of a token; it may not have been among its likeliest.
     const was = (/** @type {string} */ token) => (cuts[i].size && whole[i] ? [make("td", { class: "was" }, whole[i].has(token) ? `was ${percent(/** @type {number} */ (whole[i].get(token)))}` : "was below these")] : []);
     const body = rows.map(([token, p]) => make("tr", {}, make("td", {}, make("bdi", {}, shownToken(token))), make("td", {}, percent(p)), ...was(token),
-      make("td", { class: "bar" }, make("meter", { min: "0", max: "1", value: String(p), "aria-label": "probability" }))));
+      make("td", { class: "bar" }, bar(p))));
     return make("table", {}, make("caption", {}, `Next token, ${page.data.panels[i].title}`), make("tbody", {}, ...body));
   });
   byId("next").replaceChildren(...tables);

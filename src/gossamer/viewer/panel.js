@@ -64,11 +64,11 @@ function filterPanel(panel, filter) {
   Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.slice(0, 64).join("") });
 }
 
-/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {{zoom: number, most: number, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
-function paintPanel(panel, width, tall, { zoom, most, through }, theme, moving) {
+/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {number} widest @param {{zoom: number, most: number, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
+function paintPanel(panel, width, tall, widest, { zoom, most, through }, theme, moving) {
   const { view, data, svg } = panel;
   if (!view) return;
-  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom)), held = panel.left; // as last drawn: a window that grew has moved the scroll already
+  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom, widest)), held = panel.left; // as last drawn: a window that grew has moved the scroll already
   panel.spacer.style.width = `${Math.max(grid.width, grid.full)}px`;
   panel.stage.style.width = `${grid.width}px`;
   panel.spacer.style.height = panel.stage.style.height = `${grid.height}px`;

@@ -25,7 +25,7 @@ const THEMES = {
 };
 /** ColorBrewer's Blues without the lightest quarter, as in the static figure; in the dark theme it runs to white. */
 const BLUES = [[198, 219, 239], [158, 202, 225], [107, 174, 214], [66, 146, 198], [33, 113, 181], [8, 81, 156], [8, 48, 107]];
-const DARK_BLUES = [[38, 62, 92], [40, 82, 128], [46, 108, 168], [66, 146, 205], [107, 178, 224], [158, 208, 240], [222, 240, 255]];
+const DARK_BLUES = [[52, 84, 122], [48, 94, 144], [46, 108, 168], [66, 146, 205], [107, 178, 224], [158, 208, 240], [222, 240, 255]];
 const SHADES = 24;
 const LONGEST = 14;
 /** Pixels; where columns are too narrow for it, labels thin out. */
@@ -46,11 +46,12 @@ function rgbOf(t, theme) {
 /** @param {number} t in [0, 1] */
 const thickness = (t) => 0.8 + 2.4 * t;
 
-/** A token as it is shown: whitespace as signs, controls and direction marks as boxes, long ones cut. @param {string} token */
+/** A token as it is shown: whitespace as signs, runs of it counted, controls and direction marks as boxes, long ones cut. @param {string} token */
 function shownToken(token) {
   /** @type {Record<string, string>} */
   const signs = { " ": "␣", "\n": "↵", "\t": "⇥" };
-  const visible = Array.from(token, (c) => signs[c] ?? (/[\p{C}\p{Z}]/u.test(c) ? "□" : c));
+  const counted = Array.from(token, (c) => signs[c] ?? (/[\p{C}\p{Z}]/u.test(c) ? "□" : c)).join("").replace(/([␣↵⇥])\1{2,}/g, (run) => `${run[0]}×${run.length}`);
+  const visible = Array.from(counted);
   if (visible.length > LONGEST) visible.splice(LONGEST - 5, visible.length - LONGEST + 1, "…");
   return visible.join("") || "∅";
 }
@@ -82,15 +83,15 @@ function widestOf(view) {
  * @param {View} view @param {number} layers @param {number} width of the window
  * @param {number} tall  pixels that all layers together may take
  * @param {number} zoom  0: as narrow as fits or is legible; else pixels per column
+ * @param {number} widest  width of the widest token of all panels, so that their rows stand level
  * @returns {Grid}
  */
-function gridFor(view, layers, width, tall, zoom) {
+function gridFor(view, layers, width, tall, zoom, widest) {
   const big = Math.min(2.4, Math.max(1, width / 900)), tokens = view.tokens.length;
   const gutter = width < 520 ? 34 : Math.round(62 * big + 12), room = width - gutter - 14;
   const pitch = zoom || Math.min(90 * big, Math.max(room / tokens, 17));
-  const widest = widestOf(view);
-  const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11;
-  const fontSize = turned ? Math.max(LEAST_FONT, Math.min(13, pitch / 1.15)) : upright, every = turned ? Math.ceil((1.15 * fontSize) / pitch) : 1;
+  const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11 * Math.min(1.5, big);
+  const fontSize = turned ? Math.max(LEAST_FONT, Math.min(13 * big, pitch / 1.15)) : upright, every = turned ? Math.ceil((1.15 * fontSize) / pitch) : 1;
   const label = turned ? widest * fontSize + 10 : fontSize + 9;
   const rowPitch = Math.max(26, Math.min(tall / layers, 90 * big, 0.15 * width)), bottom = label + 14 + layers * rowPitch;
   return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, every, big };
@@ -107,13 +108,13 @@ function columnsShown(grid, left) {
   return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
 }
 
-/** The two ends of a line in the window. @param {Grid} grid @param {View} view @param {Lines} lines @param {number} i @param {number} left */
 /** Columns whose middle is in a window scrolled to `left`, right of the row names. @param {Grid} grid @param {number} left */
 function columnsInside(grid, left) {
   const first = Math.ceil((left - 1) / grid.pitch - 0.5), last = Math.ceil((grid.width + left - grid.gutter) / grid.pitch - 0.5) - 1;
   return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
 }
 
+/** The two ends of a line in the window. @param {Grid} grid @param {View} view @param {Lines} lines @param {number} i @param {number} left */
 function endsOf(grid, view, lines, i, left) {
   const e = lines.first[i], layer = view.edges.layer[e];
   return {
@@ -157,6 +158,7 @@ function paintLines(pen, shapes) {
   for (const { attrs } of shapes) {
     pen.strokeStyle = String(attrs.stroke);
     pen.lineWidth = Number(attrs["stroke-width"]);
+    pen.globalAlpha = Number(attrs["stroke-opacity"] ?? 1);
     pen.setLineDash(attrs["stroke-dasharray"] ? String(attrs["stroke-dasharray"]).split(" ").map(Number) : []);
     pen.beginPath();
     pen.moveTo(Number(attrs.x1), Number(attrs.y1));
@@ -164,10 +166,10 @@ function paintLines(pen, shapes) {
     pen.stroke();
   }
 }
-    pen.globalAlpha = Number(attrs["stroke-opacity"] ?? 1);
 
 /** Nodes on a canvas. @param {CanvasRenderingContext2D} pen @param {Shape[]} shapes */
 function paintDots(pen, shapes) {
+  pen.globalAlpha = 1;
   for (const { attrs } of shapes) {
     pen.fillStyle = String(attrs.fill);
     pen.beginPath();
@@ -175,7 +177,6 @@ function paintDots(pen, shapes) {
     pen.fill();
   }
 }
-  pen.globalAlpha = 1;
 
 /** The lines that only say how many there are: thin and pale. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} mist @param {number} left @param {Theme} theme @returns {Shape[]} */
 function mistShapes(grid, view, lines, mist, left, theme) {
