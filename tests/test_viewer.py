@@ -9,14 +9,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from transformers import BertForMaskedLM
 
 from gossamer.circuit import Circuit
 from gossamer.errors import GossamerError
 from gossamer.modeling import attach
+from gossamer.report import build_report
 from gossamer.tasks.addition import Addition
+from gossamer.verify import verify
 from gossamer.viewer import view
-from gossamer.viewer.addition import addition_of, pack_bert, place_names, view_addition
+from gossamer.viewer.addition import addition_of, pack_bert, view_addition
 from gossamer.viewer.pack import array, circuits, quantised
 from gossamer.viewer.page import as_json, asset, fill
 from gossamer.viewer.report import report_page
@@ -71,13 +74,21 @@ def test_circuits_come_back_sorted_by_line():
     assert unpack(packed["open"]).tolist() == unpack(packed["counts"]).tolist() == [40]
 
 
-def test_of_many_edges_the_heaviest_are_kept_and_the_page_says_so():
-    found = small_circuit(edges=50)
-    packed = circuits([found], most=10)
-    assert (unpack(packed["open"])[0], unpack(packed["counts"])[0]) == (50, 10)
-    assert unpack(packed["weight"]).min() >= np.sort(found.weight)[-10] - 1e-4
-    note = data_of(view(found, most_edges=10))["panels"][0]["note"]
-    assert note == "the 10 heaviest are kept, 40 are not in this page"
+def kept_weights(found, most: int) -> np.ndarray:
+    packed = circuits([found], most=most)
+    assert (unpack(packed["open"])[0], unpack(packed["counts"])[0]) == (50, most)
+    return np.sort(unpack(packed["weight"]))
+
+
+def test_of_many_edges_those_that_reach_the_answer_are_kept_and_then_the_heaviest():
+    found = small_circuit(edges=50, outputs=(1,))
+    live = found.live_mask()
+    n_live = int(live.sum())
+    assert 2 < n_live < 48
+    few = np.sort(found.weight[live])[-2:]
+    np.testing.assert_allclose(kept_weights(found, 2), few, atol=1e-4)
+    more = np.sort([*found.weight[live], *np.sort(found.weight[~live])[-2:]])
+    np.testing.assert_allclose(kept_weights(found, n_live + 2), more, atol=1e-4)
 
 
 def test_outputs_may_differ_from_prompt_to_prompt():
@@ -152,13 +163,22 @@ def test_models_of_other_tasks_are_refused():
     with pytest.raises(GossamerError, match="not of one addition task"):
         view_addition(base, other)
     assert addition_of(base.config) == Addition(1)
-    assert place_names(Addition(2))[:5] == [
-        "tens of the first",
-        "units of the first",
-        "",
-        "tens of the second",
-        "units of the second",
+
+
+def test_page_and_report_call_a_position_by_the_same_name():
+    task, base, sparse = adders()
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    proved = build_report(task, {}, verify(base, sparse, inputs, labels), torch.arange(1), {}, impl="eager")
+    places = data_of(view_addition(base, sparse, start="3+8"))["places"]
+    assert places[:4] == [
+        "units digit of the first number",
+        "the plus sign",
+        "units digit of the second number",
+        "the equals sign",
     ]
+    assert proved["edges"]
+    for edge in proved["edges"]:
+        assert (edge["from"], edge["to"]) == (places[edge["key"]], places[edge["query"]])
 
 
 REPORT = {
@@ -201,7 +221,15 @@ def test_the_report_explains_itself_to_a_stranger():
 
 
 def test_the_report_says_what_edges_carry_where_that_is_known():
-    edge = {"layer": 1, "head": 2, "query": 9, "key": 0, "from": "tens of a", "to": "tens slot", "open": 1.0}
+    edge = {
+        "layer": 1,
+        "head": 2,
+        "query": 9,
+        "key": 0,
+        "from": "tens digit of the first number",
+        "to": "tens slot",
+        "open": 1.0,
+    }
     page = report_page(REPORT | {"edges": [edge]}, carries={(1, 2, 9, 0): "the <carry>"})
     assert "what it carries" in page
     assert "the &lt;carry&gt;" in page

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import __version__
 from .tasks.addition import Addition
+from .tasks.facts import position_names
 from .verify import Verification
 
 SCHEMA_VERSION = 1
@@ -77,18 +78,6 @@ def _edges(task: Addition, found: Verification) -> list[dict[str, Any]]:
         }
         for (layer, head, query, key), share in found.circuit.frequency().items()
     ]
-
-
-def position_names(task: Addition) -> list[str]:
-    """What each token position is, in words: `tens of a`, `plus`, `hundreds slot` ..."""
-    places = ("units", "tens", "hundreds", "thousands", "ten-thousands", "10^5", "10^6")
-    names = []
-    for position in range(task.length):
-        kind, place = task.place.get(position, ("plus" if position == task.digits else "equals", 0))
-        operand = "a" if position < task.digits else "b"
-        words = {"digit": f"{places[place]} of {operand}", "slot": f"{places[place]} slot"}
-        names.append(words.get(kind, kind))
-    return names
 
 
 def as_markdown(report: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,25 @@ class Browser:
     def panel(self, name: str) -> dict[str, str]:
         """What a panel says of itself: open, edges, lines, drawn, answers, mode."""
         return self.run("return {...document.getElementById('panel-' + arguments[0]).dataset}", name)
+
+    def saved(self) -> str:
+        """The SVG file that the page's button hands over, as text."""
+        for old in self.downloads.glob("*.svg"):
+            old.unlink()
+        self.find("#export").click()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            text = next((path.read_text("utf-8") for path in self.downloads.glob("*.svg")), "")
+            if text.endswith("</svg>\n"):
+                return text
+            time.sleep(0.03)
+        raise AssertionError("no SVG file came within ten seconds")
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after another, wherever the focus is."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        ActionChains(self.driver, duration=0).send_keys(*keys).perform()
 
     def slide(self, name: str, value: float) -> None:
         """Move a slider."""

@@ -209,7 +209,7 @@ def test_an_input_shows_only_the_paths_out_of_it_by_keyboard(page, adders):
     assert int(page.panel("sparse")["edges"]) == expected
     assert page.run("return document.activeElement.id") == "sparse-input-1"
     page.driver.switch_to.active_element.send_keys(Keys.PAGE_UP)
-    assert "position 1 (units of the first), after layer 0" in page.find("#readout-words").text
+    assert "position 1 (units digit of the first number), after layer 0" in page.find("#readout-words").text
     page.driver.switch_to.active_element.send_keys(
         Keys.PAGE_DOWN, Keys.PAGE_DOWN
     )  # no further than the input
@@ -279,22 +279,56 @@ def test_with_the_knife_a_click_cuts_and_another_restores(page):
     assert page.panel("sparse") == whole
 
 
-def test_export_is_what_is_shown(page):
-    for old in page.downloads.glob("*.svg"):
-        old.unlink()
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def saved_panels(page) -> tuple[ElementTree.Element, dict[str, Any]]:
+    """The saved file's root, and of each panel in it: left and top, and its elements by class."""
+    root = ElementTree.fromstring(page.saved())
+    found = {}
+    for group in root.iter(f"{SVG}g"):
+        if group.get("class") == "panel":
+            left, top = map(float, re.findall(r"[\d.]+", group.get("transform", "")))
+            classes = [e.get("class", "").split(" ")[0] for e in group.iter()]
+            found[group.get("data-panel")] = (left, top, classes)
+    return root, found
+
+
+def test_export_has_the_lines_that_are_shown(page):
     page.find("#head-0-0").click()
-    drawn = int(page.panel("base")["drawn"]) + int(page.panel("sparse")["drawn"])
-    page.find("#export").click()
-    page.wait("return true")
-    for _ in range(100):
-        done = list(page.downloads.glob("*.svg"))
-        if done and done[0].stat().st_size:
-            break
-        page.run("return new Promise(go => setTimeout(go, 30))")
-    root = ElementTree.fromstring(done[0].read_text(encoding="utf-8"))
-    edges = [e for e in root.iter("{http://www.w3.org/2000/svg}line") if e.get("class") == "edge"]
-    assert len(edges) == drawn
-    assert "Base Model" in "".join(root.itertext())
+    page.slide("threshold", 31)
+    page.find("#sparse-answer-9").click()
+    root, panels = saved_panels(page)
+    for which in ("base", "sparse"):
+        assert panels[which][2].count("edge") == int(page.panel(which)["drawn"])
+        assert panels[which][2].count("mark") == 1  # the chosen answer
+    assert page.panel("base")["edges"] != page.panel("base")["open"]
+    words = "".join(root.itertext())
+    for text in ("Base Model", "Sparse Model"):
+        assert text in words
+    for which in ("base", "sparse"):
+        count = page.find(f"#panel-{which} .count").text
+        assert re.sub(r"\s", "", count) in re.sub(r"\s", "", words)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_export_is_laid_out_and_coloured_as_the_page_is(page, dark):
+    if (page.run("return document.documentElement.dataset.theme") == "dark") != dark:
+        page.find("#theme").click()
+    assert page.find("#beside").get_attribute("aria-pressed") == "false"
+    root, panels = saved_panels(page)
+    (left, top, _), (right, level, _) = panels["base"], panels["sparse"]
+    assert (left, top, level) == (0, 0, 0)
+    assert right > page.run("return document.querySelector('#panel-base .stage').clientWidth")
+    assert float(root.get("width", "0")) > 1000
+    assert root.find(f"{SVG}rect").get("fill") == ("#12161b" if dark else "#ffffff")
+    page.find("#beside").click()
+    root, panels = saved_panels(page)
+    assert panels["sparse"][0] == 0
+    assert panels["sparse"][1] > 300
+    page.find("#beside").click()
+    page.size(400, 800)  # too narrow for two: the page stacks them unasked
+    assert saved_panels(page)[1]["sparse"][0] == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (1280, 800), (3840, 2160)])

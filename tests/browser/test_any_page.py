@@ -155,6 +155,33 @@ def test_a_crowded_page_says_what_it_does_not_draw(browser, crowded):
     quiet(browser)
 
 
+def test_a_page_that_lacks_edges_says_so_and_counts_dead_ends_rightly(browser, tmp_path):
+    whole = circuit([f"w{i}" for i in range(20)], layers=3, heads=2, edges=250, seed=8)
+    live = len(whole.live())
+    page = tmp_path / "some.html"
+    page.write_text(view(whole, most_edges=live + 5), encoding="utf-8")
+    said = browser.open(page).find("#panel-circuit .count").text
+    assert f"; {len(whole) - live} never reach the answer" in said
+    assert f"; {len(whole) - live - 5} of the open edges are not in this page, which keeps those" in said
+    page.write_text(view(whole, most_edges=live - 5), encoding="utf-8")
+    said = browser.open(page).find("#panel-circuit .count").text
+    assert "never reach" not in said  # this page cannot know
+    assert f"; {len(whole) - live + 5} of the open edges are not in this page" in said
+    quiet(browser)
+
+
+def test_a_crowded_page_without_live_edges_is_not_empty(browser, tmp_path):
+    from dataclasses import replace
+
+    some = circuit([f"w{i}" for i in range(300)], layers=6, heads=8, edges=9_000, seed=9)
+    dead = some.select(some.query < 299)
+    page = tmp_path / "dead.html"
+    page.write_text(view(replace(dead, outputs=(299,))), encoding="utf-8")
+    assert int(browser.open(page).panel("circuit")["drawn"]) > 0
+    assert browser.find("#live").get_attribute("aria-pressed") == "false"
+    quiet(browser)
+
+
 def test_a_long_prompt_opens_at_its_answer_and_the_strip_moves_the_window(browser, crowded):
     browser.open(crowded)
     browser.size(1280)
@@ -165,6 +192,64 @@ def test_a_long_prompt_opens_at_its_answer_and_the_strip_moves_the_window(browse
     assert not browser.run(answer)
     browser.size(700)  # the middle stays the middle
     assert browser.run("return !!document.getElementById('circuit-input-150')")
+    quiet(browser)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_strip_is_a_slider_for_the_keyboard(browser, crowded, theme):
+    from selenium.webdriver.common.keys import Keys
+
+    browser.open(crowded)
+    browser.size(1280)
+    if browser.run("return document.documentElement.dataset.theme") != theme:
+        browser.find("#theme").click()
+    browser.run("document.getElementById('export').focus()")
+    browser.press(Keys.TAB)
+    strip = browser.driver.switch_to.active_element
+    assert strip.get_attribute("role") == "slider"
+    assert strip.accessible_name == "Circuit: the window on the whole prompt"
+    ring = "const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth, s.outlineColor]"
+    style, width, colour = browser.run(ring)
+    assert (style, width) == ("solid", "2px")
+    assert colour == {"light": "rgb(8, 81, 156)", "dark": "rgb(158, 202, 225)"}[theme]
+
+    def at(key: str, position: str) -> int:
+        browser.press(key)
+        browser.wait(f"return !!document.getElementById('circuit-{position}')")
+        return int(strip.get_attribute("aria-valuenow"))
+
+    most = int(strip.get_attribute("aria-valuemax"))
+    assert int(strip.get_attribute("aria-valuenow")) == most  # a long prompt opens at its answer
+    assert re.fullmatch(rf"positions {most} to 299 of 300", strip.get_attribute("aria-valuetext"))
+    assert at(Keys.HOME, "input-0") == 0
+    last = int(strip.get_attribute("aria-valuetext").split(" ")[3])
+    browser.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT)
+    browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '2'")
+    browser.press(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
+    assert (
+        last - 1 <= at(Keys.PAGE_UP, f"input-{last + 2}") <= last + 1
+    )  # a window further, and none left out
+    browser.press(Keys.PAGE_DOWN)
+    browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '0'")
+    assert at(Keys.END, "answer-299") == most
+    browser.press(Keys.TAB)
+    assert browser.run("return document.activeElement.className") == "scroller"
+    quiet(browser)
+
+
+def test_a_narrow_window_has_a_strip_for_a_short_prompt_too(browser, tmp_path):
+    page = tmp_path / "short.html"
+    page.write_text(view(circuit([f"w{i}" for i in range(26)], layers=4, heads=2, edges=60, seed=7)))
+    browser.open(page)
+    browser.size(400)
+    height, painted = browser.run(
+        "const c = document.querySelector('.overview canvas');"
+        "return [c.clientHeight, c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(x => x)]"
+    )
+    assert height == 24
+    assert painted
+    browser.size(1280)
+    assert not browser.find(".overview").is_displayed()
     quiet(browser)
 
 
@@ -181,7 +266,8 @@ def test_axe_finds_no_serious_fault_on_a_crowded_page(browser, axe, crowded, the
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("kind", ["report", "run"])
 def test_axe_finds_no_serious_fault_on_pages_without_script(browser, axe, tmp_path, kind, dark):
-    edge = {"layer": 0, "head": 1, "from": "units of a", "to": "tens slot", "open": 0.5, "needed": True}
+    edge = {"layer": 0, "head": 1, "from": "units digit of the first number", "to": "tens slot"}
+    edge |= {"open": 0.5, "needed": True}
     proof = {"prompts": 100, "sparse_exact": 99, "leaks": 0, "edges_per_layer": [1.5, 0.5]}
     history = History("a run", steps=30, ceiling="kl=0.01", done=True)
     for step, loss in ((10, 0.02), (20, 0.01), (30, 0.0)):
@@ -204,6 +290,18 @@ def test_axe_finds_no_serious_fault_on_pages_without_script(browser, axe, tmp_pa
         assert browser.faults(axe) == []
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_panels_stand_side_by_side_again_when_the_window_grows(browser, adders):
+    stacked = "return document.documentElement.classList.contains('stacked')"
+    browser.open(adders.page)
+    browser.size(400)
+    browser.wait(stacked)
+    browser.size(1280)
+    assert not browser.run(stacked)
+    browser.find("#beside").click()  # from here on it is a person's choice
+    browser.size(1300)
+    assert browser.run(stacked)
 
 
 def test_panels_of_one_prompt_scroll_together(browser, tmp_path):

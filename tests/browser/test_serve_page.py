@@ -68,6 +68,11 @@ def test_type_look_cut_and_restore(browser, session):
         before = shares(browser)
         assert len(before) == 2
         assert all("%" in table for table in before)
+        bars = "return [...document.querySelectorAll('#next .share')].map(bar => parseFloat(bar.style.width))"
+        assert max(browser.run(bars)) == 100  # one scale for both models
+        tops = "return [...document.querySelectorAll('.row-name')].map(t => t.getBoundingClientRect().top)"
+        heights = browser.run(tops)
+        assert heights[: len(heights) // 2] == heights[len(heights) // 2 :]  # panels stand level
 
         # The edge of the last layer that the last token leans on most.
         browser.find("#list summary").click()

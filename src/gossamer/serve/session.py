@@ -42,7 +42,7 @@ class Limits:
         tokens: of a prompt.
         characters: of a prompt, checked before it is tokenised.
         waiting: requests that may run or wait at one time; the rest are turned away.
-        edges: per panel that are sent; of more, the heaviest.
+        edges: per panel that are sent; of more, those that reach the answer and then the heaviest.
         threshold: smallest softmax weight that counts as an edge of the base model.
         shown: tokens of the next-token distribution.
     """
@@ -130,7 +130,7 @@ class Session:
         """What the page knows before the first prompt."""
         sizes = [{"layers": gates_of(m).n_layers, "heads": gates_of(m).n_heads} for m in self.models]
         panels = [
-            {"name": name, "title": title, "note": "", "circuits": None, "model": None, **size}
+            {"name": name, "title": title, "circuits": None, "model": None, **size}
             for name, title, size in zip(NAMES, TITLES, sizes, strict=True)
         ]
         limits = {"tokens": self.limits.tokens, "characters": self.limits.characters}

@@ -67,6 +67,11 @@ def position_name(task: Addition, position: int) -> str:
     return "the plus sign" if position == task.digits else "the equals sign"
 
 
+def position_names(task: Addition) -> list[str]:
+    """The name of every token position, in order; reports, pages and proofs take their words from here."""
+    return [position_name(task, position) for position in range(task.length)]
+
+
 @dataclass
 class Truth:
     """All facts of all sums, as arrays over sum numbers."""

@@ -40,7 +40,8 @@ def view(
         carries: (layer, head, query, key) or (layer, query, key) -> what that edge of the last panel's model
             carries, in words.
         places: what each position is, in words, where all prompts share that.
-        most_edges: per panel; of a larger circuit the heaviest are kept, and the page says so.
+        most_edges: per panel; of a larger circuit those that reach the answer are kept, then the heaviest, and the
+            page says so.
     Raises: `GossamerError` if the circuits are on different prompts.
     """
     sides = [_parts(side) for side in (base, sparse) if side is not None]
@@ -68,14 +69,11 @@ def _parts(side: Circuit | Sequence[Circuit]) -> list[Circuit]:
 
 def panel(name: str, title: str, parts: Sequence[Circuit], *, most: int = MOST_EDGES) -> dict[str, Any]:
     """One panel of stored circuits of one model."""
-    dropped = sum(map(len, parts)) - most
-    note = f"the {most:,} heaviest are kept, {dropped:,} are not in this page" if dropped > 0 else ""
     size = {"layers": parts[0].n_layers, "heads": parts[0].n_heads}
     return {
         "name": name,
         "title": title,
         **size,
-        "note": note,
         "circuits": circuits(parts, most=most),
         "model": None,
     }

@@ -21,6 +21,7 @@ from ..circuit import Circuit
 from ..errors import refuse
 from ..modeling import find_gates
 from ..tasks.addition import VOCABULARY, Addition, as_text
+from ..tasks.facts import position_names
 from ..trace import trace
 from . import MOST_EDGES, Carries, page_data, panel
 from .pack import array
@@ -28,7 +29,6 @@ from .page import page
 
 MOST_SUMS = 10_000  # whose sparse circuits are stored; beyond, the page computes both
 MOST_PARAMETERS = 1_500_000  # of both models together: 8 MB of page
-PLACE_NAMES = ("units", "tens", "hundreds", "thousands", "ten thousands", "hundred thousands", "millions")
 
 
 def view_addition(
@@ -67,7 +67,7 @@ def view_addition(
     if circuit is not None and len(circuit) <= MOST_EDGES:  # more would not fit; the page then computes both
         panels[1]["circuits"] = panel("sparse", "", [circuit])["circuits"]
     extra = {"digits": task.digits, "vocabulary": list(VOCABULARY)}
-    data = page_data("addition", panels, carries=carries, places=place_names(task), start=start, **extra)
+    data = page_data("addition", panels, carries=carries, places=position_names(task), start=start, **extra)
     return page(data, title=title)
 
 
@@ -87,19 +87,10 @@ def addition_of(config: Any) -> Addition | None:
     return Addition(n_digits)
 
 
-def place_names(task: Addition) -> list[str]:
-    """What each position of a sum is, in words."""
-    names = [""] * task.length
-    for position, (kind, place) in task.place.items():
-        which = "slot" if kind == "slot" else "of the first" if position < task.digits else "of the second"
-        names[position] = f"{PLACE_NAMES[place]} {which}"
-    return names
-
-
 def _panel(name: str, title: str, model: PreTrainedModel) -> dict[str, Any]:
     assert isinstance(model, BertForMaskedLM)
     size = {"layers": model.config.num_hidden_layers, "heads": model.config.num_attention_heads}
-    return {"name": name, "title": title, **size, "note": "", "circuits": None, "model": pack_bert(model)}
+    return {"name": name, "title": title, **size, "circuits": None, "model": pack_bert(model)}
 
 
 def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:

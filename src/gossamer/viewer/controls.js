@@ -202,19 +202,6 @@ function clearChoice(page) {
   refilter(page);
 }
 
-/** Hand over what the panels show as an SVG file. @param {Page} page */
-function saveSvg(page) {
-  const panels = page.panels.map((panel) => ({
-    title: panel.data.title, captions: [panel.count, panel.shared].map((words) => words.textContent ?? "").filter(Boolean), width: Math.max(panel.grid.width, 420), height: panel.grid.height,
-    shapes: panelShapes(panel, themeOf(page), page.state.most, false),
-  }));
-  const url = URL.createObjectURL(new Blob([svgFile(panels, themeOf(page))], { type: "image/svg+xml" }));
-  const link = make("a", { href: url, download: "circuit.svg" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
-  repaint(page);
-}
-
 /** @param {Page} page */
 function bindTheme(page) {
   const set = (/** @type {boolean} */ dark) => {

@@ -36,7 +36,8 @@ def quantised(values: np.ndarray) -> dict[str, Any]:
 
 
 def circuits(parts: Sequence[Circuit], *, most: int) -> dict[str, Any]:
-    """Circuits of one model, whose outputs may differ; of all edges the `most` heaviest are kept.
+    """Circuits of one model, whose outputs may differ; of more than `most` edges those that reach an output
+    are kept, and of the others the heaviest: without an edge of its path, another would seem to lead nowhere.
 
     `open` holds every prompt's full count, so that the page says how many edges there are and not how many
     it has.
@@ -45,7 +46,8 @@ def circuits(parts: Sequence[Circuit], *, most: int) -> dict[str, Any]:
     outputs = [list(part.outputs) for part in parts for _ in range(part.n_prompts)]
     opened = found.per_prompt()
     if len(found) > most:
-        found = found.select(np.sort(np.argsort(-found.weight, kind="stable")[:most]))
+        live = np.concatenate([part.live_mask() for part in parts])
+        found = found.select(np.sort(np.lexsort((-found.weight, ~live))[:most]))
     order = np.lexsort((found.head, found.key, found.query, found.layer, found.prompt))
     words: dict[str, int] = {}
     tokens = np.array([words.setdefault(t, len(words)) for row in found.tokens for t in row], dtype=np.int64)

@@ -42,7 +42,7 @@ function startPage(data, source) {
   bindTheme(page);
   const resized = () => panels.some((panel) => panel.grid && Math.floor(panel.scroller.clientWidth) !== panel.grid.width);
   new ResizeObserver(() => resized() && repaint(page)).observe(byId("panels"));
-  addEventListener("resize", () => repaint(page)); // the height
+  addEventListener("resize", () => (fit(page), repaint(page))); // the height, and whether two panels still fit side by side
   reload(page);
 }
 
@@ -76,11 +76,19 @@ function reload(page) {
   answer.then(show, (error) => asked === page.asked && fail(page, error));
 }
 
-/** What nobody chose follows the prompt: a long one has its panels stacked, and a crowded one shows live edges only. @param {Page} page @param {View[]} views */
-function suit(page, views) {
-  const { state, panels } = page, tokens = views[0].tokens.length;
+/** What nobody chose follows the window: panels are stacked where the prompt is too long for half of it. @param {Page} page */
+function fit({ state, panels }) {
+  const tokens = panels[0].view?.tokens.length ?? 0;
   if (!state.stackChosen) setStacked(tokens * 17 + 120 > byId("panels").clientWidth / Math.max(2, panels.length));
-  if (!state.liveChosen) setLive(page, page.data.kind !== "addition" && views.some((view) => view.edges.n > MOST_SVG));
+}
+
+/** And it follows the prompt: a crowded one shows live edges only, unless a panel would then be empty. @param {Page} page @param {View[]} views */
+function suit(page, views) {
+  const { state } = page;
+  fit(page);
+  if (state.liveChosen) return;
+  const crowded = views.some((view) => view.edges.n > MOST_SVG), alive = page.panels.every((panel) => panel.live.includes(1));
+  setLive(page, page.data.kind !== "addition" && crowded && alive);
 }
 
 /** @param {boolean} stacked */
@@ -115,7 +123,7 @@ function refilter(page) {
 
 /** @param {Page} page */
 function overviews(page) {
-  for (const { overview, view, lines, data } of page.panels) if (view && view.tokens.length > 30) paintOverview(overview, view, lines, data.layers, themeOf(page));
+  for (const { overview, view, lines, data } of page.panels) if (view) paintOverview(overview, view, lines, data.layers, themeOf(page));
 }
 
 /** @param {Page} page @param {boolean} [moving] while a window scrolls, fewer lines */
@@ -123,9 +131,10 @@ function repaint(page, moving = false) {
   const started = performance.now();
   // Two panels one above the other have the height of two windows between them, side by side they share one.
   const tall = window.innerHeight * (document.documentElement.classList.contains("stacked") ? 0.54 : 0.44);
+  const widest = Math.max(...page.panels.map(({ view }) => (view ? widestOf(view) : 0)));
   for (const panel of page.panels) {
     const width = Math.floor(panel.scroller.clientWidth);
-    if (width) paintPanel(panel, width, tall, page.state, themeOf(page), moving);
+    if (width) paintPanel(panel, width, tall, widest, page.state, themeOf(page), moving);
   }
   remark(page);
   byId("panels").dataset.paint = String(round(performance.now() - started));
@@ -221,11 +230,14 @@ function verdict(page, answer) {
 function showNext(page, next) {
   const { cuts, whole } = page.state, percent = (/** @type {number} */ p) => `${(100 * p).toFixed(1)} %`;
   next.forEach((rows, i) => cuts[i].size || (whole[i] = new Map(rows)));
+  // One scale for both models, up to the largest of all: bars that are compared must be, and a flat distribution has no bar of 1.
+  const most = Math.max(...next.flatMap((rows) => rows.map(([, p]) => p)));
+  const bar = (/** @type {number} */ p) => make("div", { class: "share", style: `width: ${round((100 * p) / most)}%`, "aria-hidden": "true" });
   const tables = next.map((rows, i) => {
     // What the whole model said of a token; it may not have been among its likeliest.
     const was = (/** @type {string} */ token) => (cuts[i].size && whole[i] ? [make("td", { class: "was" }, whole[i].has(token) ? `was ${percent(/** @type {number} */ (whole[i].get(token)))}` : "was below these")] : []);
     const body = rows.map(([token, p]) => make("tr", {}, make("td", {}, make("bdi", {}, shownToken(token))), make("td", {}, percent(p)), ...was(token),
-      make("td", { class: "bar" }, make("meter", { min: "0", max: "1", value: String(p), "aria-label": "probability" }))));
+      make("td", { class: "bar" }, bar(p))));
     return make("table", {}, make("caption", {}, `Next token, ${page.data.panels[i].title}`), make("tbody", {}, ...body));
   });
   byId("next").replaceChildren(...tables);

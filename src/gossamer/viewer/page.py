@@ -28,6 +28,7 @@ SCRIPTS = (
     "cut.js",
     "panel.js",
     "page.js",
+    "svgfile.js",
     "controls.js",
     "pointer.js",
 )

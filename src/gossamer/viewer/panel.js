@@ -30,10 +30,10 @@ function makePanel(data) {
   const canvas = make("canvas", { "aria-hidden": "true" });
   const svg = /** @type {SVGSVGElement} */ (toDom({ tag: "svg", attrs: { role: "group" } }));
   const stage = make("div", { class: "stage" }, canvas, svg), spacer = make("div", { class: "spacer" }, stage);
-  const scroller = make("div", { class: "scroller" }, spacer), count = make("p", { class: "count" }), shared = make("p", { class: "count shared" });
+  const scroller = make("div", { class: "scroller", id: `window-${data.name}` }, spacer), count = make("p", { class: "count" }), shared = make("p", { class: "count shared" });
   const root = make("section", { class: "panel", id: `panel-${data.name}`, "aria-labelledby": `title-${data.name}` },
     make("h2", { id: `title-${data.name}` }, data.title), count, shared);
-  const overview = makeOverview(scroller), none = /** @type {any} */ (null);
+  const overview = makeOverview(scroller, data.title), none = /** @type {any} */ (null);
   root.append(overview.root, scroller);
   return { data, root, count, shared, overview, seek: true, scroller, spacer, stage, canvas, svg, view: none, live: none, lines: none, ranks: none, grid: none, left: 0, chosen: [], cut: [], isWrong: () => false };
 }
@@ -49,24 +49,26 @@ function setView(panel, view, expected) {
 /** @param {Panel} panel @param {Filter} filter */
 function filterPanel(panel, filter) {
   if (!panel.view) return;
-  const { view, live, data } = panel;
+  const { view, live } = panel;
   panel.lines = linesOf(view.edges, shownMask(view, filter, live), live);
   panel.ranks = ranksOf(view, panel.lines);
-  const idle = live.reduce((sum, x) => sum + (x ? 0 : 1), 0), number = (/** @type {number} */ x) => x.toLocaleString("en");
+  // Of too many edges those that reach the answer are kept first: so if one that does not is here, all that do are.
+  const alive = live.reduce((sum, x) => sum + x, 0), idle = alive < view.edges.n ? view.open - alive : 0, missing = view.open - view.edges.n, number = (/** @type {number} */ x) => x.toLocaleString("en");
   const percent = (100 * view.open) / Math.max(1, view.visible);
   const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
   if (idle) parts.push(`${number(idle)} never reach the answer${filter.liveOnly ? " and are hidden" : ""}`);
   const some = panel.lines.edges === view.edges.n ? "drawn" : `${number(panel.lines.edges)} shown,`;
   parts.push(`${some} as ${number(panel.lines.n)} ${panel.lines.n === 1 ? "line" : "lines"}`);
-  panel.count.textContent = parts.join("; ") + (data.note ? `; ${data.note}` : "");
+  if (missing) parts.push(`${number(missing)} of the open edges are not in this page, which keeps those that reach the answer and then the heaviest`);
+  panel.count.textContent = parts.join("; ");
   Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.slice(0, 64).join("") });
 }
 
-/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {{zoom: number, most: number, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
-function paintPanel(panel, width, tall, { zoom, most, through }, theme, moving) {
+/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {number} widest @param {{zoom: number, most: number, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
+function paintPanel(panel, width, tall, widest, { zoom, most, through }, theme, moving) {
   const { view, data, svg } = panel;
   if (!view) return;
-  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom)), held = panel.scroller.scrollLeft;
+  const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom, widest)), held = panel.left; // as last drawn: a window that grew has moved the scroll already
   panel.spacer.style.width = `${Math.max(grid.width, grid.full)}px`;
   panel.stage.style.width = `${grid.width}px`;
   panel.spacer.style.height = panel.stage.style.height = `${grid.height}px`;
@@ -74,7 +76,7 @@ function paintPanel(panel, width, tall, { zoom, most, through }, theme, moving) 
   if (panel.seek && view.outputs.length) panel.scroller.scrollLeft = xOf(grid, Math.max(...view.outputs)) + grid.pitch + 14 - grid.width;
   else if (old && (old.full !== grid.full || old.width !== grid.width)) panel.scroller.scrollLeft = heldScroll(old, grid, held);
   panel.seek = false;
-  frameOverview(panel.overview, panel.scroller);
+  frameOverview(panel.overview, panel.scroller, grid);
   if (wide) panel.scroller.tabIndex = 0;
   else panel.scroller.removeAttribute("tabindex");
   const focused = svg.contains(document.activeElement) ? /** @type {Element} */ (document.activeElement).id : "";
@@ -154,20 +156,24 @@ function nameTokens(panel, through) {
 
 /** Mark a line, its ends, and the chosen node. @param {Panel} panel @param {LineKey | null} marked @param {Stop | null} through @param {Theme} theme */
 function markPanel(panel, marked, through, theme) {
-  const overlay = panel.svg.querySelector(".overlay"), { view, lines, grid } = panel;
-  if (!overlay || !view) return;
-  const { left } = panel;
+  panel.svg.querySelector(".overlay")?.replaceChildren(...markShapes(panel, marked, through, theme).map(toDom));
+}
+
+/** @param {Panel} panel @param {LineKey | null} marked @param {Stop | null} through @param {Theme} theme @returns {Shape[]} */
+function markShapes(panel, marked, through, theme) {
+  const { view, grid, left } = panel;
+  if (!view) return [];
   /** @type {Shape[]} */
   const shapes = [], spot = (/** @type {number} */ x, /** @type {number} */ y) => shapes.push({ tag: "circle", attrs: { class: "mark", cx: round(x), cy: round(y), r: 5, fill: "none", stroke: theme.mark, "stroke-width": 2 } });
   const i = marked ? findLine(panel, marked) : -1;
   if (i >= 0) {
-    const { x1, y1, x2, y2 } = endsOf(grid, view, lines, i, left);
+    const { x1, y1, x2, y2 } = endsOf(grid, view, panel.lines, i, left);
     shapes.push({ tag: "line", attrs: { class: "mark", ...rounded({ x1, y1, x2, y2 }), stroke: theme.mark, "stroke-width": 4 } });
     spot(x1, y1);
     spot(x2, y2);
   }
   if (through) spot(xOf(grid, through.position) - left, yOf(grid, through.row));
-  overlay.replaceChildren(...shapes.map(toDom));
+  return shapes;
 }
 
 /** The index of a shown line, or -1. @param {Panel} panel @param {LineKey} wanted */

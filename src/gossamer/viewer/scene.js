@@ -1,6 +1,6 @@
 // @ts-check
 /*
- * What a panel looks like: from a view and its lines to shapes, and from shapes to the page, a canvas or SVG text.
+ * What a panel looks like: from a view and its lines to shapes, and from shapes to the page or a canvas.
  *
  * A line rises from the position that is read (lower row) to the position that reads (the row above); the edges of
  * layer l end in the row that says "Layer l". Darkness and width are the softmax weight. Lengths are CSS pixels.
@@ -19,13 +19,13 @@
 
 const THEMES = {
   /** @type {Theme} */
-  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", idle: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff", mist: "rgba(107, 174, 214, 0.3)" },
+  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", idle: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff", mist: "#6baed6" },
   /** @type {Theme} */
-  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", idle: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b", mist: "rgba(66, 146, 205, 0.3)" },
+  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", idle: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b", mist: "#4292cd" },
 };
 /** ColorBrewer's Blues without the lightest quarter, as in the static figure; in the dark theme it runs to white. */
 const BLUES = [[198, 219, 239], [158, 202, 225], [107, 174, 214], [66, 146, 198], [33, 113, 181], [8, 81, 156], [8, 48, 107]];
-const DARK_BLUES = [[38, 62, 92], [40, 82, 128], [46, 108, 168], [66, 146, 205], [107, 178, 224], [158, 208, 240], [222, 240, 255]];
+const DARK_BLUES = [[52, 84, 122], [48, 94, 144], [46, 108, 168], [66, 146, 205], [107, 178, 224], [158, 208, 240], [222, 240, 255]];
 const SHADES = 24;
 const LONGEST = 14;
 /** Pixels; where columns are too narrow for it, labels thin out. */
@@ -46,11 +46,12 @@ function rgbOf(t, theme) {
 /** @param {number} t in [0, 1] */
 const thickness = (t) => 0.8 + 2.4 * t;
 
-/** A token as it is shown: whitespace as signs, controls and direction marks as boxes, long ones cut. @param {string} token */
+/** A token as it is shown: whitespace as signs, runs of it counted, controls and direction marks as boxes, long ones cut. @param {string} token */
 function shownToken(token) {
   /** @type {Record<string, string>} */
   const signs = { " ": "␣", "\n": "↵", "\t": "⇥" };
-  const visible = Array.from(token, (c) => signs[c] ?? (/[\p{C}\p{Z}]/u.test(c) ? "□" : c));
+  const counted = Array.from(token, (c) => signs[c] ?? (/[\p{C}\p{Z}]/u.test(c) ? "□" : c)).join("").replace(/([␣↵⇥])\1{2,}/g, (run) => `${run[0]}×${run.length}`);
+  const visible = Array.from(counted);
   if (visible.length > LONGEST) visible.splice(LONGEST - 5, visible.length - LONGEST + 1, "…");
   return visible.join("") || "∅";
 }
@@ -82,15 +83,15 @@ function widestOf(view) {
  * @param {View} view @param {number} layers @param {number} width of the window
  * @param {number} tall  pixels that all layers together may take
  * @param {number} zoom  0: as narrow as fits or is legible; else pixels per column
+ * @param {number} widest  width of the widest token of all panels, so that their rows stand level
  * @returns {Grid}
  */
-function gridFor(view, layers, width, tall, zoom) {
+function gridFor(view, layers, width, tall, zoom, widest) {
   const big = Math.min(2.4, Math.max(1, width / 900)), tokens = view.tokens.length;
   const gutter = width < 520 ? 34 : Math.round(62 * big + 12), room = width - gutter - 14;
   const pitch = zoom || Math.min(90 * big, Math.max(room / tokens, 17));
-  const widest = widestOf(view);
-  const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11;
-  const fontSize = turned ? Math.max(LEAST_FONT, Math.min(13, pitch / 1.15)) : upright, every = turned ? Math.ceil((1.15 * fontSize) / pitch) : 1;
+  const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11 * Math.min(1.5, big);
+  const fontSize = turned ? Math.max(LEAST_FONT, Math.min(13 * big, pitch / 1.15)) : upright, every = turned ? Math.ceil((1.15 * fontSize) / pitch) : 1;
   const label = turned ? widest * fontSize + 10 : fontSize + 9;
   const rowPitch = Math.max(26, Math.min(tall / layers, 90 * big, 0.15 * width)), bottom = label + 14 + layers * rowPitch;
   return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, every, big };
@@ -104,6 +105,12 @@ const yOf = (grid, row) => grid.bottom - row * grid.rowPitch;
 /** Columns that a window scrolled to `left` shows, one more on either side. @param {Grid} grid @param {number} left */
 function columnsShown(grid, left) {
   const first = Math.floor((left - 1) / grid.pitch) - 1, last = Math.ceil((left + grid.width - grid.gutter) / grid.pitch) + 1;
+  return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
+}
+
+/** Columns whose middle is in a window scrolled to `left`, right of the row names. @param {Grid} grid @param {number} left */
+function columnsInside(grid, left) {
+  const first = Math.ceil((left - 1) / grid.pitch - 0.5), last = Math.ceil((grid.width + left - grid.gutter) / grid.pitch - 0.5) - 1;
   return { first: Math.max(0, first), last: Math.min(grid.tokens - 1, last) };
 }
 
@@ -151,6 +158,7 @@ function paintLines(pen, shapes) {
   for (const { attrs } of shapes) {
     pen.strokeStyle = String(attrs.stroke);
     pen.lineWidth = Number(attrs["stroke-width"]);
+    pen.globalAlpha = Number(attrs["stroke-opacity"] ?? 1);
     pen.setLineDash(attrs["stroke-dasharray"] ? String(attrs["stroke-dasharray"]).split(" ").map(Number) : []);
     pen.beginPath();
     pen.moveTo(Number(attrs.x1), Number(attrs.y1));
@@ -161,6 +169,7 @@ function paintLines(pen, shapes) {
 
 /** Nodes on a canvas. @param {CanvasRenderingContext2D} pen @param {Shape[]} shapes */
 function paintDots(pen, shapes) {
+  pen.globalAlpha = 1;
   for (const { attrs } of shapes) {
     pen.fillStyle = String(attrs.fill);
     pen.beginPath();
@@ -171,7 +180,7 @@ function paintDots(pen, shapes) {
 
 /** The lines that only say how many there are: thin and pale. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} mist @param {number} left @param {Theme} theme @returns {Shape[]} */
 function mistShapes(grid, view, lines, mist, left, theme) {
-  const pen = { class: "mist", stroke: theme.mist, "stroke-width": 0.8 };
+  const pen = { class: "mist", stroke: theme.mist, "stroke-opacity": 0.3, "stroke-width": 0.8 };
   return mist.map((i) => ({ tag: "line", attrs: { ...pen, ...rounded(endsOf(grid, view, lines, i, left)) } }));
 }
 
@@ -265,7 +274,7 @@ function tokenShapes(grid, view, kind, columns, left, theme, isWrong) {
       : { x, y: top ? y : y + grid.fontSize * 0.75, "text-anchor": "middle" };
     const text = { tag: "text", attrs: { class: kind, ...place, fill: wrong ? theme.wrong : muted ? theme.muted : theme.ink, "font-size": round(grid.fontSize), "font-weight": wrong ? "bold" : "normal", "unicode-bidi": "isolate" }, text: shownToken(words[p]) };
     const low = top ? 0 : y - 8, height = top ? y + 8 : grid.height - y + 8;
-    const target = { tag: "rect", attrs: { class: "target", x: round(x - grid.pitch / 2), y: round(low), width: round(grid.pitch), height: round(height), rx: 3, fill: "transparent" } };
+    const target = { tag: "rect", attrs: { class: "target", x: round(x - grid.pitch / 2), y: round(low), width: round(grid.pitch), height: round(height), rx: 3, fill: "none", "pointer-events": "all" } };
     shapes.push({ tag: "g", attrs: { class: `token ${kind}${wrong ? " wrong" : ""}`, "data-position": p }, children: [target, text] });
   }
   return shapes;
@@ -290,32 +299,4 @@ function toDom(shape) {
   if (shape.text !== undefined) element.textContent = shape.text;
   if (shape.children) element.append(...shape.children.map(toDom));
   return element;
-}
-
-/** @param {string} text */
-const escaped = (text) => text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
-
-/** @param {Shape} shape @returns {string} */
-function toText(shape) {
-  const attrs = Object.entries(shape.attrs).map(([name, value]) => ` ${name}="${escaped(String(value))}"`);
-  return `<${shape.tag}${attrs.join("")}>${escaped(shape.text ?? "")}${(shape.children ?? []).map(toText).join("")}</${shape.tag}>`;
-}
-
-/** Panels below one another as a file of their own. @param {{title: string, captions: string[], width: number, height: number, shapes: Shape[]}[]} panels @param {Theme} theme @returns {string} */
-function svgFile(panels, theme) {
-  const width = Math.max(...panels.map((panel) => panel.width)), head = 30 + 15 * Math.max(...panels.map((panel) => panel.captions.length));
-  let y = 0;
-  const body = panels.map((panel) => {
-    /** @type {Shape[]} */
-    const words = [
-      { tag: "text", attrs: { x: 4, y: 18, fill: theme.ink, "font-size": 15, "font-weight": "bold" }, text: panel.title },
-      ...panel.captions.map((text, i) => ({ tag: "text", attrs: { x: 4, y: 35 + 15 * i, fill: theme.muted, "font-size": 11 }, text })),
-      { tag: "g", attrs: { transform: `translate(0 ${head})` }, children: panel.shapes },
-    ];
-    const group = toText({ tag: "g", attrs: { transform: `translate(0 ${y})` }, children: words });
-    y += head + panel.height + 12;
-    return group;
-  });
-  const size = `width="${width}" height="${y}" viewBox="0 0 ${width} ${y}"`;
-  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="system-ui, 'DejaVu Sans', Verdana, sans-serif"><rect width="100%" height="100%" fill="${theme.page}"/>${body.join("\n")}</svg>\n`;
 }

@@ -6,7 +6,6 @@
 /**
  * @typedef {object} PanelData
  * @property {string} name @property {string} title @property {number} layers @property {number} heads
- * @property {string} note  what was left out, in words; often empty
  * @property {PackedCircuit | null} circuits @property {BertData | null} model
  */
 /**
