@@ -81,8 +81,13 @@ def test_the_reloaded_sparse_model_is_the_one_that_was_proved(made: tuple[Path, 
     assert circuit.mean_edges == pytest.approx(report["proof"]["edges_mean"])
 
 
-def test_plain_transformers_runs_it_dense_and_we_notice(made: tuple[Path, dict[str, Any], str]) -> None:
-    dense = BertForMaskedLM.from_pretrained(made[0] / "sparse")
+def test_it_runs_dense_only_where_that_is_asked_for_and_we_notice(
+    made: tuple[Path, dict[str, Any], str],
+) -> None:
+    inputs, _ = Addition().encode(torch.tensor([0]))
+    with pytest.raises(UnsupportedModel, match="has no gates"):
+        BertForMaskedLM.from_pretrained(made[0] / "sparse")(inputs)
+    dense = BertForMaskedLM.from_pretrained(made[0] / "sparse", attn_implementation="sdpa")
     with pytest.raises(UnsupportedModel, match="saved with gates and would run dense here"):
         gates_of(dense)
     with pytest.raises(GossamerError, match="is a dense checkpoint"):

@@ -6,6 +6,8 @@ The hub is a folder here: the calls that would go over the network are replaced,
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,8 +179,20 @@ def test_gated_data_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(told.value)
 
 
-def test_transformers_alone_would_run_it_dense_and_attach_says_so(out: Path) -> None:
-    model = transformers.GPT2LMHeadModel.from_pretrained(out / "model")
+def test_transformers_alone_refuses_it_unless_it_is_asked_for_a_dense_model(out: Path) -> None:
+    line = "import sys, transformers; transformers.GPT2LMHeadModel.from_pretrained(sys.argv[1], **eval(sys.argv[2]))"
+    for options, told in (
+        ({}, 'attn_implementation="edge_gate"` is not supported'),
+        ({"attn_implementation": "sdpa"}, ""),
+    ):
+        command = [sys.executable, "-c", line, str(out / "model"), repr(options)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == (not told), done.stderr
+        assert told in done.stderr
+
+
+def test_a_model_that_was_asked_for_dense_is_noticed_by_attach(out: Path) -> None:
+    model = transformers.GPT2LMHeadModel.from_pretrained(out / "model", attn_implementation="sdpa")
     with pytest.warns(
         UserWarning, match=r"loaded without them, so it has been running DENSE; load it with gossamer.load"
     ):

@@ -1,4 +1,4 @@
-"""A run in words: its report, and the card of what it shares, which says that plain transformers runs it dense."""
+"""A run in words: its report, and the card of what it shares, which says how to load it gated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ tags:
 
 # {title}
 
-**Plain `transformers` loads these weights without gates and runs them DENSE, without a word.** To run the
-sparse model, load it with gossamer:
+**These weights are sparse with gates only.** Plain `transformers` refuses to build the model, or runs it DENSE where
+it is asked for another `attn_implementation`; adapters in plain `peft` run DENSE without a word. Load it with gossamer:
 
 ```python
 import gossamer

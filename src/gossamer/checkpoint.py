@@ -1,7 +1,8 @@
 """Gated checkpoints: an ordinary transformers folder whose config says that it was trained with gates.
 
-Plain transformers loads such a folder and runs it dense, without a word. `load` puts the gates back, proves that
-they run, and refuses what it does not know.
+Plain transformers refuses to build such a model, whose config names an attention that only we register; asked for
+another one (`attn_implementation="sdpa"`), it runs it dense. `load` puts the gates back, proves that they run, and
+refuses what it does not know.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from .errors import CheckpointError, UnsupportedModel, refuse
 from .files import read_json, write_json, writing
+from .interface import KEY
 from .modeling import CONFIG_BLOCK, SCHEMA_VERSION, attach, gates_of, write_config
 
 BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own
@@ -173,7 +175,7 @@ def read_config(path: Path | str, **options: Any) -> Any:
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise _no_config(folder)
     try:
-        return AutoConfig.from_pretrained(path, **options)
+        config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         if folder.is_dir():
             read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
@@ -189,6 +191,9 @@ def read_config(path: Path | str, **options: Any) -> Any:
             "check the name, and log in if the model is gated",
             CheckpointError,
         ) from error
+    if config._attn_implementation == KEY:
+        config._attn_implementation = None  # built as any other model, and gated by `attach`
+    return config
 
 
 def _no_config(folder: Path) -> Exception:

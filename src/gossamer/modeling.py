@@ -141,10 +141,15 @@ def detach(model: nn.Module, *, implementation: str = "sdpa") -> None:
 
 
 def write_config(model: nn.Module) -> None:
-    """Write the gates into the model's config, so that `save_pretrained` keeps what a reload needs."""
+    """Write the gates into the model's config, so that `save_pretrained` keeps what a reload needs.
+
+    `attn_implementation` is there for a reader without us: plain transformers would build the model dense and say
+    nothing, and refuses a name that nobody registered.
+    """
     bias = gates_of(model).bias
     block = {"version": SCHEMA_VERSION, "bias": bias if math.isfinite(bias) else "open"}
     model.config.edge_gates = block  # type: ignore[union-attr]
+    model.config.attn_implementation = KEY  # type: ignore[union-attr]
 
 
 def _query_heads(model: PreTrainedModel) -> int:
@@ -159,5 +164,6 @@ def _strip(model: nn.Module, implementation: str | None) -> None:
     for inner in model.modules():
         if isinstance(inner, PreTrainedModel):
             inner.set_attn_implementation(implementation)  # type: ignore[arg-type]
-            inner.config.__dict__.pop(CONFIG_BLOCK, None)
+            for name in (CONFIG_BLOCK, "attn_implementation"):
+                inner.config.__dict__.pop(name, None)
             break
