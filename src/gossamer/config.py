@@ -103,10 +103,7 @@ class SparsityConfig(TrainingArguments):
         default=None, metadata={"help": "What min_multiplier has become when the ceiling is tight."}
     )
     tight_max_multiplier: float | None = field(
-        default=None, metadata={"help": "What max_multiplier has become when the ceiling is tight."}
-    )
-    tight_dual_rate: float | None = field(
-        default=None, metadata={"help": "What dual_rate has become when the ceiling is tight."}
+        default=None, metadata={"help": "What max_multiplier is from the moment when the ceiling is tight."}
     )
     logit_limit: float = field(
         default=8.0,
@@ -139,7 +136,7 @@ class SparsityConfig(TrainingArguments):
         self._refuse_reentrant()
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
-        for name in ("min_multiplier", "max_multiplier", "dual_rate"):
+        for name in ("min_multiplier", "max_multiplier"):
             if (tight := getattr(self, f"tight_{name}")) is not None:
                 require_range(f"tight_{name}", min(tight, getattr(self, name)), 1e-9, 1e9)
         require_range("logit_limit", self.logit_limit, 1.0, 1e3)
@@ -193,10 +190,10 @@ class SparsityConfig(TrainingArguments):
         )
 
     def bound(self, multiplier: Multiplier, tightened: float) -> None:
-        """Give lambda the clamps and the rate that it has when the ceiling is tightened this far, in [0, 1]."""
+        """Give lambda the clamps that it has when the ceiling is tightened this far, in [0, 1]."""
         multiplier.low = between(self.min_multiplier, self.tight_min_multiplier, tightened)
-        multiplier.high = between(self.max_multiplier, self.tight_max_multiplier, tightened)
-        multiplier.rate = between(self.dual_rate, self.tight_dual_rate, tightened)
+        tight = tightened >= 1 and self.tight_max_multiplier is not None
+        multiplier.high = self.tight_max_multiplier if tight else self.max_multiplier  # type: ignore[assignment]
 
     def multiplier(self) -> Multiplier:
         """A fresh multiplier, at `initial_multiplier`."""

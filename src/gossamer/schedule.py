@@ -7,8 +7,8 @@ The share t of the run that is done, in [0, 1), and whether the ceiling holds de
     bias     = bias_0 - ...                   moving by |bias_0| / (anneal * steps) per step, to 0; with `regrow`, from
                                               t = tighten_from on regrow * (1 - u)
     price    = 1 + depth_price * (1 - u) * l  of an open edge in layer l
-    lambda   may fall until t = settle_from, and only rise afterwards; its clamps and its rate go geometrically from
-             what they are under the loose ceiling to what they are under the tight one
+    lambda   may fall until t = settle_from, and only rise afterwards; its floor goes geometrically from what it is
+             under the loose ceiling to what it is under the tight one, its cap changes when u = 1
     noise    until t = noise_until
 
 Under pace "feasible" bias and ceiling move only while the present ceiling holds; under "clock" they always do. A
@@ -26,9 +26,10 @@ gradient before a relay of three does. The price on depth leaves later layers fo
 
 The clamps of lambda are prices of an edge, and the two ends of a run want different ones. At the bone a low floor, so
 that whole parts are given up. Under a tight ceiling a high one: there the constraint is slack until an edge is lost,
-and a lambda that falls all the while loses one, jumps, and buys several back. And a high cap: what a run is stuck
-without, a lambda of 20 may not buy, where one of 50 does; but at a slow rate, for a passing jump must not buy it too
-(LOG.md, 2026-11-24).
+and a lambda that falls all the while loses one, jumps, and buys several back. And a high cap, which is for what a run
+is stuck without: a lambda of 20 may not buy it where one of 50 does. Not earlier, for a ceiling that still tightens is
+violated half of the time, and a high lambda then buys edges that growth would have found to be needless (LOG.md,
+2026-11-24).
 """
 
 from __future__ import annotations
