@@ -4,7 +4,8 @@
     python benchmarks/attention.py --quick      the short ones, nothing kept
 
 CPU: blockwise against eager at T = 4,096, and both against dense SDPA on the way there. CUDA: triton
-against SDPA's flash attention at T = 1k .. 16k, and hard gates in a forward of which 1 % is open.
+against SDPA's flash attention at T = 1k .. 16k, and hard gates in a forward of which 1 % is open; the kernel of the
+paper's authors is a peer where their package splash_attention is installed.
 The rows that need CUDA stay open in the record of a CPU, with the command that fills them.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from common import Case, check, circumstances, medians, plot, run, save
+from common import Case, check, circumstances, has_authors, medians, plot, run, save
 
 SMALL = Case(rows=128, heads=4, groups=4, length=11, width=16, mode="sampled", backward=True, causal=False)
 MIDDLE = Case(rows=1, heads=4, groups=4, length=128, width=32, mode="sampled", backward=True)
@@ -30,7 +31,8 @@ def cases(device: str, quick: bool) -> list[tuple[Case, list[str]]]:
         lengths = [1024, 4096] if quick else [1024, 2048, 4096, 8192, 16384]
         long = [replace(LONG, length=n) for n in lengths]
         hard = [replace(x, mode="hard", backward=False, bias=ONE_PERCENT) for x in long]
-        return [(x, ["triton", "sdpa"]) for x in (*long, *hard)]
+        peers = ["triton", "sdpa", *(["authors"] if has_authors() else [])]
+        return [(x, peers) for x in (*long, *hard)]
     lengths = [128, 512] if quick else [128, 512, 1024, 2048, 4096]
     middle = [replace(MIDDLE, length=n) for n in lengths]
     step = replace(MIDDLE, length=1024, mode="hard", backward=False)
@@ -79,6 +81,8 @@ OPEN = [
     "| CUDA, bf16, B=4 H=16 D=64, causal | must reach | measured |",
     "|---|---|---|",
     "| T = 1k..16k, forward + backward, sampled, triton / SDPA flash, T >= 4k | <= 1.6 | open |",
+    "| the same, the authors' kernel / triton, their package splash_attention installed | >= 3 | open |",
+    "| the same, memory, triton / SDPA flash, `python benchmarks/memory.py` | <= 1.15 | open |",
     "| hard gates, forward, 1 % open, triton / SDPA flash, T >= 4k | <= 1.0 | open |",
 ]
 

@@ -9,6 +9,7 @@ and no host, no user and no path.
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import platform
 import re
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def run(case: Case, impl: str, qkv: list[Tensor]) -> list[Tensor]:
             *qkv, is_causal=case.causal, enable_gqa=case.heads != case.groups
         )
         results, loss = [out], out.sum()
+    elif impl == "authors":
+        out, share, _ = _authors()(*qkv, case.bias, case.causal, case.mode == "sampled", False)
+        visible = (
+            qkv[0].shape[2] * (qkv[0].shape[2] + 1) / 2
+        )  # theirs is a share of the causal pairs, ours a count
+        results = [out, share * visible]
+        loss = results[0].sum() + results[1].sum()
     else:
         results = list(gated_attention(*qkv, impl=impl, **case.arguments()))
         loss = results[0].sum() + results[1].sum()
@@ -82,6 +90,8 @@ def check(case: Case, impl: str, device: str, dtype: torch.dtype) -> str | None:
     """None if each result errs at most twice what eager does in this precision, else why not."""
     if impl == "sdpa":
         return None
+    if impl == "authors":  # its noise is its own, so what can be compared is the gate without noise
+        case = replace(case, mode="hard")
     length = min(case.length, CHECKED_LENGTH)
     given = case.inputs(device, dtype, length)
     exact = run(case, "eager", [_to(x, "cpu", torch.float64) for x in given])
@@ -93,6 +103,18 @@ def check(case: Case, impl: str, device: str, dtype: torch.dtype) -> str | None:
         if not errors[0] <= 2 * errors[1] + 2 * torch.finfo(dtype).eps * size:
             return f"{impl} {name}: error {errors[0]:.2e}, eager's {errors[1]:.2e}"
     return None
+
+
+def _authors() -> Callable[..., Any]:
+    """The kernel of the paper's authors: (q, k, v, bias, causal, sample, return_map) -> out, open share, map."""
+    from splash_attention import splash_attention  # type: ignore[import-not-found]
+
+    return splash_attention
+
+
+def has_authors() -> bool:
+    """Whether the authors' kernel can be a peer: CUDA, and their package splash_attention installed."""
+    return torch.cuda.is_available() and importlib.util.find_spec("splash_attention") is not None
 
 
 def _rms(x: Tensor) -> Tensor:
