@@ -1,0 +1,105 @@
+"""Does a better search change the deciding experiment? Its circuits again, each shrunk until no edge can go.
+
+    OMP_NUM_THREADS=1 python benchmarks/circuits_shrink.py --out /tmp/circuits --seeds 0 1 2
+
+The experiment counts the best n edges by attribution (circuits.py), as the field does. Attribution may flatter either
+side: what is left of a dense model's many edges may hide a small circuit that ranks badly. Here the best n for 95 % of
+the effect are the start, and exact elimination (`gossamer.components.shrink`) goes down to 90 % from there, on the
+prompts that were scored; F on fresh prompts is told beside it. A start of more than --most edges is not shrunk, and the
+pair is told as missing: a round costs one forward pass an edge.
+
+The models are those that circuits.py left under --out. Records go to benchmarks/results/ and go on where they stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from circuits import MEASURED, RESULTS
+from circuits_measure import MEASURED as FRESH
+from circuits_measure import SCORED, touching_heads
+from circuits_models import model_of
+from circuits_report import geometric_mean
+
+from gossamer.components.curve import Ablator, best_edges, needed_edges
+from gossamer.components.scores import score_edges
+from gossamer.components.shrink import shrink
+from gossamer.components.wiring import wiring
+from gossamer.files import read_json, write_json
+from gossamer.tasks.registry import batches
+
+START = 0.95  # share of the effect that the circuit to be shrunk explains
+
+
+def smallest(model: Any, task: str, ablation: str, n: int, most: int, seed: int) -> dict[str, Any]:
+    """Edges by attribution alone and after elimination, both on the scored prompts, and F on fresh ones."""
+    wires = wiring(model)
+    scored, fresh = (
+        Ablator(wires, batches(task, n, seed=seed + offset), ablation) for offset in (SCORED, FRESH)
+    )
+    scores = score_edges(wires, scored.batches, ablation=ablation)
+    by_attribution, start = (needed_edges(scored, scores, share).needed(share) for share in (0.9, START))
+    if by_attribution is None or start is None:
+        return {"refused": f"no best n explains {START:g}"}
+    if start.edges > most:
+        return {"by_attribution": by_attribution.edges, "refused": f"{start.edges} edges to start from"}
+    kept = shrink(scored, best_edges(wires, scores, start.kept))
+    return {
+        "by_attribution": by_attribution.edges, "start": start.edges, "edges": int(kept.sum()),
+        "head_edges": touching_heads(wires.graph, kept), "fresh": round(fresh.faithfulness(kept), 4),
+        "names": wires.graph.edge_names(kept) if kept.sum() <= 20 else [],
+    }  # fmt: skip
+
+
+def tell(done: list[dict[str, Any]]) -> None:
+    """The ratio finetuned over sparse by both searches, over the pairs that both searches have."""
+    found = {(r["seed"], r["task"], r["ablation"], r["variant"]): r for r in done if "edges" in r}
+    pairs = [(found[key], found[*key[:3], "sparse"]) for key in found
+             if key[3] == "finetuned" and (*key[:3], "sparse") in found]  # fmt: skip
+    print(f"{len(pairs)} pairs, {sum('refused' in r for r in done)} circuits not shrunk")
+    for what in ("by_attribution", "edges", "head_edges") if pairs else ():
+        value = geometric_mean([one[what] / other[what] for one, other in pairs])
+        print(f"{what}: finetuned / sparse {value:.2f}, geometric mean over pairs")
+
+
+def main() -> None:
+    """Shrink what is not in the record yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where circuits.py left its models")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--ablations", nargs="+", default=["resample"])
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--most", type=int, default=1000)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = read_json(given.out / "settings.json")
+    size = "x".join(str(settings[name]) for name in ("layers", "heads", "width"))
+    path = given.results / f"circuits-shrunk_{platform.machine()}_{size}.json"
+    done = read_json(path) if path.is_file() else []
+    asked = [(seed, task, ablation, variant) for seed in given.seeds for task in MEASURED
+             for ablation in given.ablations for variant in ("finetuned", "sparse")]  # fmt: skip
+    for seed, task, ablation, variant in asked:
+        key = {"seed": seed, "task": task, "ablation": ablation, "variant": variant, "prompts": given.prompts}
+        if any(all(record[name] == value for name, value in key.items()) for record in done):
+            continue
+        model = model_of(variant, argparse.Namespace(out=given.out, **settings), seed)
+        started = time.process_time()
+        found = smallest(model, task, ablation, given.prompts, given.most, seed)
+        done.append(
+            {**key, "settings": settings, **found, "cpu_seconds": round(time.process_time() - started, 2)}
+        )
+        write_json(path, done)
+        print(done[-1], flush=True)
+    tell(done)
+
+
+if __name__ == "__main__":
+    main()
