@@ -19,7 +19,8 @@ were scored (where fitting is possible) and on fresh ones.
 Everything is seeded. Models are kept under --out and finished records in benchmarks/results/, so that the
 same command continues where it was stopped, seed by seed; --out belongs to one set of settings.
 
-After each seed the records become a page beside them, with the goals' rows (circuits_report.py).
+After each seed the records become a page beside them, with the goals' rows (circuits_report.py), and a picture
+(circuits_figure.py). circuits_shrink.py asks whether a better search would change the answer.
 
 The table's other rows: `gossamer verify BASE SPARSE` (addition: sufficient, necessary, leak-free, precision and
 recall) and `python benchmarks/patching.py` (speed).
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from circuits_figure import draw
 from circuits_measure import describe, measure, nonsense
 from circuits_models import TEXT, VARIANTS, model_of
 from circuits_report import write_page
@@ -56,8 +58,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--base-steps", type=int, default=1200)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--ceiling", default="kl=0.02")
@@ -128,6 +130,7 @@ def main() -> None:
             key = {"seed": seed, "settings": settings, "torch": torch.__version__}
             fill(done, path, key, variant, given)
         write_page(path)
+        draw([record for record in done if record["settings"] == settings], path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

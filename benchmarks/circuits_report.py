@@ -1,6 +1,6 @@
 """The deciding experiment as a page of Markdown, from its records alone.
 
-    python benchmarks/circuits_report.py benchmarks/results/circuits_x86_64_4x8x64.json
+    python benchmarks/circuits_report.py benchmarks/results/circuits_x86_64_4x16x128.json
 
 A pair is one task under one seed. It enters a row of the goals if both models have a number; every other pair is
 named with its reason, and a goal stays open while a pair is missing for any reason but one: both models were
