@@ -186,12 +186,22 @@ def counts(records: list[Record]) -> list[str]:
     """Absolute numbers of every pair."""
     found = index(records)
     kinds = [*kinds_in(records), "heads"]
-    lines = ["Each cell: " + ", ".join(VARIANTS) + ".", ""]
-    lines += ["| task | seed | ablation | " + " | ".join(kinds) + " |", "|---" * (3 + len(kinds)) + "|"]
+    effects = any("effect" in record for record in records)
+    lines = [
+        "Each cell: " + ", ".join(VARIANTS) + ". Each model explains its own effect, m(all) - m(none).",
+        "",
+    ]
+    columns = ["task", "seed", "ablation", *kinds, *(["effect"] if effects else [])]
+    lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for ablation, keys in circuits_of(records).items():
         for task, seed in keys:
             cells = [", ".join(str(number(found.get((task, seed, ablation, variant)), what)) for variant in VARIANTS)
                      for what in kinds]  # fmt: skip
+            if effects:
+                three = (found.get((task, seed, ablation, variant), {}) for variant in VARIANTS)
+                cells.append(
+                    ", ".join(f"{record['effect']:.2f}" if "effect" in record else "-" for record in three)
+                )
             lines.append(f"| {task} | {seed} | {ablation} | " + " | ".join(cells) + " |")
     return lines
 

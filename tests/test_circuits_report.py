@@ -90,7 +90,9 @@ def test_the_page_has_a_part_per_setting_and_names_every_missing_pair(tmp_path: 
     nonsense |= {"effect": 0.1, "refused": "no effect"}
     about = record("about", 0, "sparse", None, None, accuracy={"a": 1.0}, open_edges={"a": 3.5})
     about |= {"divergence": {"a": 0.03}, "promise": {"missed": "", "metrics": {"divergence": 0.01}}}
-    first = [*three("a", 0, 500, 10), nonsense, about | {"ablation": "none"}]
+    circuits = three("a", 0, 500, 10)
+    circuits[0]["effect"] = 3.0
+    first = [*circuits, nonsense, about | {"ablation": "none"}]
     second = [one | {"settings": {"width": 32}} for one in three("a", 0, 500, 10)[:2]]
     path.write_text(json.dumps(first + second))
     page = write_page(path).read_text().splitlines()
@@ -102,7 +104,7 @@ def test_the_page_has_a_part_per_setting_and_names_every_missing_pair(tmp_path: 
     assert "- edges, finetuned / sparse, mean: a, seed 0: finetuned: 500, sparse: not measured" in page
     assert "| 0 | base | mean | 0.5000 | 0.2500 | 0.1000, refused |" in page
     assert "| 0 | sparse | 1.000; 0.0300; 3.5 |" in page
-    assert "| a | 0 | mean | 500, 500, 10 | 2, 1, 1 |" in page
+    assert "| a | 0 | mean | 500, 500, 10 | 2, 1, 1 | 3.00, -, - |" in page
     held = "- seed 0: held; 0.0100 over the answers of the prompts that chose the model, 0.0300 in the mean over tasks"
     assert f"{held} on fresh prompts" in page
     assert any(
