@@ -203,7 +203,9 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
     def two_lengths(model, folder, task, n, seed):
         found = known_prompts(model, folder, task, n, seed)
         short = found[0]
-        return [replace(short, clean=short.clean[:, 1:], corrupt=short.corrupt[:, 1:]), *found]
+        other = short.template + 1
+        cut = replace(short, clean=short.clean[:, 1:], corrupt=short.corrupt[:, 1:], template=other)
+        return [cut, *found]
 
     monkeypatch.setattr(task_study, "task_prompts", two_lengths)
     ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
@@ -217,9 +219,16 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
     }
     assert record["necessary"]["n"] == pytest.approx(12 * record["edges_a_prompt"]["live"])
     assert set(record["stable"]) == {"5", "6"}
+    assert record["others"] == {}
+    assert record["paraphrases"]["templates"] == 2
     assert code == (0 if record["stands"] else 1)
     assert main(ask) == code
-    assert "live edges necessary" in capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
+    assert "live edges necessary" in told
+    assert "2 templates: two of them share" in told
+    assert main([*ask, "--other", str(tmp_path / "sparse")]) == code
+    told = " ".join(capsys.readouterr().out.split())
+    assert "6 tokens: two models share 1.000 of their edges, 1.000 with heads renamed" in told
 
 
 def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, capsys):

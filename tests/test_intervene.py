@@ -16,7 +16,7 @@ from gossamer.intervene import Bench, leaks, necessary, sufficient
 from gossamer.minimal import minimal
 from gossamer.modeling import find_gates, gates_of
 from gossamer.probe import evaluating, first_output
-from gossamer.stability import jaccard, match_heads, overlap, resampled, stable
+from gossamer.stability import jaccard, match_heads, overlap, paraphrased, resampled, stable
 from gossamer.trace import trace
 from gossamer.verify import answers, prove, stands, verify
 
@@ -188,6 +188,24 @@ def test_overlap_knows_heads_have_no_names():
     assert record["comparisons"] == 3
     assert record["edges_min"] < record["edges_mean"] < 1
     assert 0 < resampled(circuit, draws=3, share=0.4).as_record()["edges_mean"] <= 1
+
+
+def test_paraphrases_are_compared_by_the_heads_that_they_use():
+    from dataclasses import replace
+
+    model, ids = tiny_gated(), prompts(n=6)
+    circuit = trace(model, ids, outputs=[-1])
+    first, second = [0] * 6, [1] * 6
+    assert paraphrased([(circuit, first)]) is None
+    same = paraphrased([(circuit, first), (circuit, second)])
+    assert same is not None
+    assert same.as_record() == {"templates": 2, "heads_mean": 1.0, "heads_min": 1.0}
+    elsewhere = replace(circuit, head=np.zeros_like(circuit.head))
+    used = {(layer, head) for layer, head, _, _ in circuit.live().edges()}
+    apart = paraphrased([(circuit, first), (elsewhere, second)], share=0.0)
+    assert apart is not None
+    assert apart.heads == (jaccard(used, {(layer, 0) for layer, _, _, _ in elsewhere.live().edges()}),)
+    assert apart.heads[0] < 1
 
 
 def test_matching_heads_greedily_finds_a_clear_permutation():

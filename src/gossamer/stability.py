@@ -11,6 +11,7 @@ overlap first) above; the record tells which.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise, permutations
@@ -114,6 +115,51 @@ def stable(circuits: Sequence[Circuit]) -> Stability:
             f"{len(circuits)} circuits", "possible: two or more", "pass another seed, paraphrase or sample"
         )
     return Stability(tuple(overlap(a, b) for a, b in combinations(circuits, 2)))
+
+
+@dataclass(frozen=True)
+class Paraphrases:
+    """How alike the heads are that a task's templates use, whatever the lengths of their prompts.
+
+    Attributes:
+        templates: how many there are.
+        heads: Jaccard of the heads, (layer, head), of every two templates.
+    """
+
+    templates: int
+    heads: tuple[float, ...]
+
+    def as_record(self) -> dict[str, Any]:
+        """Mean and smallest."""
+        return {"templates": self.templates, "heads_mean": fmean(self.heads), "heads_min": min(self.heads)}
+
+
+def paraphrased(
+    circuits: Sequence[tuple[Circuit, Sequence[int]]], *, share: float = 0.1
+) -> Paraphrases | None:
+    """Compare the heads that a model uses on each template of a task; None if there is one template only.
+
+    Positions of one template are not those of another, so edges are compared by their heads.
+
+    Args:
+        circuits: of any lengths, each with the template of each of its prompts.
+        share: a template uses a head if at least this share of its prompts has a live edge there.
+    """
+    using: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
+    prompts: Counter[int] = Counter()
+    for circuit, templates in circuits:
+        prompts.update(templates)
+        live = circuit.live()
+        seen = zip(live.prompt.tolist(), live.layer.tolist(), live.head.tolist(), strict=True)
+        for prompt, layer, head in set(seen):
+            using[templates[prompt]][layer, head] += 1
+    heads = [
+        {head for head, n in using[template].items() if n >= share * prompts[template]}
+        for template in prompts
+    ]
+    if len(heads) < 2:
+        return None
+    return Paraphrases(len(heads), tuple(jaccard(a, b) for a, b in combinations(heads, 2)))
 
 
 def resampled(circuit: Circuit, *, draws: int = 20, seed: int = 0, share: float = 0.01) -> Stability:

@@ -5,6 +5,7 @@ A folder may hold a gated model or a dense one; which it is stands in its config
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from .components.mib import to_mib
 from .components.scores import score_edges
 from .components.wiring import Wiring, wiring
 from .errors import GossamerError, refuse
-from .modeling import CONFIG_BLOCK
+from .modeling import CONFIG_BLOCK, gates_of
+from .stability import Stability, stable
 from .tasks.addition import VOCABULARY, Addition, as_text
 from .tasks.explanation import Explanation, explain
 from .tasks.facts import slot_of
@@ -99,6 +101,7 @@ class AdditionStudy:
     explanation: Explanation
     precision: float
     recall: float
+    others: Stability | None  # how alike the circuits of further models are
     weights: str  # fingerprint of the sparse model, so that what was found is told of no other
 
     def as_record(self) -> dict[str, Any]:
@@ -108,17 +111,29 @@ class AdditionStudy:
             "proof": self.proof.as_record(),
             "precision": self.precision,
             "recall": self.recall,
+            "others": self.others and self.others.as_record(),
             "weights": self.weights,
             "explanation": self.explanation.as_record(),
         }
 
 
 def study_addition(
-    base: Path | str, sparse: Path | str, *, digits: int = 2, smallest: bool = False
+    base: Path | str,
+    sparse: Path | str,
+    *,
+    digits: int = 2,
+    smallest: bool = False,
+    others: Sequence[Path | str] = (),
 ) -> AdditionStudy:
-    """Compare, prove and explain an adding model on all sums, from two folders."""
+    """Compare, prove and explain an adding model on all sums, from two folders.
+
+    Args:
+        others: further sparse models, of other seeds; how alike their circuits are is told.
+    """
     task = Addition(digits)
-    dense, gated = (require_adding(open_model(folder), task) for folder in (base, sparse))
+    dense, gated, *further = (require_adding(open_model(folder), task) for folder in (base, sparse, *others))
+    for model in (gated, *further):
+        gates_of(model)
     inputs, labels = task.encode(torch.arange(task.n_sums))
     slots = tuple(slot_of(task, place) for place in range(task.digits + 1))
     checked = verify(dense, gated, inputs, labels, text=as_text, outputs=slots)
@@ -129,6 +144,9 @@ def study_addition(
         explanation=explain(gated, task, circuit),
         precision=task.precision(circuit),
         recall=task.recall(circuit),
+        others=stable([circuit, *(trace(model, inputs, outputs=slots) for model in further)])
+        if further
+        else None,
         weights=fingerprint(gated),
     )
 

@@ -6,6 +6,7 @@ with Wilson's 95 % interval, since these prompts are a sample. On addition the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from .circuit import Circuit
 from .intervals import wilson
 from .modeling import gates_of
 from .probe import evaluating, first_output
-from .stability import Stability, resampled
+from .stability import Paraphrases, Stability, paraphrased, resampled, stable
 from .study import open_model, task_prompts
 from .trace import trace
 from .verify import Proof, prove, stands
@@ -30,12 +31,14 @@ class Part:
     Attributes:
         right: prompts on which base and sparse model answer rightly, and on which both give the same top-1 token.
         stability: of the circuit under resampling of its prompts; None for a single prompt.
+        others: how alike the circuits of further models are on these prompts; None without any.
     """
 
     circuit: Circuit
     proof: Proof
     right: tuple[int, int, int]
     stability: Stability | None
+    others: Stability | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class TaskStudy:
 
     task: str
     parts: tuple[Part, ...]
+    paraphrases: Paraphrases | None
 
     @property
     def n(self) -> int:
@@ -56,7 +60,7 @@ class TaskStudy:
         return all(stands(part.proof) for part in self.parts)
 
     def as_record(self) -> dict[str, Any]:
-        """Counts with their intervals, edges as means over prompts, and the overlap under resampling by length."""
+        """Counts with their intervals, edges as means over prompts, and overlaps: by length, and between templates."""
         proofs = [part.proof for part in self.parts]
         base, sparse, same = (sum(part.right[i] for part in self.parts) for i in range(3))
         scopes = {name: sum(p.sufficient[name].same for p in proofs) for name in proofs[0].sufficient}
@@ -74,6 +78,8 @@ class TaskStudy:
             "idle": sum(len(p.necessity.idle) for p in proofs),
             "leaks": _share(sum(p.leaks for p in proofs), self.n),
             "stable": {len(p.circuit.tokens[0]): p.stability.as_record() for p in self.parts if p.stability},
+            "others": {len(p.circuit.tokens[0]): p.others.as_record() for p in self.parts if p.others},
+            "paraphrases": self.paraphrases and self.paraphrases.as_record(),
             "stands": self.stands,
         }
 
@@ -86,14 +92,26 @@ def _sizes(part: Part) -> tuple[int, int, int]:
     return sum(part.circuit.visible), len(part.circuit), int(part.circuit.live_mask().sum())
 
 
-def study_task(base: Path | str, sparse: Path | str, task: str, *, n: int = 64, seed: int = 0) -> TaskStudy:
+def study_task(
+    base: Path | str,
+    sparse: Path | str,
+    task: str,
+    *,
+    n: int = 64,
+    seed: int = 0,
+    others: Sequence[Path | str] = (),
+) -> TaskStudy:
     """Prove a sparse model's circuits on `n` prompts of a task, length by length.
 
+    Args:
+        others: further sparse models, of other seeds; how alike their circuits are on the same prompts is told.
     Raises: `GossamerError` for an unknown task, a dense model in place of the sparse one, or no open edge at all.
     """
     dense, gated = open_model(base), open_model(sparse)
-    gates_of(gated)
-    parts = []
+    further = [open_model(folder) for folder in others]
+    for model in (gated, *further):
+        gates_of(model)
+    parts, templates = [], []
     for batch in task_prompts(gated, sparse, task, n, seed):
         circuit = trace(gated, batch.clean, outputs=[-1])
         logits = [_last(model, batch.clean) for model in (dense, gated)]
@@ -101,8 +119,11 @@ def study_task(base: Path | str, sparse: Path | str, task: str, *, n: int = 64, 
         same = int((logits[0].argmax(-1) == logits[1].argmax(-1)).sum())
         proof = prove(gated, circuit, batch.clean, smallest=False)
         steady = resampled(circuit, seed=seed) if len(batch) > 1 else None
-        parts.append(Part(circuit, proof, (right[0], right[1], same), steady))
-    return TaskStudy(task, tuple(parts))
+        theirs = [trace(model, batch.clean, outputs=[-1]) for model in further]
+        alike = stable([circuit, *theirs]) if theirs else None
+        parts.append(Part(circuit, proof, (right[0], right[1], same), steady, alike))
+        templates.append((circuit, batch.template.tolist()))
+    return TaskStudy(task, tuple(parts), paraphrased(templates))
 
 
 def _last(model: PreTrainedModel, ids: Tensor) -> Tensor:

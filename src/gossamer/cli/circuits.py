@@ -13,6 +13,12 @@ Model = Annotated[Path, typer.Argument(help="Folder of a model, gated or dense."
 Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
 Out = Annotated[Path | None, typer.Option(help="Also write the record to this JSON file.")]
 Sums = Annotated[list[str] | None, typer.Option("--sum", help="A sum, as 36+28; may be repeated.")]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--other", help="A sparse model of another seed: how alike are the circuits? May be repeated."
+    ),
+]
 ROWS = 30  # edges shown in a table; all of them are in the record
 
 
@@ -63,6 +69,7 @@ def verify(
     smallest: Annotated[
         bool, typer.Option(help="For addition: also search the smallest working subset of edges.")
     ] = False,
+    others: Others = None,
     out: Out = None,
     json_output: Json = False,
 ) -> None:
@@ -71,7 +78,7 @@ def verify(
     What edges of an adding model carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
     """
     if task is not None:
-        _verify_task(base, sparse, task, prompts, seed, smallest, out, json_output)
+        _verify_task(base, sparse, task, prompts, seed, smallest, others or [], out, json_output)
         return
     from ..demo import quiet
     from ..study import study_addition
@@ -79,7 +86,7 @@ def verify(
     from ..viewer.carries import write_carries
 
     with quiet():
-        found = study_addition(base, sparse, digits=digits, smallest=smallest)
+        found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
     if sparse.is_dir():
         path = write_carries(sparse, found.explanation.as_record(), found.weights)
         typer.echo(f"what edges carry: {path}", err=True)
@@ -89,7 +96,15 @@ def verify(
 
 
 def _verify_task(
-    base: Path, sparse: Path, task: str, n: int, seed: int, smallest: bool, out: Path | None, as_json: bool
+    base: Path,
+    sparse: Path,
+    task: str,
+    n: int,
+    seed: int,
+    smallest: bool,
+    others: list[Path],
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     from ..demo import quiet
     from ..errors import refuse
@@ -98,7 +113,7 @@ def _verify_task(
     if smallest:
         raise refuse("--smallest with --task", "possible: --smallest on sums", "leave one of them out")
     with quiet():
-        record = study_task(base, sparse, task, n=n, seed=seed).as_record()
+        record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
     finish(record, out, as_json, lambda: _task_verified(record))
     if not record["stands"]:
         raise typer.Exit(1)
@@ -218,7 +233,8 @@ def _verified(found: Any) -> list[Any]:
     idle = f"{len(proof.necessity.idle)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
     truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
     counts = table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
-    return [counts, idle, truth, *found.explanation.sentences(), *found.explanation.program.words()]
+    alike = [] if found.others is None else [_alike(found.others.as_record())]
+    return [counts, idle, truth, *alike, *found.explanation.sentences(), *found.explanation.program.words()]
 
 
 def _task_verified(record: dict[str, Any]) -> list[Any]:
@@ -242,7 +258,21 @@ def _task_verified(record: dict[str, Any]) -> list[Any]:
         f"{length} tokens: resampled prompts share {found['edges_mean']:.3f} of the edges (Jaccard, mean)"
         for length, found in record["stable"].items()
     ]
+    steady += [f"{length} tokens: {_alike(found)}" for length, found in record["others"].items()]
+    if told := record["paraphrases"]:
+        steady.append(
+            f"{told['templates']} templates: two of them share {told['heads_mean']:.3f} of their heads (Jaccard, mean)"
+        )
     return [table(f"{record['task']}, by intervention", "from hits of 95_%", rows), counts, idle, *steady]
+
+
+def _alike(found: dict[str, Any]) -> str:
+    """How alike the circuits of several models are, from strict to kind."""
+    edges, renamed, pairs = (found[f"{name}_mean"] for name in ("edges", "up_to_heads", "pairs"))
+    return (
+        f"two models share {edges:.3f} of their edges, {renamed:.3f} with heads renamed within layers, "
+        f"{pairs:.3f} of their position pairs (Jaccard, mean of {found['comparisons']})"
+    )
 
 
 def _comparison_table(record: dict[str, Any]) -> Any:
