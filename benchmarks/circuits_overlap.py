@@ -1,4 +1,4 @@
-"""Are component circuits the same on other prompts of a task? Samples and templates, dense models beside the sparse one.
+"""Are component circuits the same on other prompts of a task? By samples and by templates, dense beside sparse.
 
     OMP_NUM_THREADS=1 python benchmarks/circuits_overlap.py --out /tmp/circuits --seeds 0 1
 
@@ -11,25 +11,19 @@ The models are those that circuits.py left under --out. Records go to benchmarks
 
 from __future__ import annotations
 
-import argparse
-import platform
-import time
 from collections import defaultdict
+from functools import partial
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-import torch
-from circuits import MEASURED, RESULTS
-from circuits_models import VARIANTS, model_of
+from circuits import MEASURED
+from circuits_again import Row, arguments, go_on
+from circuits_models import VARIANTS
 from circuits_report import geometric_mean
 
 from gossamer.components.curve import Ablator, best_edges, needed_edges
 from gossamer.components.scores import score_edges
-from gossamer.components.wiring import Wiring, wiring
-from gossamer.errors import GossamerError
-from gossamer.files import read_json, write_json
+from gossamer.components.wiring import Wiring
 from gossamer.stability import jaccard
 from gossamer.tasks.pairs import Batch
 from gossamer.tasks.registry import batches
@@ -53,8 +47,9 @@ def circuit(wires: Wiring, prompts: list[Batch], ablation: str) -> set[tuple[int
     return {tuple(edge) for edge in best_edges(wires, scores, best.kept).nonzero().tolist()}
 
 
-def overlaps(wires: Wiring, task: str, ablation: str, n: int, seed: int) -> dict[str, Any]:
+def overlaps(wires: Wiring, key: Row, n: int) -> Row:
     """Jaccard between two samples and, in the mean, between templates; with the sizes of all these circuits."""
+    seed, task, ablation = key["seed"], key["task"], key["ablation"]
     samples = [circuit(wires, batches(task, n, seed=seed + offset), ablation) for offset in (FIRST, SECOND)]
     templates = [circuit(wires, prompts, ablation) for prompts in by_template(task, n, seed + EACH)]
     pairs = list(combinations(templates, 2))
@@ -65,7 +60,7 @@ def overlaps(wires: Wiring, task: str, ablation: str, n: int, seed: int) -> dict
     }  # fmt: skip
 
 
-def tell(done: list[dict[str, Any]]) -> None:
+def tell(done: list[Row]) -> None:
     """Means over tasks and seeds, by model."""
     for variant in VARIANTS:
         rows = [r for r in done if r["variant"] == variant and "samples" in r]
@@ -79,41 +74,12 @@ def tell(done: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Measure what is not in the record yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="where circuits.py left its models")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = arguments(__doc__, prompts=48)
     parser.add_argument("--ablation", default="resample")
-    parser.add_argument("--prompts", type=int, default=48)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    settings = read_json(given.out / "settings.json")
-    size = "x".join(str(settings[name]) for name in ("layers", "heads", "width"))
-    path = given.results / f"circuits-overlap_{platform.machine()}_{size}.json"
-    done = read_json(path) if path.is_file() else []
-    for seed, task, variant in [(s, t, v) for s in given.seeds for t in MEASURED for v in VARIANTS]:
-        key = {
-            "seed": seed,
-            "task": task,
-            "ablation": given.ablation,
-            "variant": variant,
-            "prompts": given.prompts,
-        }
-        if any(all(record[name] == value for name, value in key.items()) for record in done):
-            continue
-        wires = wiring(model_of(variant, argparse.Namespace(out=given.out, **settings), seed))
-        started = time.process_time()
-        try:
-            found = overlaps(wires, task, given.ablation, given.prompts, seed)
-        except GossamerError as error:
-            found = {"refused": str(error)}
-        seconds = round(time.process_time() - started, 2)
-        done.append({**key, "settings": settings, **found, "cpu_seconds": seconds})
-        write_json(path, done)
-        print(done[-1], flush=True)
-    tell(done)
+    keys = [{"seed": seed, "task": task, "ablation": given.ablation, "variant": variant}
+            for seed in given.seeds for task in MEASURED for variant in VARIANTS]  # fmt: skip
+    tell(go_on(given, "circuits-overlap", keys, partial(overlaps, n=given.prompts)))
 
 
 if __name__ == "__main__":

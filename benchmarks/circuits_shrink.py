@@ -13,32 +13,26 @@ The models are those that circuits.py left under --out. Records go to benchmarks
 
 from __future__ import annotations
 
-import argparse
-import platform
-import time
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-import torch
-from circuits import MEASURED, RESULTS
+from circuits import MEASURED
+from circuits_again import Row, arguments, go_on
 from circuits_measure import MEASURED as FRESH
 from circuits_measure import SCORED, touching_heads
-from circuits_models import model_of
 from circuits_report import geometric_mean
 
 from gossamer.components.curve import Ablator, best_edges, needed_edges
 from gossamer.components.scores import score_edges
 from gossamer.components.shrink import shrink
-from gossamer.components.wiring import wiring
-from gossamer.files import read_json, write_json
+from gossamer.components.wiring import Wiring
 from gossamer.tasks.registry import batches
 
 START = 0.95  # share of the effect that the circuit to be shrunk explains
 
 
-def smallest(model: Any, task: str, ablation: str, n: int, most: int, seed: int) -> dict[str, Any]:
+def smallest(wires: Wiring, key: Row, n: int, most: int) -> Row:
     """Edges by attribution alone and after elimination, both on the scored prompts, and F on fresh ones."""
-    wires = wiring(model)
+    seed, task, ablation = key["seed"], key["task"], key["ablation"]
     scored, fresh = (
         Ablator(wires, batches(task, n, seed=seed + offset), ablation) for offset in (SCORED, FRESH)
     )
@@ -56,7 +50,7 @@ def smallest(model: Any, task: str, ablation: str, n: int, most: int, seed: int)
     }  # fmt: skip
 
 
-def tell(done: list[dict[str, Any]]) -> None:
+def tell(done: list[Row]) -> None:
     """The ratio finetuned over sparse by both searches, over the pairs that both searches have."""
     found = {(r["seed"], r["task"], r["ablation"], r["variant"]): r for r in done if "edges" in r}
     pairs = [(found[key], found[*key[:3], "sparse"]) for key in found
@@ -69,36 +63,14 @@ def tell(done: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Shrink what is not in the record yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="where circuits.py left its models")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = arguments(__doc__, prompts=64)
     parser.add_argument("--ablations", nargs="+", default=["resample"])
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--most", type=int, default=1000)
+    parser.add_argument("--most", type=int, default=1600, help="edges of the largest start that is shrunk")
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    settings = read_json(given.out / "settings.json")
-    size = "x".join(str(settings[name]) for name in ("layers", "heads", "width"))
-    path = given.results / f"circuits-shrunk_{platform.machine()}_{size}.json"
-    done = read_json(path) if path.is_file() else []
-    asked = [(seed, task, ablation, variant) for seed in given.seeds for task in MEASURED
-             for ablation in given.ablations for variant in ("finetuned", "sparse")]  # fmt: skip
-    for seed, task, ablation, variant in asked:
-        key = {"seed": seed, "task": task, "ablation": ablation, "variant": variant, "prompts": given.prompts}
-        if any(all(record[name] == value for name, value in key.items()) for record in done):
-            continue
-        model = model_of(variant, argparse.Namespace(out=given.out, **settings), seed)
-        started = time.process_time()
-        found = smallest(model, task, ablation, given.prompts, given.most, seed)
-        done.append(
-            {**key, "settings": settings, **found, "cpu_seconds": round(time.process_time() - started, 2)}
-        )
-        write_json(path, done)
-        print(done[-1], flush=True)
-    tell(done)
+    keys = [{"seed": seed, "task": task, "ablation": ablation, "variant": variant}
+            for seed in given.seeds for task in MEASURED for ablation in given.ablations
+            for variant in ("finetuned", "sparse")]  # fmt: skip
+    tell(go_on(given, "circuits-shrunk", keys, partial(smallest, n=given.prompts, most=given.most)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""What the second looks at the deciding experiment's models share: where the models are, and a record that goes on.
+
+circuits_shrink.py and circuits_overlap.py measure models that circuits.py left under --out, one row after another, and
+write each row as it comes, so that the same command continues where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from circuits import RESULTS
+from circuits_models import model_of
+
+from gossamer.components.wiring import Wiring, wiring
+from gossamer.errors import GossamerError
+from gossamer.files import read_json, write_json
+
+Row = dict[str, Any]
+
+
+def arguments(doc: str, prompts: int) -> argparse.ArgumentParser:
+    """The options that every second look has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="where circuits.py left its models")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--prompts", type=int, default=prompts)
+    return parser
+
+
+def go_on(
+    given: argparse.Namespace, name: str, keys: Iterable[Row], look: Callable[[Wiring, Row], Row]
+) -> list[Row]:
+    """Measure every key that the record `name` lacks, and return all its rows; a refusal is a row too.
+
+    Args:
+        keys: what a row is about; seed and variant say which model it is.
+        look: what is found on that model, besides the key.
+    """
+    torch.set_num_threads(1)
+    settings = read_json(given.out / "settings.json")
+    size = "x".join(str(settings[part]) for part in ("layers", "heads", "width"))
+    path = given.results / f"{name}_{platform.machine()}_{size}.json"
+    done = read_json(path) if path.is_file() else []
+    for key in keys:
+        mine = key | {"prompts": given.prompts, "settings": settings}
+        if any(all(row[part] == value for part, value in mine.items()) for row in done):
+            continue
+        wires = wiring(model_of(key["variant"], argparse.Namespace(out=given.out, **settings), key["seed"]))
+        started = time.process_time()
+        try:
+            found = look(wires, key)
+        except GossamerError as error:
+            found = {"refused": str(error)}
+        done.append({**mine, **found, "cpu_seconds": round(time.process_time() - started, 2)})
+        write_json(path, done)
+        print({**key, **found}, flush=True)
+    return done
