@@ -11,7 +11,8 @@ edges out of the input sum to m(input ablated) - m(clean), the more exactly the 
 integrated gradients).
 
 Gradients pass a gate straight through (`gossamer.gate`), at its hard value: a closed gate that could open is
-heard. Source: EAP, arXiv 2310.10348; EAP-IG, 2403.17806, its variant that interpolates the input; midpoints
+heard. But a gate is a step along the path, and one that is closed at every point of it is not: of a sparse model
+ask with more steps as well (LOG.md, 2026-11-24: 554 edges with five steps, 54 with ten). Source: EAP, arXiv 2310.10348; EAP-IG, 2403.17806, its variant that interpolates the input; midpoints
 are ours.
 """
 
