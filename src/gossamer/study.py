@@ -33,6 +33,9 @@ from .verify import Proof, Verification, prove, verify
 from .viewer.carries import fingerprint
 
 
+STEPS = 10  # of EAP-IG, twice its own: a gate is a step along the path, which five points may miss (LOG.md)
+
+
 def open_model(folder: Path | str) -> PreTrainedModel:
     """The model of a folder with its gates, if it has any, on the eager implementation."""
     config = read_config(folder)
@@ -205,7 +208,7 @@ def compare(
         scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
         ablator = Ablator(wires, fresh, ablation)
         heads.append(head_curve(ablator))
-        edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation)))
+        edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation, steps=STEPS)))
         attention.append(_attention_edges(wires, fresh, ablation))
         effects.append(ablator.effect)
     both = [(found[0], found[1]) for found in (effects, heads, edges, attention)]
@@ -241,7 +244,7 @@ def component_circuit(
     model = open_model(folder)
     wires = wiring(model)
     scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
-    scores = score_edges(wires, scored, ablation=ablation)
+    scores = score_edges(wires, scored, ablation=ablation, steps=STEPS)
     if edges is None:
         best = needed_edges(Ablator(wires, fresh, ablation), scores).needed()
         if best is None:

@@ -11,9 +11,9 @@ edges out of the input sum to m(input ablated) - m(clean), the more exactly the 
 integrated gradients).
 
 Gradients pass a gate straight through (`gossamer.gate`), at its hard value: a closed gate that could open is
-heard. But a gate is a step along the path, and one that is closed at every point of it is not: of a sparse model
-ask with more steps as well (LOG.md, 2026-11-24: 554 edges with five steps, 54 with ten). Source: EAP, arXiv 2310.10348; EAP-IG, 2403.17806, its variant that interpolates the input; midpoints
-are ours.
+heard. But a gate is a step along the path, and five points may all lie where it is closed: of a sparse model ask
+with more (LOG.md, 2026-11-24: 554 edges with five steps, 54 with ten). Source: EAP, arXiv 2310.10348; EAP-IG,
+2403.17806, its variant that interpolates the input; midpoints are ours.
 """
 
 from __future__ import annotations
