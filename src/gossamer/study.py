@@ -32,7 +32,6 @@ from .trace import trace
 from .verify import Proof, Verification, prove, verify
 from .viewer.carries import fingerprint
 
-
 STEPS = 10  # of EAP-IG, twice its own: a gate is a step along the path, which five points may miss (LOG.md)
 
 
