@@ -20,7 +20,8 @@ Everything is seeded. Models are kept under --out and finished records in benchm
 same command continues where it was stopped, seed by seed; --out belongs to one set of settings.
 
 After each seed the records become a page beside them, with the goals' rows (circuits_report.py), and a picture
-(circuits_figure.py). circuits_shrink.py asks whether a better search would change the answer.
+(circuits_figure.py). circuits_shrink.py asks whether a better search would change the answer,
+circuits_overlap.py whether other prompts would.
 
 The table's other rows: `gossamer verify BASE SPARSE` (addition: sufficient, necessary, leak-free, precision and
 recall) and `python benchmarks/patching.py` (speed).

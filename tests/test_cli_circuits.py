@@ -44,6 +44,7 @@ def folders(tmp_path_factory):
         GPT2Config(vocab_size=len(task_vocabulary()), bos_token_id=0, eos_token_id=0, **sizes)
     )
     save_folder(words, root / "words")
+    save(tiny_gated(), root / "other")
     return root
 
 
@@ -264,6 +265,13 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         (["verify", "words", "sparse", "--digits", "1"], "a model of 13 tokens"),
         (["verify", "words", "words", "--task", "ioi"], "has no gates"),
         (["verify", "words", "words", "--task", "ioi", "--smallest"], "--smallest with --task"),
+        (["verify", "base", "sparse", "--digits", "1", "--other", "base"], "has no gates"),
+        (
+            ["verify", "base", "sparse", "--digits", "1", "--other", "other"],
+            "other: 13 tokens, 3 layers of 2 heads; possible: 13 tokens, 2 layers of 2 heads",
+        ),
+        (["verify", "base", "other", "--task", "ioi", "--other", "sparse"], "sparse: 13 tokens, 2 layers"),
+        (["verify", "words", "other", "--task", "ioi"], "a base of 268 tokens and a sparse model of 13"),
         (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
         (
             ["compare", "words", "words", "--task", "ioi", "--prompts", "8"],

@@ -41,6 +41,27 @@ def open_model(folder: Path | str) -> PreTrainedModel:
     return load(folder, impl="eager") if CONFIG_BLOCK in config.__dict__ else load_dense(folder)
 
 
+def open_others(folders: Sequence[Path | str], like: PreTrainedModel) -> list[PreTrainedModel]:
+    """Gated models whose circuits can be compared with those of `like`, checked before anything is computed.
+
+    Raises: `GossamerError` for other counts of tokens, layers or heads; `UnsupportedModel` for a dense model.
+    """
+    shape = ("vocab_size", "num_hidden_layers", "num_attention_heads")
+    found = []
+    for folder in folders:
+        model = open_model(folder)
+        gates_of(model)
+        theirs, ours = ([getattr(one.config, name) for name in shape] for one in (model, like))
+        if theirs != ours:
+            raise refuse(
+                "{}: {} tokens, {} layers of {} heads".format(folder, *theirs),
+                "possible: {} tokens, {} layers of {} heads, as the model it is compared with".format(*ours),
+                "pass a model of another seed",
+            )
+        found.append(model)
+    return found
+
+
 def open_tokenizer(folder: Path | str) -> Any:
     """The tokenizer of a folder or hub id."""
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
@@ -133,9 +154,8 @@ def study_addition(
         others: further sparse models, of other seeds; how alike their circuits are is told.
     """
     task = Addition(digits)
-    dense, gated, *further = (require_adding(open_model(folder), task) for folder in (base, sparse, *others))
-    for model in (gated, *further):
-        gates_of(model)
+    dense, gated = (require_adding(open_model(folder), task) for folder in (base, sparse))
+    further = open_others(others, gated)
     inputs, labels = task.encode(torch.arange(task.n_sums))
     slots = tuple(slot_of(task, place) for place in range(task.digits + 1))
     checked = verify(dense, gated, inputs, labels, text=as_text, outputs=slots)

@@ -15,11 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .circuit import Circuit
+from .errors import refuse
 from .intervals import wilson
 from .modeling import gates_of
 from .probe import evaluating, first_output
 from .stability import Paraphrases, Stability, paraphrased, resampled, stable
-from .study import open_model, task_prompts
+from .study import open_model, open_others, task_prompts
 from .trace import trace
 from .verify import Proof, prove, stands
 
@@ -108,9 +109,14 @@ def study_task(
     Raises: `GossamerError` for an unknown task, a dense model in place of the sparse one, or no open edge at all.
     """
     dense, gated = open_model(base), open_model(sparse)
-    further = [open_model(folder) for folder in others]
-    for model in (gated, *further):
-        gates_of(model)
+    gates_of(gated)
+    if dense.config.vocab_size != gated.config.vocab_size:
+        raise refuse(
+            f"a base of {dense.config.vocab_size} tokens and a sparse model of {gated.config.vocab_size}",
+            "possible: two models of one vocabulary",
+            "pass the base that the sparse model was made from",
+        )
+    further = open_others(others, gated)
     parts, templates = [], []
     for batch in task_prompts(gated, sparse, task, n, seed):
         circuit = trace(gated, batch.clean, outputs=[-1])
