@@ -57,6 +57,11 @@ class Browser:
         """Give the window a size in CSS pixels."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.wait(f"return innerWidth === {width} && innerHeight === {height}")
+        self.settle()
+
+    def settle(self) -> None:
+        """Two frames: what a scroll or a resize asks for is painted in the next one."""
         self.run("return new Promise(go => requestAnimationFrame(() => requestAnimationFrame(go)))")
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -91,10 +96,17 @@ class Browser:
         raise AssertionError("no SVG file came within ten seconds")
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after another, wherever the focus is."""
+        """Press keys, one after another, wherever the focus is; return when what they moved is painted."""
         from selenium.webdriver.common.action_chains import ActionChains
 
         ActionChains(self.driver, duration=0).send_keys(*keys).perform()
+        self.settle()
+
+    def rows(self) -> list[Any]:
+        """Open the list of lines and return its buttons; the page fills it after the click, in an event of its own."""
+        self.find("#list summary").click()
+        self.wait("return !!document.querySelector('#rows button')")
+        return self.driver.find_elements("css selector", "#rows button")
 
     def slide(self, name: str, value: float) -> None:
         """Move a slider."""

@@ -95,12 +95,11 @@ def test_the_page_computes_what_torch_computes(page, adders):
 
 
 def test_arrow_keys_and_surprise(page):
-    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    ActionChains(page.driver).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP).perform()
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP)
     assert page.find("#sum").get_attribute("value") == "37 + 30"
-    ActionChains(page.driver).send_keys(Keys.ARROW_DOWN, Keys.ARROW_LEFT).perform()
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
     assert page.find("#verdict").text.startswith("36 + 29 = 65.")
     seen = set()
     for _ in range(4):
@@ -141,6 +140,7 @@ def point(page, at: dict[str, float], *, click: bool = False) -> None:
     if click:
         chain.pointer_action.click()
     chain.perform()
+    page.settle()
 
 
 def test_hover_reads_an_edge(page, adders):
@@ -342,7 +342,7 @@ def test_no_window_cuts_anything_off(page, width, height):
 
 
 def test_first_paint_and_redraw_are_quick(page):
-    paint = page.run("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    paint = page.wait("return performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
     times: list[Any] = []
     for text in ("12 + 34", "99 + 99", "0 + 7", "58 + 61", "36 + 28"):
         type_sum(page, text)

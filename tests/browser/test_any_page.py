@@ -89,8 +89,7 @@ def test_hostile_tokens_are_text(browser, tmp_path):
     assert shown[0].startswith("</script>")
     assert shown[4] == "□gnp.exe"
     assert shown[8:10] == ["∅", "↵⇥␣"]
-    browser.find("#list summary").click()
-    for button in browser.driver.find_elements("css selector", "#rows button")[:5]:
+    for button in browser.rows()[:5]:
         button.click()
         assert browser.find("#readout-words").text.startswith("Layer ")
     quiet(browser)
@@ -214,8 +213,11 @@ def test_the_strip_is_a_slider_for_the_keyboard(browser, crowded, theme):
     assert colour == {"light": "rgb(8, 81, 156)", "dark": "rgb(158, 202, 225)"}[theme]
 
     def at(key: str, position: str) -> int:
+        before = strip.get_attribute("aria-valuenow")
         browser.press(key)
-        browser.wait(f"return !!document.getElementById('circuit-{position}')")
+        # Not the token alone: one just outside the window is drawn before the window moves.
+        browser.wait(f"return document.activeElement.getAttribute('aria-valuenow') !== '{before}'")
+        assert browser.run(f"return !!document.getElementById('circuit-{position}')")
         return int(strip.get_attribute("aria-valuenow"))
 
     most = int(strip.get_attribute("aria-valuemax"))
@@ -226,6 +228,7 @@ def test_the_strip_is_a_slider_for_the_keyboard(browser, crowded, theme):
     browser.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT)
     browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '2'")
     browser.press(Keys.ARROW_DOWN, Keys.ARROW_LEFT)
+    browser.wait("return document.activeElement.getAttribute('aria-valuenow') === '0'")
     assert (
         last - 1 <= at(Keys.PAGE_UP, f"input-{last + 2}") <= last + 1
     )  # a window further, and none left out
@@ -316,7 +319,8 @@ def test_panels_of_one_prompt_scroll_together(browser, tmp_path):
     shown = (
         "return [...document.querySelectorAll(`#panel-${arguments[0]} .input`)].map(t => t.dataset.position)"
     )
-    browser.wait("return new Promise(go => setTimeout(() => go(true), 250))")
+    browser.wait("return new Promise(go => setTimeout(() => go(true), 250))")  # the full picture, at rest
+    browser.settle()
     assert browser.run(shown, "base") == browser.run(shown, "sparse")
     quiet(browser)
 

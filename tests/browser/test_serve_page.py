@@ -75,12 +75,10 @@ def test_type_look_cut_and_restore(browser, session):
         assert heights[: len(heights) // 2] == heights[len(heights) // 2 :]  # panels stand level
 
         # The edge of the last layer that the last token leans on most.
-        browser.find("#list summary").click()
         circuit = trace(session.models[1], ids, outputs=(4,))
         last = (circuit.layer == 1) & (circuit.query == 4)
         key = int(circuit.key[last][circuit.weight[last].argmax()])
-        rows = browser.driver.find_elements("css selector", "#rows button")
-        next(row for row in rows if row.text == f"1: 4 reads {key}").click()
+        next(row for row in browser.rows() if row.text == f"1: 4 reads {key}").click()
         browser.find("#cut").click()
         answered(browser, 3)
         keep = torch.ones(1, 2, 5, 5)
