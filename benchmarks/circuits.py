@@ -32,7 +32,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from circuits_figure import draw
 from circuits_measure import describe, measure, nonsense
 from circuits_models import TEXT, VARIANTS, model_of
 from circuits_report import write_page
+from record import Row, Rows
 
 from gossamer.errors import refuse
 from gossamer.files import read_json, write_json
@@ -92,10 +93,8 @@ def found_for(
     return measure(model, task, ablation, given.prompts, seed)
 
 
-def fill(
-    done: list[dict[str, Any]], path: Path, key: dict[str, Any], variant: str, given: argparse.Namespace
-) -> None:
-    """Add one model's missing records to `done`, and write them as they come."""
+def fill(rows: Rows, key: Row, variant: str, given: argparse.Namespace) -> None:
+    """Add one model's missing records."""
     seed = key["seed"]
     model, base = (model_of(name, given, seed) for name in (variant, "base"))
     told = key | {"variant": variant}
@@ -104,16 +103,11 @@ def fill(
     for task in (*MEASURED, "nonsense", "about"):
         for ablation in ABLATIONS if task != "about" else ("none",):
             mine = told | {"task": task, "ablation": ablation}
-            if any(all(record.get(name) == value for name, value in mine.items()) for record in done):
+            if not rows.lacks(mine):
                 continue
-            started = time.process_time()
-            found = found_for(task, ablation, model, base, given, seed)
-            done.append({**mine, **found, "cpu_seconds": round(time.process_time() - started, 2)})
-            write_json(path, done)
-            print(
-                json.dumps({"seed": seed, "variant": variant, "task": task, "ablation": ablation, **found}),
-                flush=True,
-            )
+            found = rows.measure(mine, partial(found_for, task, ablation, model, base, given, seed))
+            said = {"seed": seed, "variant": variant, "task": task, "ablation": ablation, **found}
+            print(json.dumps(said), flush=True)
 
 
 def main() -> None:
@@ -125,13 +119,13 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     require_settings(given.out, settings)
     path = given.results / f"circuits_{platform.machine()}_{given.layers}x{given.heads}x{given.width}.json"
-    done = read_json(path) if path.is_file() else []
+    rows = Rows(path)
     for seed in given.seeds:
         for variant in VARIANTS:
             key = {"seed": seed, "settings": settings, "torch": torch.__version__}
-            fill(done, path, key, variant, given)
+            fill(rows, key, variant, given)
         write_page(path)
-        draw([record for record in done if record["settings"] == settings], path.with_suffix(".svg"))
+        draw([record for record in rows.rows if record["settings"] == settings], path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

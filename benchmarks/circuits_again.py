@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import argparse
 import platform
-import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from circuits import RESULTS
 from circuits_models import model_of
+from record import Row, Rows
 
 from gossamer.components.wiring import Wiring, wiring
 from gossamer.errors import GossamerError
-from gossamer.files import read_json, write_json
-
-Row = dict[str, Any]
+from gossamer.files import read_json
 
 
 def arguments(doc: str, prompts: int) -> argparse.ArgumentParser:
@@ -46,19 +44,19 @@ def go_on(
     torch.set_num_threads(1)
     settings = read_json(given.out / "settings.json")
     size = "x".join(str(settings[part]) for part in ("layers", "heads", "width"))
-    path = given.results / f"{name}_{platform.machine()}_{size}.json"
-    done = read_json(path) if path.is_file() else []
+    rows = Rows(given.results / f"{name}_{platform.machine()}_{size}.json")
     for key in keys:
         mine = key | {"prompts": given.prompts, "settings": settings}
-        if any(all(row[part] == value for part, value in mine.items()) for row in done):
+        if not rows.lacks(mine):
             continue
-        wires = wiring(model_of(key["variant"], argparse.Namespace(out=given.out, **settings), key["seed"]))
-        started = time.process_time()
-        try:
-            found = look(wires, key)
-        except GossamerError as error:
-            found = {"refused": str(error)}
-        done.append({**mine, **found, "cpu_seconds": round(time.process_time() - started, 2)})
-        write_json(path, done)
+        model = model_of(key["variant"], argparse.Namespace(out=given.out, **settings), key["seed"])
+        found = rows.measure(mine, partial(_found, look, wiring(model), key))
         print({**key, **found}, flush=True)
-    return done
+    return rows.rows
+
+
+def _found(look: Callable[[Wiring, Row], Row], wires: Wiring, key: Row) -> Row:
+    try:
+        return look(wires, key)
+    except GossamerError as error:
+        return {"refused": str(error)}

@@ -28,11 +28,12 @@ import frontier_data as source
 import torch
 from frontier_baselines import compare, finetuned, random_gates, top_k
 from frontier_report import write_table
+from record import named_runs
 
 from gossamer.ceiling import Ceiling
 from gossamer.cli.sparsify import parse
 from gossamer.config import SparsityConfig
-from gossamer.files import read_json, write_json
+from gossamer.files import write_json
 from gossamer.rows import TensorRows, collate_rows
 from gossamer.sparsify import sparsify
 from gossamer.trainer import SparsityTrainer
@@ -220,24 +221,12 @@ def plan(base_loss: float, seeds: int) -> list[tuple[str, str, int]]:
     return [(*item, 0) for item in named] + [(*named[0], seed) for seed in range(1, seeds)]
 
 
-def opened(path: Path, now: dict[str, Any]) -> dict[str, Any]:
-    """The results so far, or none; those made on other data or with other steps are refused."""
-    if not path.is_file():
-        return {"environment": now, "runs": {}}
-    results = read_json(path)
-    before = results["environment"]
-    for name in ("held_out_digest", "base_steps", "steps"):
-        if before.get(name) != now[name]:
-            raise SystemExit(f"{path.name} was made with {name} {before.get(name)}, this run has {now[name]}; "
-                             "possible: the same, or another --results; pass one of them")  # fmt: skip
-    return results
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Do what is not done yet."""
     work, path = arguments.work, arguments.results
     data = source.data(work)
-    results = opened(path, environment(data, arguments.base_steps, arguments.steps))
+    now = environment(data, arguments.base_steps, arguments.steps)
+    results = named_runs(path, now, same=("held_out_digest", "base_steps", "steps"))
     runs, other = results["runs"], parse(arguments.set)
 
     def keep(name: str, found: dict) -> None:

@@ -27,6 +27,7 @@ from common import circumstances
 from frontier_baselines import choosing
 from minilm_data import Data, batches, collate_trimmed, load_data, model_folder
 from minilm_report import write_table
+from record import named_runs
 from torch import Tensor
 from transformers import BertModel, PreTrainedModel, TrainerCallback
 
@@ -34,7 +35,7 @@ from gossamer.base import without_dropout
 from gossamer.ceiling import Ceiling
 from gossamer.config import SparsityConfig
 from gossamer.divergence import pooled
-from gossamer.files import read_json, write_json
+from gossamer.files import write_json
 from gossamer.metrics import Tally
 from gossamer.modeling import attach, gates_of
 from gossamer.rows import TensorRows
@@ -223,15 +224,7 @@ def run(arguments: argparse.Namespace) -> None:
         "report": len(data.report),
         "steps": arguments.steps,
     }
-    results = (
-        read_json(path)
-        if path.is_file()
-        else {"environment": circumstances("cpu", torch.float32) | now, "runs": {}}
-    )
-    for name, value in now.items():
-        if results["environment"][name] != value:
-            raise SystemExit(f"{path.name} was made with {name} {results['environment'][name]}, not {value}; "
-                             "possible: the same, or another --results; pass one of them")  # fmt: skip
+    results = named_runs(path, circumstances("cpu", torch.float32) | now, same=now)
 
     def keep(name: str, found: dict[str, Any]) -> None:
         results["runs"][name] = found
