@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
@@ -28,4 +29,9 @@ if __name__ == "__main__":
     AcceleratorState.__init__ = sharding  # type: ignore[method-assign]
     from gossamer.cli import main
 
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.exit(
+        "gossamer ended inside its process group"
+        if code == 0 and torch.distributed.is_initialized()
+        else code
+    )

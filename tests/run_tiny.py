@@ -16,6 +16,7 @@ import torch
 from families import build
 
 from gossamer.config import SparsityConfig
+from gossamer.distributed import leave
 from gossamer.errors import GossamerError
 from gossamer.resume import last_checkpoint
 from gossamer.rows import TensorRows, collate_rows
@@ -74,6 +75,7 @@ def main() -> None:
     }
     state |= {"controller": run.state_dict(), "history": run.state.log_history, "noise": run.gates.seed}
     torch.save(state, Path(given.out) / f"final-{run.args.process_index}.pt")
+    leave()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
 from torch import nn
 
@@ -24,6 +25,18 @@ STRIDE = 0x9E3779B1  # odd, so that ranks differ modulo 2**32; the golden ratio'
 def first_process() -> bool:
     """Whether this process is the one that speaks for all, by the rank that a launcher gave it."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def leave() -> None:
+    """Wait for all processes, then leave their group, if there is one; the last act of a program.
+
+    A process that ends inside the group may be aborted by the group's own threads (pytorch issue 190489), and its
+    launcher then ends the others, even the one that is still writing the model.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        state = PartialState()
+        state.wait_for_everyone()
+        state.destroy_process_group()
 
 
 def rank_seed(seed: int, rank: int) -> int:

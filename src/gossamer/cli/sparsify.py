@@ -53,7 +53,7 @@ def sparsify(
     from rich.console import Console
     from transformers.utils import logging
 
-    from ..distributed import first_process
+    from ..distributed import first_process, leave
     from ..job import Job, report_text, run_job
 
     job = Job(
@@ -66,6 +66,7 @@ def sparsify(
     report = run_job(job, Console(stderr=True))
     if first_process():
         typer.echo(json.dumps(report, indent=2) if json_output else report_text(report))
+    leave()
     if not report["feasible"]:
         raise CeilingMissed(report["missed"])
 
