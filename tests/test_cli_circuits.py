@@ -263,9 +263,9 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         ),
         (["verify", "base", "base", "--digits", "1"], "has no gates"),
         (["verify", "words", "sparse", "--digits", "1"], "a model of 13 tokens"),
-        (["verify", "words", "words", "--task", "ioi"], "has no gates"),
+        (["verify", "words", "words", "--task", "ioi"], "of words has no gates"),
         (["verify", "words", "words", "--task", "ioi", "--smallest"], "--smallest with --task"),
-        (["verify", "base", "sparse", "--digits", "1", "--other", "base"], "has no gates"),
+        (["verify", "base", "sparse", "--digits", "1", "--other", "base"], "of base has no gates"),
         (
             ["verify", "base", "sparse", "--digits", "1", "--other", "other"],
             "other: 13 tokens, 3 layers of 2 heads; possible: 13 tokens, 2 layers of 2 heads",

@@ -41,9 +41,9 @@ def gates_of(model: nn.Module) -> Gates:
         gated = CONFIG_BLOCK in getattr(model, "config", nn.Module()).__dict__
         hint = "it was saved with gates and would run dense here" if gated else "it is a dense model"
         do = "load it with gossamer.load(path)" if gated else "call gossamer.attach(model)"
-        raise refuse(
-            f"{type(model).__name__} has no gates ({hint})", "possible: a gated model", do, UnsupportedModel
-        )
+        came = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
+        what = f"{type(model).__name__}{came} has no gates ({hint})"
+        raise refuse(what, "possible: a gated model", do, UnsupportedModel)
     return gates
 
 
