@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +59,24 @@ def trainer(out: str, **other: Any) -> SparsityTrainer:
     return SparsityTrainer(build("gpt2"), config(out, **other), **data)
 
 
+def die_at(event: str, end: str, told: str, about: tuple[Any, ...]) -> None:
+    """Kill this process as it is about to do something (https://docs.python.org/3/library/audit_events.html)."""
+    if told == event and about and str(about[0]).endswith(end):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
     """Train, from the last whole checkpoint if there is one, and write what must be equal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out")
     parser.add_argument("--set", default="{}", help="settings, as JSON")
     parser.add_argument("--disagree", action="store_true", help="give each rank a ceiling of its own")
+    parser.add_argument(
+        "--die", nargs=2, help="the audit event and the end of the path at which to be killed"
+    )
     given = parser.parse_args()
+    if given.die:
+        sys.addaudithook(partial(die_at, *given.die))
     other = json.loads(given.set)
     torch.set_num_threads(1)
     if given.disagree:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +56,25 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return torch.load(out / "final-0.pt")
 
 
-@pytest.mark.parametrize("moment", ["after a checkpoint", "inside a checkpoint"])
+# What the process is about to do when it is killed: an audit event, and the end of its path.
+MOMENTS = {
+    "after a checkpoint": ("os.mkdir", ".saving/checkpoint-6"),
+    "inside a checkpoint": ("open", ".saving/checkpoint-6/trainer_state.json"),
+    "before a checkpoint has its name": ("os.rename", ".saving/checkpoint-6"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_and_resumed_is_bit_for_bit_the_same(
     moment: str, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command(tmp_path), env=environment)
-    sign = tmp_path / ("checkpoint-4" if moment == "after a checkpoint" else ".saving/checkpoint-6")
-    while not sign.exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    killed = subprocess.run([*command(tmp_path), "--die", *MOMENTS[moment]], env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    if moment != "after a checkpoint":
+        assert is_whole(tmp_path / ".saving" / "checkpoint-6") == moment.startswith("before")
+    assert not (tmp_path / "checkpoint-6").exists()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     assert not (tmp_path / "final-0.pt").exists()
     subprocess.run(command(tmp_path), check=True, env=environment)
     again = torch.load(tmp_path / "final-0.pt")
