@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -40,14 +39,8 @@ def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subpro
 
 def launched(ranks: int, program: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """A program in as many processes, on gloo."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    launch = (
-        ["-m", "torch.distributed.run", f"--nproc_per_node={ranks}", f"--master_port={port}"]
-        if ranks > 1
-        else []
-    )
+    # `--standalone`: the launcher takes a free port itself and keeps it.
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     command = [sys.executable, "-W", "ignore", *launch, *program]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
