@@ -84,8 +84,13 @@ def test_another_run_s_folder_is_refused(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_folder_that_can_be_continued(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gossamer", "demo", "--out", str(tmp_path), "--digits", "1"]
     command += ["--base-steps", "400", "--steps", "200"]  # seconds, where the signal takes a tenth of one
+    # A shell's background jobs ignore the signal, and so would what they start.
     process = subprocess.Popen(
-        [*command], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 100
     while not (tmp_path / "work" / "base").is_dir() and time.monotonic() < deadline:
