@@ -272,6 +272,7 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         ),
         (["verify", "base", "other", "--task", "ioi", "--other", "sparse"], "sparse: 13 tokens, 2 layers"),
         (["verify", "words", "other", "--task", "ioi"], "a base of 268 tokens and a sparse model of 13"),
+        (["compare", "words", "words", "--task", "ioi", "--prompts", "0"], "0 prompts; possible: 1 or more"),
         (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
         (
             ["compare", "words", "words", "--task", "ioi", "--prompts", "8"],

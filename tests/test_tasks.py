@@ -113,3 +113,6 @@ def test_lengths_that_differ_are_refused():
         encode([Pair(("a",), ("b",), ("bb",), ("c",), 0)], letters, 4, task="made up")
     with pytest.raises(GossamerError, match="task='sudoku' is not known"):
         batches("sudoku", 3)
+    for n in (0, -1):
+        with pytest.raises(GossamerError, match=f"{n} prompts; possible: 1 or more"):
+            batches("ioi", n)

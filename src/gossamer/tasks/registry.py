@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import require_choice
+from ..errors import refuse, require_choice
 from .code import brackets, docstring, quotes
 from .language import greater_than, induction, ioi, nonsense
 from .pairs import Batch, Pair, Pieces, Vocabulary, encode
@@ -54,6 +54,8 @@ def batches(
 ) -> list[Batch]:
     """`n` pairs of a task as tensors, one batch per prompt length; word-level unless a tokenizer is given."""
     require_choice("task", name, TASKS)
+    if n < 1:
+        raise refuse(f"{n} prompts", "possible: 1 or more", "ask for more")
     if tokenize is None:
         vocabulary = task_vocabulary()
         tokenize, n_vocabulary = vocabulary, len(vocabulary)
