@@ -171,11 +171,14 @@ def export(
         got = f"--format {form} {'without' if task is None else 'with'} --task"
         raise refuse(got, "possible: --format mib with --task", "for example --format mib --task ioi")
     if task is not None:
+        from ..demo import quiet
         from ..files import write_json
         from ..study import component_circuit
 
         options = {"edges": edges, "ablation": ablation, "n": prompts, "seed": seed}
-        write_json(out, component_circuit(circuit, task, **options))
+        with quiet():
+            found = component_circuit(circuit, task, **options)
+        write_json(out, found)
         typer.echo(str(out))
         return
     from ..export import LIMIT, load_circuit
