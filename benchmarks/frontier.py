@@ -120,8 +120,7 @@ def measure(model: Any, base: Any, rows: TensorRows, work: Path) -> dict[str, An
     """The held-out numbers of a gated model on the rows kept for reporting."""
     config = settings("kl=1", 0, 1, work / "scratch", report_to="none")
     trainer = SparsityTrainer(model, config, base=base, eval_dataset=rows, data_collator=collate_rows)
-    with trainer.gates.using(bias=model.config.edge_gates["bias"]):
-        found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
     return _rounded(found) | {"per_head": trainer.tally.per_head()}
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertForMaskedLM
 
 from gossamer.config import SparsityConfig
 from gossamer.errors import DivergedTraining, GossamerError, UnsupportedModel
+from gossamer.metrics import Tally
 from gossamer.modeling import attach, detach, gates_of
 from gossamer.rows import TensorRows, collate_rows
 from gossamer.sparsify import sparsify
@@ -173,6 +175,66 @@ def test_a_model_that_would_run_dense_is_refused(tmp_path: Path) -> None:
     stripped = BertForMaskedLM(copy.deepcopy(gated.config))
     with pytest.raises(UnsupportedModel, match="saved with gates but loaded without them"):
         SparsityTrainer(stripped, config(tmp_path), train_dataset=rows(), eval_dataset=rows())
+
+
+def test_a_gated_model_is_measured_and_saved_as_it_is(tmp_path: Path) -> None:
+    gated = model()
+    attach(gated, bias=0.25, impl="eager")
+    made = SparsityTrainer(
+        gated, config(tmp_path), base=model(), eval_dataset=rows(), data_collator=collate_rows
+    )
+    found = made.evaluate()
+    tally = Tally()
+    with torch.no_grad(), gates_of(gated).counting(tally):
+        gated(input_ids=rows().columns["input_ids"])
+    assert found["eval_density"] == pytest.approx(tally.mean("density")[0])
+    made.save_model(str(tmp_path / "saved"))
+    assert gated.config.edge_gates["bias"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "start"), [(math.inf, None, 4.0), (0.25, None, 0.25), (0.25, 3.0, 3.0)]
+)
+def test_training_starts_from_the_bias_asked_for_or_from_the_models_own(
+    tmp_path: Path, own: float, asked: float | None, start: float
+) -> None:
+    seen: list[float] = []
+    gated = model()
+    attach(gated, bias=own, impl="eager")
+    made = SparsityTrainer(
+        gated,
+        config(tmp_path, gate_bias=asked, eval_strategy="no"),
+        base=model(),
+        train_dataset=rows(),
+        data_collator=collate_rows,
+    )
+    with made.gates.observing(lambda call: seen.append(made.gates.bias)):
+        made.train()
+    assert seen[0] == start
+
+
+class Waits(TorchDispatchMode):
+    """Counts the reads of a number from its device, each of which waits for everything before it."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_micro_batch_waits_for_its_device_as_often_whatever_the_number_of_layers(tmp_path: Path) -> None:
+    found = []
+    for layers in (1, 4):
+        deep = BertForMaskedLM(TASK.model_config(width=16, layers=layers, heads=2))
+        made = SparsityTrainer(
+            deep, config(tmp_path, eval_strategy="no"), train_dataset=rows(), data_collator=collate_rows
+        )
+        deep.train()
+        with Waits() as waits:
+            made.compute_loss(deep, dict(rows(8).columns)).backward()
+        found.append(waits.n)
+    assert found[0] == found[1]
 
 
 def test_open_gates_are_the_base_model_bit_for_bit() -> None:

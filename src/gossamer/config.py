@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -17,6 +18,12 @@ from .schedule import Schedule, between
 # Recomputing activations in backward: the new name in transformers, and the one that goes away in its v6.
 NAMES = ("activation_checkpointing", "gradient_checkpointing")
 CHECKPOINTING = next(name for name in NAMES if name in TrainingArguments.__dataclass_fields__)
+
+# Fields that may be None, and are numbers where they are not.
+NUMBERS = ("gate_bias", "tight_min_multiplier", "tight_max_multiplier")
+OPEN_START = (
+    4.0  # nats; sigma(4) = 0.98, so nearly all gates are open (worked on addition; assumed elsewhere)
+)
 
 
 @dataclass
@@ -38,9 +45,12 @@ class SparsityConfig(TrainingArguments):
         default=0.0,
         metadata={"help": "Share of held-out tokens whose top-1 answer must be the base model's, 0 to 1."},
     )
-    gate_bias: float = field(
-        default=4.0,
-        metadata={"help": "The gate bias c at the start, in nats, below 0 for closed gates; it ends at 0."},
+    gate_bias: float | None = field(
+        default=None,
+        metadata={
+            "help": "The gate bias c when training starts, in nats, below 0 for closed gates; it ends at 0. By default "
+            "4 for open gates, and a gated model's own."
+        },
     )
     bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c goes to 0."})
     bias_pace: str = field(
@@ -172,11 +182,17 @@ class SparsityConfig(TrainingArguments):
         setattr(self, CHECKPOINTING, True)
         setattr(self, f"{CHECKPOINTING}_kwargs", {**given, "use_reentrant": False})
 
-    def schedule(self, steps: int) -> Schedule:
-        """The run's schedule over `steps` optimizer steps."""
+    def starting_bias(self, own: float) -> float:
+        """The gate bias when training starts, of a model whose bias is `own` (+inf where its gates are open)."""
+        if self.gate_bias is not None:
+            return self.gate_bias
+        return own if math.isfinite(own) else OPEN_START
+
+    def schedule(self, steps: int, bias: float = OPEN_START) -> Schedule:
+        """The run's schedule over `steps` optimizer steps, from a gate bias as `starting_bias` has it."""
         return Schedule(
             steps=steps,
-            bias=self.gate_bias,
+            bias=bias,
             anneal=self.bias_anneal,
             pace=self.bias_pace,
             loose=self.loose,
@@ -216,7 +232,7 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
         if name not in known:
             near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
             raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
-        if isinstance(value, str) and isinstance(known[name], int | float):
+        if isinstance(value, str) and (isinstance(known[name], int | float) or name in NUMBERS):
             raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
     try:
         return SparsityConfig(**{**given, **settings})

@@ -30,7 +30,8 @@ ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated a
 class AttentionCall:
     """One call of one layer's attention, as an observer sees it; tensors are the live ones, detached by the reader.
 
-    q (B, H, T, D), k (B, G, S, D), v (B, G, S, E); mask is bool, broadcastable to (B, H, T, S), or None.
+    q (B, H, T, D), k (B, G, S, D), v (B, G, S, E); mask is bool, broadcastable to (B, H, T, S), or None; keep, if not
+    None, is what an intervention multiplies onto the gates, broadcastable alike. `expected_open` is of the gates alone.
     """
 
     layer: int
@@ -45,6 +46,7 @@ class AttentionCall:
     sinks: Tensor | None
     out: Tensor
     expected_open: Tensor
+    keep: Tensor | None = None
 
     @property
     def visibility(self) -> Visibility:
@@ -69,10 +71,11 @@ class AttentionCall:
         return attention_logits(self.q, self.k, scale=self.scale, softcap=self.softcap)
 
     def open_gates(self, logits: Tensor, bias: float) -> Tensor:
-        """1[s + c > 0] over visible pairs, (B, H, T, S) bool."""
+        """1[s + c > 0] over visible pairs that no intervention closes, (B, H, T, S) bool."""
         visible = self.visibility.all_pairs()
         opened = logits + bias > 0
-        return opened if visible is None else opened & visible
+        opened = opened if visible is None else opened & visible
+        return opened if self.keep is None else opened & self.keep.bool()
 
 
 @dataclass
@@ -102,9 +105,9 @@ class Record:
         sums, pairs = zip(*self.excess, strict=True)
         return torch.stack(sums).sum() / torch.stack(pairs).sum()
 
-    def total_visible(self) -> float:
-        """How many visible (layer, row, head, query, key) there were."""
-        return float(sum(int(x.sum()) for x in self.visible))
+    def total_visible(self) -> Tensor:
+        """How many visible (layer, row, head, query, key) there were: a scalar, left on the device."""
+        return torch.stack([x.sum() for x in self.visible]).sum()
 
     def require_gradient(self) -> None:
         """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
@@ -259,7 +262,15 @@ class Gates:
         for observer in self._observers:
             observer(
                 AttentionCall(
-                    layer, module, q, k, v, out=result.out, expected_open=result.expected_open, **shown
+                    layer,
+                    module,
+                    q,
+                    k,
+                    v,
+                    out=result.out,
+                    expected_open=result.expected_open,
+                    keep=keep,
+                    **shown,
                 )
             )
         return result.out

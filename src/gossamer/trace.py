@@ -172,9 +172,9 @@ def _open_edges(
     """One layer of one batch: the chosen open edges as columns."""
     row, head, query, key, logit, weight = _listed(call, gates.bias, choice)
     opened = (logit + gates.bias > 0) & (weight >= choice.threshold)
-    if gates.keep is not None and call.layer in gates.keep:
+    if call.keep is not None:
         shape = (*call.q.shape[:3], call.k.shape[2])
-        opened &= gates.keep[call.layer].bool().expand(shape)[row, head, query, key]
+        opened &= call.keep.bool().expand(shape)[row, head, query, key]
     if writing is None:
         lengths = call.v.norm(dim=-1).repeat_interleave(call.q.shape[1] // call.v.shape[1], 1)
     else:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from .attention import resolve
-from .base import frozen_base, make_comparable
+from .base import BASE_OUTPUT, features, frozen_base, make_comparable
 from .ceiling import Ceiling
 from .config import SparsityConfig
 from .distributed import fingerprint, rank_seed, reduced, require_agreement, require_sharding
@@ -35,8 +35,6 @@ from .metrics import Tally
 from .modeling import Gates, Record, attach, find_gates, write_config
 from .probe import first_output
 from .resume import STATE_FILE, AtomicCheckpoints, read_state
-
-BASE_OUTPUT = "base_output"  # a column of the batch that holds the base model's output, computed beforehand
 
 
 class SparsityTrainer(AtomicCheckpoints):
@@ -64,13 +62,14 @@ class SparsityTrainer(AtomicCheckpoints):
         make_comparable(model, gates)
         self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
         self.gates: Gates = gates or attach(model, impl=resolve(args.impl, args.device))
-        self.gates.seed, self.gates.bias = rank_seed(args.seed, args.process_index), args.gate_bias
+        self.gates.seed = rank_seed(args.seed, args.process_index)
+        self.starting_bias = args.starting_bias(self.gates.bias)
         self.fingerprint = fingerprint(model)
         self.multiplier = args.multiplier()
         self.forwards, self.tightened = 0, 0.0
         self._window: list[Tensor] = []
         self._share: float | None = None
-        self._waiting: dict[str, list[float]] = defaultdict(list)
+        self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
         super().__init__(model=model, args=args, **kwargs)
         require_sharding(self.accelerator, asked=bool(args.fsdp))
         self.causal = all(
@@ -113,10 +112,8 @@ class SparsityTrainer(AtomicCheckpoints):
         if model.training:
             record.require_gradient()
             self._window.append(divergence.detach())
-            self._waiting["expected_density"].append(float(openness.detach()))
-            self._waiting["expected_open_edges"].append(
-                float(openness.detach()) * record.total_visible() / len(output)
-            )
+            edges = openness.detach() * record.total_visible() / len(output)
+            self._wait(expected_density=openness.detach(), expected_open_edges=edges)
         pulled = self.args.logit_weight * record.logit_excess() if record.excess else 0.0
         slope = self.args.schedule(steps=1).depth_slope(self.tightened)
         priced = record.density(slope) if slope else openness
@@ -125,7 +122,7 @@ class SparsityTrainer(AtomicCheckpoints):
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
         with self.gates.recording(self.args.logit_limit if self.args.logit_weight else None) as record:
-            output = first_output(model, _features(inputs))
+            output = first_output(model, features(inputs))
         return output, record
 
     @torch.no_grad()
@@ -138,7 +135,7 @@ class SparsityTrainer(AtomicCheckpoints):
         if weight is not None and weight.device != self.args.device:
             self.base.to(self.args.device)
         with self.accelerator.autocast():
-            return first_output(self.base, _features(inputs))
+            return first_output(self.base, features(inputs))
 
     def control_step(self) -> None:
         """Move lambda and the gate bias, once per optimizer step, by the divergence of its micro-batches."""
@@ -152,7 +149,7 @@ class SparsityTrainer(AtomicCheckpoints):
                 f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; checkpoints are intact",
                 DivergedTraining,
             )
-        schedule = self.args.schedule(self.state.max_steps)
+        schedule = self.args.schedule(self.state.max_steps, self.starting_bias)
         ceiling = schedule.ceiling(self.tightened, self.ceiling)
         self.args.bound(self.multiplier, self.tightened)
         self.multiplier.step(measured, ceiling, falls=not schedule.settles(self.state.global_step))
@@ -161,13 +158,19 @@ class SparsityTrainer(AtomicCheckpoints):
         self.tightened = schedule.next_tightened(self.tightened, step, holds)
         self.gates.bias = schedule.next_bias(self.gates.bias, step, holds, self.tightened)
         self.gates.sampling = schedule.samples(self.state.global_step + 1)
-        self._waiting["divergence"].append(measured)
-        self._waiting["enforced_ceiling"].append(ceiling.value)
+        self._wait(divergence=measured, enforced_ceiling=ceiling.value)
+
+    def _wait(self, **numbers: Tensor | float) -> None:
+        """Keep numbers for the next log. Those on a device stay there until then: reading one waits for its stream."""
+        for name, number in numbers.items():
+            self._waiting[name].append(number)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with what waited in the buffer since the last log."""
         if "loss" in logs and self._waiting:
-            logs.update({name: sum(values) / len(values) for name, values in self._waiting.items()})
+            logs.update(
+                {name: sum(map(float, values)) / len(values) for name, values in self._waiting.items()}
+            )
             self._waiting.clear()
             logs["multiplier"] = self.multiplier.value
             logs["gate_bias"] = self.gates.bias
@@ -179,7 +182,7 @@ class SparsityTrainer(AtomicCheckpoints):
         """One evaluation batch on deterministic gates; its numbers go to the tally and are not stored."""
         inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
         with torch.no_grad(), self.gates.counting(self.tally):
-            output = first_output(model, _features(inputs))
+            output = first_output(model, features(inputs))
         base = self._base_output(inputs)
         compared = {
             kind: per_item(kind, output, base, inputs, causal=self.causal)
@@ -290,11 +293,8 @@ class _Controller(TrainerCallback):
         facts |= {"the base model": trainer.fingerprint, "lambda": trainer.multiplier.value}
         require_agreement(trainer.accelerator, facts)
         trainer.gates.sampling = trainer.args.schedule(state.max_steps).samples(state.global_step)
+        if state.global_step == 0:  # a resumed run has its bias from the checkpoint
+            trainer.gates.bias = trainer.starting_bias
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.control_step()
-
-
-def _features(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The batch without what the model must not see: it would compute a second loss from the labels."""
-    return {name: value for name, value in inputs.items() if name not in ("labels", BASE_OUTPUT)}
