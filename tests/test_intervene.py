@@ -13,6 +13,7 @@ from gated_models import prompts, tiny, tiny_gated
 from gossamer.errors import GossamerError
 from gossamer.intervals import bootstrap, wilson
 from gossamer.intervene import Bench, leaks, necessary, sufficient
+from gossamer.metrics import Tally
 from gossamer.minimal import minimal
 from gossamer.modeling import find_gates, gates_of
 from gossamer.probe import evaluating, first_output
@@ -151,6 +152,19 @@ def test_a_dense_model_has_edges_by_threshold_or_rank():
         assert sufficient(bench).n == len(ids)
 
 
+def test_what_an_intervention_closes_is_not_counted_as_open():
+    model = tiny_gated()
+    gates, tally = gates_of(model), Tally()
+    closed = {layer: torch.zeros(1, 1, 1, 1) for layer in range(gates.n_layers)}
+    closed[1] = torch.ones(1, gates.n_heads, 1, 1)
+    closed[1][:, 0] = 0
+    with torch.no_grad(), gates.using(keep=closed), gates.counting(tally):
+        model(input_ids=prompts())
+    per_head = tally.per_head()
+    assert per_head[1][1] > 0
+    assert [sum(per_head[0]), per_head[1][0], sum(per_head[2])] == [0, 0, 0]
+
+
 def test_always_sometimes_and_never_add_up():
     model, ids = tiny_gated(), prompts(n=20)
     circuit = trace(model, ids)
@@ -235,6 +249,14 @@ def broken_inputs():
     ahead = replace(circuit, query=circuit.key, key=circuit.query)
     empty = circuit.select(np.array([], dtype=int))
     return model, ids, circuit, high, ahead, empty
+
+
+def test_leaks_that_are_measured_already_are_the_leaks_of_the_proof():
+    model, ids = tiny_gated(), prompts()
+    checked = verify(tiny(), model, ids, ids, outputs=(-1,))
+    again = prove(model, checked.circuit, ids, smallest=False)
+    given = prove(model, checked.circuit, ids, smallest=False, leaking=checked.leaking)
+    assert 0 < given.leaks == again.leaks <= checked.leaks
 
 
 def test_bad_input_is_one_clear_line():

@@ -34,9 +34,9 @@ LEVELS = (
     {"modeling"},
     {"base", "checkpoint", "lora", "tasks", "trace", "authors"},
     {"components", "describe", "hub", "intervene", "trainer", "viewer"},
-    {"minimal", "pages", "sparsify", "film", "recipe", "notebook"},
+    {"minimal", "pages", "sparsify", "film", "recipe"},
     {"verify", "serve", "job"},
-    {"report", "study", "figures"},
+    {"report", "study", "figures", "notebook"},
     {"demo", "task_study"},
     {"cli"},
     {"__init__", "__main__"},
@@ -69,6 +69,15 @@ def imports(path: Path) -> set[str]:
             elif node.level == depth + 1:
                 names = [node.module] if node.module else [alias.name for alias in node.names]
                 found |= {"." + name.split(".")[0] for name in names}
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module"
+        ):
+            found |= {
+                ("." + text.lstrip(".").split(".")[0]) if text.startswith(".") else text.split(".")[0]
+                for argument in node.args
+                if isinstance(argument, ast.Constant) and isinstance(text := argument.value, str)
+            }
     return found
 
 
@@ -95,6 +104,13 @@ def test_the_law_can_fail() -> None:
     assert "torch" in imports(SOURCE / "gate.py")
     assert ".errors" in imports(SOURCE / "ceiling.py")
     assert level_of("cli") > level_of("trainer") > level_of("gate") >= 0
+
+
+def test_the_law_sees_imports_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "SOURCE", tmp_path)
+    path = tmp_path / "circuit.py"
+    path.write_text("from importlib import import_module\nimport_module('.notebook', __package__)\n")
+    assert ".notebook" in imports(path)
 
 
 def lengths() -> list[tuple[int, str]]:

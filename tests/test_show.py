@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +16,11 @@ from transformers import BertForMaskedLM
 
 from gossamer.circuit import Circuit
 from gossamer.errors import GossamerError
+from gossamer.export import export
 from gossamer.film import Filmed, film, frame_steps
 from gossamer.metrics import Tally
 from gossamer.modeling import attach
-from gossamer.notebook import Page, Report
+from gossamer.notebook import Page, Report, bundle, verification_bundle, view
 from gossamer.tasks.addition import Addition, as_text
 from gossamer.trace import trace
 from gossamer.verify import verify
@@ -41,7 +46,7 @@ def circuit(model, prompt) -> Circuit:
 
 
 def test_a_circuit_shows_itself_twice_without_script_or_shared_ids(circuit):
-    first, second = circuit._repr_html_(), circuit._repr_mimebundle_()["text/html"]
+    first, second = (bundle(circuit)["text/html"] for _ in range(2))
     assert "<script" not in first
     assert first.count("<svg") == 1
     assert not set(re.findall(r' id="([^"]+)"', first)) & set(re.findall(r' id="([^"]+)"', second))
@@ -52,24 +57,23 @@ def test_a_circuit_shows_itself_twice_without_script_or_shared_ids(circuit):
 
 
 def test_the_bundle_has_a_png_and_words(circuit):
-    bundle = circuit._repr_mimebundle_()
-    assert bundle["image/png"].startswith(b"\x89PNG")
-    assert f"{len(circuit):.1f} open edges per prompt" in bundle["text/plain"]
+    shown = bundle(circuit)
+    assert shown["image/png"].startswith(b"\x89PNG")
+    assert f"{len(circuit):.1f} open edges per prompt" in shown["text/plain"]
 
 
 def test_a_prompt_too_long_to_draw_is_told_in_words(circuit):
     from dataclasses import replace
 
     long = replace(circuit, tokens=(("x",) * 5000,), answers=(("x",) * 5000,))
-    bundle = long._repr_mimebundle_()
-    assert set(bundle) == {"text/plain", "text/html"}
+    assert set(bundle(long)) == {"text/plain", "text/html"}
 
 
 def test_a_verification_and_a_report_show_themselves_without_script_or_style(model, tmp_path):
     task = Addition(1)
     inputs, labels = task.encode(torch.arange(task.n_sums))
     found = verify(model, model, inputs, labels, text=as_text)
-    shown = found._repr_html_()
+    shown = verification_bundle(found)["text/html"]
     assert "Exact answers, of 100 prompts" in shown
     assert "Both models give the same output on 100 of 100 prompts" in shown
     (tmp_path / "report.json").write_text('{"task": {"digits": 2}, "proof": {"leaks": 0}}', encoding="utf-8")
@@ -79,8 +83,20 @@ def test_a_verification_and_a_report_show_themselves_without_script_or_style(mod
         assert not re.search("<script|<style|<html| id=|https?://", text)
 
 
+def test_a_running_ipython_shows_circuits_though_they_know_nothing_of_notebooks(circuit):
+    code = "from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell.instance()\n"
+    code += "import sys, gossamer; before = 'gossamer.notebook' in sys.modules\n"
+    code += "from gossamer.export import load_circuit\n"
+    code += "import pathlib; there = load_circuit(pathlib.Path(sys.argv[1]))\n"
+    code += "shown = shell.display_formatter.format(there)[0]; print(before, sorted(shown))"
+    with tempfile.TemporaryDirectory() as folder:
+        path = export(circuit, Path(folder) / "circuit.json", "json")
+        out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False ['image/png', 'text/html', 'text/plain']"
+
+
 def test_the_interactive_page_is_a_frame_of_fixed_height_and_a_file(circuit, tmp_path):
-    page = circuit.view()
+    page = view(circuit)
     assert isinstance(page, Page)
     frame = page._repr_html_()
     assert frame.startswith("<iframe ")

@@ -33,7 +33,10 @@ _HOME = {
     "sparsify": "sparsify",
     "trace": "trace",
     "verify": "verify",
+    "view": "notebook",
 }
+# What a notebook shows by itself: the module and the name of a type, and the function of `notebook` that shows it.
+_SHOWN = {("circuit", "Circuit"): "bundle", ("verify", "Verification"): "verification_bundle"}
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -62,3 +65,18 @@ sys.modules[__name__].__class__ = _Front
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _show_in_notebooks(shell: Any) -> None:
+    """Tell a running IPython how circuits show themselves, by the names of their types: nothing is loaded for it."""
+    for (home, name), how in _SHOWN.items():
+
+        def show(found: Any, how: str = how) -> Any:
+            return getattr(importlib.import_module(".notebook", __name__), how)(found)
+
+        formatter = shell.display_formatter.mimebundle_formatter
+        formatter.for_type_by_name(f"{__name__}.{home}", name, show)
+
+
+if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()) is not None:
+    _show_in_notebooks(_shell)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,21 +181,6 @@ class Circuit:
     def pairs(self) -> set[tuple[int, int]]:
         """The (query, key) position pairs that are open anywhere, layers and heads merged."""
         return {(int(q), int(k)) for q, k in zip(self.query, self.key, strict=True)}
-
-    def view(self, base: Circuit | None = None, **options: Any) -> Any:
-        """The interactive page, with the `base` circuit beside it: a `notebook.Page` to show or to save."""
-        return _display().interactive(self, base, **options)
-
-    def _repr_html_(self) -> str:
-        return _display().as_html(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return _display().bundle(self)
-
-
-def _display() -> Any:
-    """The module that shows circuits, loaded when one is shown: the one arrow that points up."""
-    return import_module(".notebook", __package__)
 
 
 def as_edge(row: np.ndarray) -> Edge:

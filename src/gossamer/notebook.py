@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .files import read_json, write_text
+from .viewer import view as as_page
+from .viewer.report import report_body
 
 if TYPE_CHECKING:
     from .circuit import Circuit
+    from .verify import Verification
 
 FRAME_HEIGHT = 820  # pixels; both panels, the readout and the controls at 1,000 pixels of width
 WIDEST = 24.0  # inches of a static figure; longer prompts are told in words
@@ -72,8 +75,6 @@ class Report:
         return cls(read_json(Path(folder) / "report.json"))
 
     def _repr_html_(self) -> str:
-        from .viewer.report import report_body
-
         return report_body(self.record)
 
 
@@ -89,10 +90,9 @@ def bundle(circuit: Circuit) -> dict[str, Any]:
     }
 
 
-def as_html(circuit: Circuit) -> str:
-    """The static figure of a circuit's first prompt, and what it is; no script."""
-    figure = static_figure(circuit)
-    return with_caption("" if figure is None else figure._repr_html_(), circuit)
+def verification_bundle(found: Verification) -> dict[str, Any]:
+    """The mimebundle of a verification: tables for pages, its fields for terminals."""
+    return {"text/plain": repr(found), "text/html": Report({"proof": found.as_record()})._repr_html_()}
 
 
 def static_figure(circuit: Circuit) -> Any:
@@ -127,12 +127,13 @@ def in_words(circuit: Circuit) -> str:
     )
 
 
-def interactive(
+def view(
     circuit: Circuit, base: Circuit | None = None, *, height: int = FRAME_HEIGHT, **options: Any
 ) -> Page:
-    """The interactive page of a circuit, below its base circuit if there is one; `options` as for
-    `viewer.view`."""
-    from .viewer import view
+    """The interactive page of a circuit, below its base circuit if there is one: to show in a notebook, or to save.
 
-    html_page = view(circuit, **options) if base is None else view(base, circuit, **options)
-    return Page(html_page, height)
+    Args:
+        options: as for `gossamer.viewer.view`.
+    """
+    circuits = [circuit] if base is None else [base, circuit]
+    return Page(as_page(*circuits, **options), height)

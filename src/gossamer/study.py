@@ -162,7 +162,7 @@ def study_addition(
     circuit = checked.circuit
     return AdditionStudy(
         verification=checked,
-        proof=prove(gated, circuit, inputs, smallest=smallest),
+        proof=prove(gated, circuit, inputs, smallest=smallest, leaking=checked.leaking),
         explanation=explain(gated, task, circuit),
         precision=task.precision(circuit),
         recall=task.recall(circuit),

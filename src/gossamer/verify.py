@@ -68,6 +68,7 @@ def prove(
     *,
     attention_mask: Tensor | None = None,
     smallest: bool = True,
+    leaking: Tensor | None = None,
     batch_size: int = 1024,
 ) -> Proof:
     """Put a circuit to the test by closing edges of the model it was traced on.
@@ -76,6 +77,7 @@ def prove(
         model: gated, or dense.
         circuit: traced on exactly `input_ids`, (N, T).
         smallest: also search the smallest working subset, which costs most.
+        leaking: (N, T) bool, which answers leak, where `verify` has measured it on these prompts already.
     Raises: `GossamerError` for an empty circuit, other prompts, or edges that the model does not have.
     """
     with Bench(model, circuit, input_ids, attention_mask, batch_size).ready() as bench:
@@ -88,7 +90,7 @@ def prove(
             live_alone=live_alone,
             necessity=found,
             minimal=minimal(bench, order=order) if smallest else None,
-            leaks=leaks(bench),
+            leaks=leaks(bench) if leaking is None else int(leaking[:, bench.outputs].any(1).sum()),
             n=len(input_ids),
         )
 
@@ -101,7 +103,7 @@ class Verification:
         n: prompts.
         base_exact, sparse_exact: prompts whose every output token is the label.
         same_row: prompts on which both models give the same output row.
-        leaks: prompts whose sparse answer changes when closed edges leave the softmax denominator.
+        leaking: which sparse answers change when closed edges leave the softmax denominator; (N, T) bool.
         correct: per prompt, whether the sparse row is exact; (N,) bool.
         circuit: the sparse model's open edges on all prompts.
     """
@@ -110,9 +112,14 @@ class Verification:
     base_exact: int
     sparse_exact: int
     same_row: int
-    leaks: int
+    leaking: Tensor
     correct: Tensor
     circuit: Circuit
+
+    @property
+    def leaks(self) -> int:
+        """Prompts with an answer that leaks, at any position."""
+        return int(self.leaking.any(1).sum())
 
     def as_record(self) -> dict[str, Any]:
         """The counts as plain numbers."""
@@ -131,11 +138,6 @@ class Verification:
             "edges_per_layer": per_head.sum(1).tolist(),
             "edges_per_layer_and_head": per_head.tolist(),
         }
-
-    def _repr_html_(self) -> str:
-        from .notebook import Report
-
-        return Report({"proof": self.as_record()})._repr_html_()
 
 
 def answers(model: PreTrainedModel, input_ids: Tensor, batch_size: int = 1024) -> Tensor:
@@ -182,7 +184,7 @@ def verify(
         base_exact=int((theirs == labels).all(1).sum()),
         sparse_exact=int(correct.sum()),
         same_row=int((ours == theirs).all(1).sum()),
-        leaks=int((without_denominator != ours).any(1).sum()),
+        leaking=without_denominator != ours,
         correct=correct,
         circuit=trace(sparse, input_ids, text=text, outputs=outputs, batch_size=batch_size),
     )
