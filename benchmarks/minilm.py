@@ -83,7 +83,7 @@ def compared(ours: Tensor, theirs: Tensor) -> dict[str, float]:
 def measured(model: PreTrainedModel, rows: TensorRows, theirs: Tensor) -> dict[str, float]:
     """A gated model beside the base: the comparison, and its open edges."""
     tally = Tally()
-    with gates_of(model).counting(tally):
+    with counting(gates_of(model), tally):
         ours = embedded(model, rows)
     tally.sums["rows"] = float(len(rows))
     edges = tally.summary()

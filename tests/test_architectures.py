@@ -38,7 +38,7 @@ def batch_of(first: Tensor, second: Tensor, pad: int, side: str) -> dict[str, Te
 
 def run(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tally]:
     tally = Tally()
-    with torch.no_grad(), gates_of(model).counting(tally):
+    with torch.no_grad(), counting(gates_of(model), tally):
         return first_output(model, inputs), tally
 
 

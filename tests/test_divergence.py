@@ -92,11 +92,11 @@ def test_density_and_keys_have_the_standard_error_of_their_rows() -> None:
     model, ids = tiny_gated(), prompts(6)
     whole, each = Tally(), []
     with torch.no_grad():
-        with gates_of(model).counting(whole):
+        with counting(gates_of(model), whole):
             model(input_ids=ids)
         for row in ids.split(1):
             tally = Tally()
-            with gates_of(model).counting(tally):
+            with counting(gates_of(model), tally):
                 model(input_ids=row)
             tally.sums["rows"] += 1
             each.append(tally.summary() | {"keys": tally.keys_per_head()})

@@ -158,7 +158,7 @@ def test_what_an_intervention_closes_is_not_counted_as_open():
     closed = {layer: torch.zeros(1, 1, 1, 1) for layer in range(gates.n_layers)}
     closed[1] = torch.ones(1, gates.n_heads, 1, 1)
     closed[1][:, 0] = 0
-    with torch.no_grad(), gates.using(keep=closed), gates.counting(tally):
+    with torch.no_grad(), gates.using(keep=closed), counting(gates, tally):
         model(input_ids=prompts())
     per_head = tally.per_head()
     assert per_head[1][1] > 0

@@ -38,9 +38,9 @@ def test_packed_sequences_are_the_sequences(family: str, additive: bool) -> None
     places = torch.cat([torch.arange(LONG), torch.arange(SHORT)])[None]
     alone, together = Tally(), Tally()
     with torch.no_grad():
-        with gates.counting(alone):
+        with counting(gates, alone):
             parts = [model(input_ids=x).logits for x in ids.split((LONG, SHORT), dim=1)]
-        with gates.counting(together):
+        with counting(gates, together):
             both = model(input_ids=ids, attention_mask=given, position_ids=places).logits
     torch.testing.assert_close(both, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-4)
     assert together.sums["edges/visible"] == alone.sums["edges/visible"]

@@ -185,7 +185,7 @@ def test_a_gated_model_is_measured_and_saved_as_it_is(tmp_path: Path) -> None:
     )
     found = made.evaluate()
     tally = Tally()
-    with torch.no_grad(), gates_of(gated).counting(tally):
+    with torch.no_grad(), counting(gates_of(gated), tally):
         gated(input_ids=rows().columns["input_ids"])
     assert found["eval_density"] == pytest.approx(tally.mean("density")[0])
     made.save_model(str(tmp_path / "saved"))

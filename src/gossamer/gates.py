@@ -20,7 +20,6 @@ from .attention.eager import attention_logits
 from .attention.visibility import Visibility
 from .errors import refuse
 from .logits import logit_excess
-from .metrics import Tally
 from .noise import NoiseKey
 
 ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated attention module
@@ -191,35 +190,6 @@ class Gates:
 
         with self.observing(note):
             yield record
-
-    @contextmanager
-    def counting(self, tally: Tally) -> Iterator[None]:
-        """Add every layer's visible, expected and hard open edges inside the `with` block to `tally`."""
-        batch: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # layer -> each row's hard, visible, queries
-
-        def note(call: AttentionCall) -> None:
-            hard, queries = call.open_gates(call.logits(), self.bias).sum(dim=(-1, -2)), call.visible_queries
-            tally.add_edges(
-                layer=call.layer,
-                visible=call.visible,
-                expected=call.expected_open,
-                hard=hard,
-                queries=float(queries.sum()),
-            )
-            if call.layer in batch:  # the next forward pass has begun
-                flush()
-            batch[call.layer] = (hard.sum(1).cpu(), call.visible.sum(1).cpu(), queries.sum(1).cpu())
-
-        def flush() -> None:
-            hard, visible, queries = (torch.stack(x).sum(0) for x in zip(*batch.values(), strict=True))
-            tally.add_ratio("density", hard, visible)
-            tally.add_ratio("keys_per_query", hard, queries)
-            batch.clear()
-
-        with self.observing(note):
-            yield
-        if batch:
-            flush()
 
     def are_plain(self, module: nn.Module, q: Tensor) -> bool:
         """Whether a call of this module needs nothing but hard gates, in float32 and by `blockwise`: no noise, no

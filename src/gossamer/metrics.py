@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .divergence import Items
+from .gates import AttentionCall, Gates
 
 
 @dataclass
@@ -118,3 +121,33 @@ class Tally:
                 _, layer, head = name.split("/")
                 table[int(layer)][int(head)] = value
         return [(layer, [table[layer][head] for head in sorted(table[layer])]) for layer in sorted(table)]
+
+
+@contextmanager
+def counting(gates: Gates, tally: Tally) -> Iterator[None]:
+    """Add every layer's visible, expected and hard open edges inside the `with` block to `tally`."""
+    batch: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # layer -> each row's hard, visible, queries
+
+    def note(call: AttentionCall) -> None:
+        hard, queries = call.open_gates(call.logits(), gates.bias).sum(dim=(-1, -2)), call.visible_queries
+        tally.add_edges(
+            layer=call.layer,
+            visible=call.visible,
+            expected=call.expected_open,
+            hard=hard,
+            queries=float(queries.sum()),
+        )
+        if call.layer in batch:  # the next forward pass has begun
+            flush()
+        batch[call.layer] = (hard.sum(1).cpu(), call.visible.sum(1).cpu(), queries.sum(1).cpu())
+
+    def flush() -> None:
+        hard, visible, queries = (torch.stack(x).sum(0) for x in zip(*batch.values(), strict=True))
+        tally.add_ratio("density", hard, visible)
+        tally.add_ratio("keys_per_query", hard, queries)
+        batch.clear()
+
+    with gates.observing(note):
+        yield
+    if batch:
+        flush()

@@ -31,6 +31,17 @@ class NumbersBelow(Progress):
         yield Text("\n".join(task.fields["numbers"] for task in self.tasks))
 
 
+class Watching(TrainerCallback):
+    """A callback that looks at the trainer itself, which `sparsify` hands to it before training."""
+
+    trainer: Any = None
+
+    def watching(self, trainer: Any) -> Any:
+        """Let the callback know its trainer; returns the callback."""
+        self.trainer = trainer
+        return self
+
+
 class ProgressLine(TrainerCallback):
     """Show loss, divergence, lambda and open edges while a Trainer runs, with the time that is left.
 

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 from transformers.trainer_callback import PrinterCallback
 
 from .config import SparsityConfig
+from .progress import Watching
 from .resume import last_checkpoint
 from .trainer import SparsityTrainer
-from .watch import TrainingPage
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def sparsify(
         model, config, base=base, train_dataset=train_dataset, eval_dataset=eval_dataset, **trainer_options
     )
     if trainer_options.get("callbacks"):
-        for page in trainer_options["callbacks"]:
-            if isinstance(page, TrainingPage):
-                page.watching(trainer)
+        for callback in trainer_options["callbacks"]:
+            if isinstance(callback, Watching):
+                callback.watching(trainer)
         trainer.remove_callback(PrinterCallback)  # whoever brings callbacks shows progress in their own way
     checkpoint = last_checkpoint(str(config.output_dir)) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -181,7 +181,7 @@ class SparsityTrainer(AtomicCheckpoints):
     ) -> tuple[Tensor, None, None]:
         """One evaluation batch on deterministic gates; its numbers go to the tally and are not stored."""
         inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
-        with torch.no_grad(), self.gates.counting(self.tally):
+        with torch.no_grad(), counting(self.gates, self.tally):
             output = first_output(model, features(inputs))
         base = self._base_output(inputs)
         compared = {

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
 
 from ..files import write_text
+from ..progress import Watching
 from .chart import Curve, Points, chart
 
 __all__ = ["Curve", "History", "TrainingPage", "chart", "watch_page"]
@@ -74,7 +74,7 @@ LOGGED = {
 }
 
 
-class TrainingPage(TrainerCallback):
+class TrainingPage(Watching):
     """Write the run's page after every log and evaluation.
 
     Args:
@@ -88,13 +88,6 @@ class TrainingPage(TrainerCallback):
     ) -> None:
         self.path, self.every, self.written = Path(path), every, -math.inf
         self.history = History(title, started=time.monotonic())
-
-    def watching(self, trainer: Any) -> TrainingPage:
-        """Let the page know the trainer, whose evaluation counts edges per layer; returns the page."""
-        self.trainer = trainer
-        return self
-
-    trainer: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.history.steps = state.max_steps
