@@ -36,7 +36,7 @@ from gossamer.ceiling import Ceiling
 from gossamer.config import SparsityConfig
 from gossamer.divergence import pooled
 from gossamer.files import write_json
-from gossamer.metrics import Tally
+from gossamer.metrics import Tally, counting
 from gossamer.modeling import attach, gates_of
 from gossamer.rows import TensorRows
 from gossamer.sparsify import Outcome, outcome, sparsify

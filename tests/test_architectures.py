@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gossamer import attach, gates_of, load, save
 from gossamer.errors import UnsupportedModel
-from gossamer.metrics import Tally
+from gossamer.metrics import Tally, counting
 from gossamer.probe import eager_reference, first_output, probe_inputs
 
 TEXT = {**families.DECODERS, **families.ENCODERS}

@@ -10,7 +10,7 @@ from gated_models import prompts, tiny_gated
 
 from gossamer.divergence import agreement, counted, per_item
 from gossamer.errors import GossamerError
-from gossamer.metrics import Tally
+from gossamer.metrics import Tally, counting
 from gossamer.modeling import gates_of
 
 

@@ -13,7 +13,7 @@ from gated_models import prompts, tiny, tiny_gated
 from gossamer.errors import GossamerError
 from gossamer.intervals import bootstrap, wilson
 from gossamer.intervene import Bench, leaks, necessary, sufficient
-from gossamer.metrics import Tally
+from gossamer.metrics import Tally, counting
 from gossamer.minimal import minimal
 from gossamer.modeling import find_gates, gates_of
 from gossamer.probe import evaluating, first_output

@@ -14,7 +14,7 @@ from transformers import BertForMaskedLM
 
 from gossamer.config import SparsityConfig
 from gossamer.errors import DivergedTraining, GossamerError, UnsupportedModel
-from gossamer.metrics import Tally
+from gossamer.metrics import Tally, counting
 from gossamer.modeling import attach, detach, gates_of
 from gossamer.rows import TensorRows, collate_rows
 from gossamer.sparsify import sparsify

@@ -31,7 +31,7 @@ from .config import SparsityConfig
 from .distributed import fingerprint, rank_seed, reduced, require_agreement, require_sharding
 from .divergence import agreement, count, per_item
 from .errors import CheckpointError, DivergedTraining, refuse
-from .metrics import Tally
+from .metrics import Tally, counting
 from .modeling import Gates, Record, attach, find_gates, write_config
 from .probe import first_output
 from .resume import STATE_FILE, AtomicCheckpoints, read_state

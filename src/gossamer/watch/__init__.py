@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 from ..files import write_text
 from ..progress import Watching
 from .chart import Curve, Points, chart
