@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gossamer.demo import DemoSettings, run_demo
+from gossamer.recipes.addition.run import run_demo
+from gossamer.recipes.addition.settings import DemoSettings
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = (

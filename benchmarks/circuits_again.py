@@ -17,7 +17,7 @@ from circuits import RESULTS
 from circuits_models import model_of
 from record import Row, Rows
 
-from gossamer.components.wiring import Wiring, wiring
+from gossamer.circuits.components.wiring import Wiring, wiring
 from gossamer.errors import GossamerError
 from gossamer.files import read_json
 

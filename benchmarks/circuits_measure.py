@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gossamer.components.attention_edges import needed_attention_edges
-from gossamer.components.curve import Ablator, best_edges, edge_curve, head_curve, needed_edges
-from gossamer.components.graph import ComponentGraph
-from gossamer.components.scores import score_edges
-from gossamer.components.wiring import wiring
-from gossamer.divergence import kl_per_token
+from gossamer.circuits.components.attention_edges import needed_attention_edges
+from gossamer.circuits.components.curve import Ablator, best_edges, edge_curve, head_curve, needed_edges
+from gossamer.circuits.components.graph import ComponentGraph
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import wiring
+from gossamer.circuits.trace import trace
+from gossamer.data.registry import batches
 from gossamer.errors import GossamerError
-from gossamer.probe import evaluating, first_output
-from gossamer.tasks.registry import batches
-from gossamer.trace import trace
+from gossamer.models.forward import evaluating, first_output
+from gossamer.training.divergence import kl_per_token
 
 SCORED, MEASURED, ABLE = (
     5000,

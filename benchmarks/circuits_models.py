@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
-from gossamer.checkpoint import load, load_dense, save, save_folder
-from gossamer.config import SparsityConfig
-from gossamer.divergence import IGNORED
+from gossamer.data.registry import task_vocabulary, training_rows
+from gossamer.data.sequences import IGNORED, TensorRows, collate_rows
 from gossamer.files import write_json
-from gossamer.rows import TensorRows, collate_rows
-from gossamer.sparsify import sparsify
-from gossamer.tasks.registry import task_vocabulary, training_rows
+from gossamer.models.checkpoint import load, load_dense, save, save_folder
+from gossamer.training.config import SparsityConfig
+from gossamer.training.sparsify import sparsify
 
 TEXT = ("ioi", "greater_than", "quotes", "brackets", "nonsense")
 VARIANTS = ("base", "finetuned", "sparse")

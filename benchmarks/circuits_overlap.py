@@ -21,12 +21,12 @@ from circuits_again import Row, arguments, go_on
 from circuits_models import VARIANTS
 from circuits_report import geometric_mean
 
-from gossamer.components.curve import Ablator, best_edges, needed_edges
-from gossamer.components.scores import score_edges
-from gossamer.components.wiring import Wiring
-from gossamer.stability import jaccard
-from gossamer.tasks.pairs import Batch
-from gossamer.tasks.registry import batches
+from gossamer.circuits.components.curve import Ablator, best_edges, needed_edges
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import Wiring
+from gossamer.circuits.stability import jaccard
+from gossamer.data.pairs import Batch
+from gossamer.data.registry import batches
 
 FIRST, SECOND, EACH = 8000, 9000, 10_000  # added to the seed: two samples, and prompts to pick templates from
 

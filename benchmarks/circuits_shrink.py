@@ -21,11 +21,11 @@ from circuits_measure import MEASURED as FRESH
 from circuits_measure import SCORED, touching_heads
 from circuits_report import geometric_mean
 
-from gossamer.components.curve import Ablator, best_edges, needed_edges
-from gossamer.components.scores import score_edges
-from gossamer.components.shrink import shrink
-from gossamer.components.wiring import Wiring
-from gossamer.tasks.registry import batches
+from gossamer.circuits.components.curve import Ablator, best_edges, needed_edges
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.shrink import shrink
+from gossamer.circuits.components.wiring import Wiring
+from gossamer.data.registry import batches
 
 START = 0.95  # share of the effect that the circuit to be shrunk explains
 

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from gossamer.attention import gated_attention
-from gossamer.noise import NoiseKey
+from gossamer.gates.attention import gated_attention
+from gossamer.gates.noise import NoiseKey
 
 RESULTS = Path(__file__).parent / "results"
 KEY = NoiseKey(seed=0, step=1, layer=2)

@@ -30,13 +30,13 @@ from frontier_baselines import compare, finetuned, random_gates, top_k
 from frontier_report import write_table
 from record import named_runs
 
-from gossamer.ceiling import Ceiling
 from gossamer.cli.sparsify import parse
-from gossamer.config import SparsityConfig
+from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.files import write_json
-from gossamer.rows import TensorRows, collate_rows
-from gossamer.sparsify import sparsify
-from gossamer.trainer import SparsityTrainer
+from gossamer.training.config import SparsityConfig
+from gossamer.training.constraint import Ceiling
+from gossamer.training.sparsify import sparsify
+from gossamer.training.trainer import SparsityTrainer
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "frontier.json"

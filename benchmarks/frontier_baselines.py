@@ -9,12 +9,13 @@ import frontier_data as source
 import torch
 from torch import Tensor, nn
 
-from gossamer.attention.eager import attention_logits
-from gossamer.attention.visibility import Visibility
-from gossamer.divergence import agreement, per_item
-from gossamer.metrics import Tally
-from gossamer.modeling import Gates, attach, attention_modules
-from gossamer.rows import TensorRows
+from gossamer.data.sequences import TensorRows
+from gossamer.gates.attention.eager import attention_logits
+from gossamer.gates.attention.visibility import Visibility
+from gossamer.gates.edges import Gates
+from gossamer.models.attach import attach, attention_modules
+from gossamer.training.divergence import agreement, per_item
+from gossamer.training.metrics import Tally
 
 BATCH = 32
 

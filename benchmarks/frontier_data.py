@@ -14,8 +14,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from gossamer.rows import TensorRows
-from gossamer.text import Corpus, as_rows, packed
+from gossamer.data.sequences import TensorRows
+from gossamer.data.text import Corpus, as_rows, packed
 
 LENGTH = 128
 VOCABULARY = 1024

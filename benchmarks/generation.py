@@ -20,7 +20,7 @@ from common import circumstances, ratio, save, small_gpt2, timed
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gossamer.modeling import attach
+from gossamer.models.attach import attach
 
 NEAR = 1e-4  # nats
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from common import Case, check, circumstances, plot, run, save
 
-from gossamer.attention.edges import open_edges
+from gossamer.gates.attention.edge_list import open_edges
 
 
 def resident(field: str) -> float:

@@ -31,16 +31,16 @@ from record import named_runs
 from torch import Tensor
 from transformers import BertModel, PreTrainedModel, TrainerCallback
 
-from gossamer.base import without_dropout
-from gossamer.ceiling import Ceiling
-from gossamer.config import SparsityConfig
-from gossamer.divergence import pooled
+from gossamer.data.sequences import TensorRows
 from gossamer.files import write_json
-from gossamer.metrics import Tally, counting
-from gossamer.modeling import attach, gates_of
-from gossamer.rows import TensorRows
-from gossamer.sparsify import Outcome, outcome, sparsify
-from gossamer.trainer import SparsityTrainer
+from gossamer.models.attach import attach, gates_of
+from gossamer.training.base_model import without_dropout
+from gossamer.training.config import SparsityConfig
+from gossamer.training.constraint import Ceiling
+from gossamer.training.divergence import pooled
+from gossamer.training.metrics import Tally, counting
+from gossamer.training.sparsify import Outcome, outcome, sparsify
+from gossamer.training.trainer import SparsityTrainer
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "minilm.json"

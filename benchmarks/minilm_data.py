@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from gossamer.rows import TensorRows
-from gossamer.text import Corpus
+from gossamer.data.sequences import TensorRows
+from gossamer.data.text import Corpus
 
 CORPUS = Corpus("stdlib", held_out_share=0.1, seed=0)
 SHORTEST, LONGEST = 20, 40  # tokens with [CLS] and [SEP]: about 30 keys per query

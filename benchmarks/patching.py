@@ -20,12 +20,12 @@ from statistics import median
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gossamer.components.one_edge import OneEdgeEach
-from gossamer.components.run import writer_outputs
-from gossamer.components.scores import score_edges
-from gossamer.components.wiring import wiring
+from gossamer.circuits.components.one_edge import OneEdgeEach
+from gossamer.circuits.components.run import writer_outputs
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import wiring
+from gossamer.data.pairs import Batch
 from gossamer.files import write_json
-from gossamer.tasks.pairs import Batch
 
 
 def timed(work: Callable[[], object], rounds: int) -> float:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gossamer.checkpoint import load_dense
-from gossamer.modeling import attach
-from gossamer.probe import first_output
-from gossamer.tasks.addition import Addition
+from gossamer.models.attach import attach
+from gossamer.models.checkpoint import load_dense
+from gossamer.models.forward import first_output
+from gossamer.recipes.addition.task import Addition
 
 TASK = Addition()
 SLOTS = {"hundreds": 8, "tens": 9, "units": 10}

@@ -23,10 +23,10 @@ from common import circumstances, ratio, save, small_gpt2, timed
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel
 
-from gossamer.ceiling import Multiplier
-from gossamer.divergence import per_item
-from gossamer.modeling import attach
-from gossamer.tasks.addition import Addition
+from gossamer.models.attach import attach
+from gossamer.recipes.addition.task import Addition
+from gossamer.training.constraint import Multiplier
+from gossamer.training.divergence import per_item
 
 TOKENS = 1024  # of a batch of the language model, whatever its length
 BIAS = 1.0  # nats; about half-open gates, as in the middle of a run

@@ -22,7 +22,7 @@ from common import circumstances, save
 from training import Setting, addition, begun, gated, language, logits, lost
 from transformers import PreTrainedModel
 
-from gossamer.ceiling import Multiplier
+from gossamer.training.constraint import Multiplier
 
 Times = dict[str, float]  # milliseconds by part
 PARTS = ("teacher", "forward", "loss", "backward", "optimizer")

@@ -9,8 +9,8 @@ import oracles
 import torch
 from torch import Tensor
 
-from gossamer.attention import gated_attention
-from gossamer.noise import NoiseKey
+from gossamer.gates.attention import gated_attention
+from gossamer.gates.noise import NoiseKey
 
 KEY = NoiseKey(seed=7, step=11, layer=2)
 B, H, T, S = 2, 4, 6, 9

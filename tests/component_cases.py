@@ -6,9 +6,9 @@ import torch
 from gated_models import GROUPED, prompts, tiny
 from torch import nn
 
-from gossamer.components.wiring import wiring
-from gossamer.probe import evaluating, first_output
-from gossamer.tasks.pairs import Batch
+from gossamer.circuits.components.wiring import wiring
+from gossamer.data.pairs import Batch
+from gossamer.models.forward import evaluating, first_output
 
 KINDS = ("gpt2", "gpt_neox", "llama", *GROUPED)
 

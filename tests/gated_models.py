@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from gossamer.modeling import attach
+from gossamer.models.attach import attach
 
 VOCABULARY = 13
 GROUPED = ("llama-gqa", "mistral-gqa", "qwen2-gqa", "qwen3-gqa")

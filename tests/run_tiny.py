@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from families import build
 
-from gossamer.config import SparsityConfig
-from gossamer.distributed import leave
+from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.errors import GossamerError
-from gossamer.resume import last_checkpoint
-from gossamer.rows import TensorRows, collate_rows
-from gossamer.trainer import SparsityTrainer
+from gossamer.training.config import SparsityConfig
+from gossamer.training.distributed import leave
+from gossamer.training.resume import last_checkpoint
+from gossamer.training.trainer import SparsityTrainer
 
 STEPS = 12
 

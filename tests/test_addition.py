@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gossamer.circuit import Circuit
+from gossamer.circuits.circuit import Circuit
 from gossamer.errors import GossamerError
-from gossamer.tasks.addition import Addition, as_text
+from gossamer.recipes.addition.task import Addition, as_text
 
 # The six-edge wiring of DESIGN.md: units slot from both units, carry up, tens from both tens, carry up.
 SIX = [(0, 10, 1), (0, 10, 4), (1, 9, 10), (1, 9, 0), (1, 9, 3), (2, 8, 9)]

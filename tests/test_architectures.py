@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gossamer import attach, gates_of, load, save
 from gossamer.errors import UnsupportedModel
-from gossamer.metrics import Tally, counting
-from gossamer.probe import eager_reference, first_output, probe_inputs
+from gossamer.models.forward import first_output, probe_inputs
+from gossamer.models.parity import eager_reference
+from gossamer.training.metrics import Tally, counting
 
 TEXT = {**families.DECODERS, **families.ENCODERS}
 LENGTH = 10

@@ -10,11 +10,11 @@ from attention_cases import FEATURES, KEY, B, H, S, T, assert_within_budget, inp
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from gossamer.attention import IMPLEMENTATIONS, gated_attention, resolve
-from gossamer.attention import __name__ as package
-from gossamer.attention.settings import Settings
-from gossamer.attention.tiles import Desk
 from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.gates.attention import IMPLEMENTATIONS, gated_attention, resolve
+from gossamer.gates.attention import __name__ as package
+from gossamer.gates.attention.settings import Settings
+from gossamer.gates.attention.tiles import Desk
 
 BOTH = pytest.mark.parametrize("impl", ["eager", "blockwise"])
 

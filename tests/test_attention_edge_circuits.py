@@ -9,19 +9,19 @@ import torch
 from component_cases import batch, favourable
 from gated_models import tiny, tiny_gated
 
-from gossamer.components.attention_edges import (
+from gossamer.circuits.components.attention_edges import (
     Bench,
     best_of_each,
     edge_scores,
     needed_attention_edges,
     replacements,
 )
-from gossamer.components.effect import sizes_around_first
-from gossamer.components.wiring import wiring
+from gossamer.circuits.components.effect import sizes_around_first
+from gossamer.circuits.components.wiring import wiring
+from gossamer.circuits.trace import gated, trace
 from gossamer.errors import GossamerError
-from gossamer.modeling import gates_of
-from gossamer.probe import evaluating, first_output
-from gossamer.trace import gated, trace
+from gossamer.models.attach import gates_of
+from gossamer.models.forward import evaluating, first_output
 
 KINDS = ("gpt2", "llama", "llama-gqa")
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from attention_cases import FEATURES, B, H, S, T, inputs
 
-from gossamer.attention import __name__ as package
-from gossamer.attention import edges as edges_module
-from gossamer.attention import tiles as tiles_module
-from gossamer.attention.eager import attention_logits, attention_weights
-from gossamer.attention.edges import open_edges, strong_edges
-from gossamer.attention.visibility import Visibility
 from gossamer.errors import GossamerError
+from gossamer.gates.attention import __name__ as package
+from gossamer.gates.attention import edge_list as edges_module
+from gossamer.gates.attention import tiles as tiles_module
+from gossamer.gates.attention.eager import attention_logits, attention_weights
+from gossamer.gates.attention.edge_list import open_edges, strong_edges
+from gossamer.gates.attention.visibility import Visibility
 
 VISIBLE = ("mask", "causal", "window", "segments")
 NAMES = ["plain", "causal", "padding", "mask of heads", "window", "segments", "softcap", "sinks"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 from attention_cases import FEATURES, KEY, B, H, S, T, assert_within_budget, inputs, results
 
-from gossamer.attention import gated_attention
 from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.gates.attention import gated_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gossamer.authors import GPT2_VOCABULARY, load_authors
 from gossamer.errors import CheckpointError
+from gossamer.models.transformer_lens import GPT2_VOCABULARY, load_authors
 
 WIDTH, HEADS, LAYERS, POSITIONS = 16, 2, 2, 12
 

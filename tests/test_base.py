@@ -9,13 +9,13 @@ import pytest
 import torch
 import transformers
 
-from gossamer.base import without_dropout
-from gossamer.config import SparsityConfig
+from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.errors import GossamerWarning
-from gossamer.modeling import attach
-from gossamer.rows import TensorRows, collate_rows
-from gossamer.sparsify import sparsify
-from gossamer.trainer import SparsityTrainer
+from gossamer.models.attach import attach
+from gossamer.training.base_model import without_dropout
+from gossamer.training.config import SparsityConfig
+from gossamer.training.sparsify import sparsify
+from gossamer.training.trainer import SparsityTrainer
 
 
 def with_dropout(family: str, rate: float) -> transformers.PreTrainedModel:

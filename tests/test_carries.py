@@ -7,15 +7,24 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from gossamer.modeling import attach, gates_of
-from gossamer.tasks.addition import Addition, as_text
-from gossamer.tasks.algorithm import Bundle, Message, Program
-from gossamer.tasks.bundles import Handed, bundles_of, candidates, told_positions
-from gossamer.tasks.carries import gate_of
-from gossamer.tasks.explanation import explain
-from gossamer.tasks.facts import CONFLICT, UNKNOWN, Fact, Truth, derive, pool, position_name, slot_of
-from gossamer.tasks.interchange import Interchange, same_value
-from gossamer.trace import trace
+from gossamer.circuits.trace import trace
+from gossamer.models.attach import attach, gates_of
+from gossamer.recipes.addition.explain.bundles import Handed, bundles_of, candidates, told_positions
+from gossamer.recipes.addition.explain.edges import gate_of
+from gossamer.recipes.addition.explain.explanation import explain
+from gossamer.recipes.addition.explain.facts import (
+    CONFLICT,
+    UNKNOWN,
+    Fact,
+    Truth,
+    derive,
+    pool,
+    position_name,
+    slot_of,
+)
+from gossamer.recipes.addition.explain.interchange import Interchange, same_value
+from gossamer.recipes.addition.explain.program import Bundle, Message, Program
+from gossamer.recipes.addition.task import Addition, as_text
 
 TASK = Addition(2)
 UNITS, TENS, HUNDREDS = (slot_of(TASK, place) for place in range(3))

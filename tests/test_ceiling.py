@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from gossamer.ceiling import KINDS, Ceiling, Multiplier
 from gossamer.errors import GossamerError
-from gossamer.schedule import CREEP, Schedule, between
+from gossamer.training.constraint import KINDS, Ceiling, Multiplier
+from gossamer.training.schedule import CREEP, Schedule, between
 
 
 def solve(

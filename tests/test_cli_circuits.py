@@ -12,17 +12,17 @@ import torch
 from gated_models import tiny, tiny_gated
 from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from gossamer import study, task_study
-from gossamer.checkpoint import load, save, save_folder
+from gossamer.circuits.export.mib import from_mib
+from gossamer.circuits.export.record import load_circuit
 from gossamer.cli import main
-from gossamer.components.mib import from_mib
+from gossamer.data.pairs import Batch
+from gossamer.data.registry import task_vocabulary
 from gossamer.errors import GossamerWarning
-from gossamer.export import load_circuit
-from gossamer.modeling import attach
-from gossamer.tasks.addition import Addition
-from gossamer.tasks.pairs import Batch
-from gossamer.tasks.registry import task_vocabulary
-from gossamer.viewer.carries import FILE, carries_beside, in_words
+from gossamer.models.attach import attach
+from gossamer.models.checkpoint import load, save, save_folder
+from gossamer.recipes import compare, verify_task
+from gossamer.recipes.addition.explain.findings import FILE, carries_beside, in_words
+from gossamer.recipes.addition.task import Addition
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     save_folder(model, tmp_path / "base")
     save(tiny_gated(), tmp_path / "sparse")
 
-    monkeypatch.setattr(study, "task_prompts", known_prompts)
+    monkeypatch.setattr(compare, "task_prompts", known_prompts)
     ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
     assert main([*ask, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -187,7 +187,7 @@ def test_compare_says_where_attention_alone_has_no_effect(tmp_path, monkeypatch,
             for block in model.transformer.h:
                 block.attn.c_attn.weight[:, 32:] = 0.0
         (save_folder if name == "base" else save)(model, tmp_path / name)
-    monkeypatch.setattr(study, "task_prompts", known_prompts)
+    monkeypatch.setattr(compare, "task_prompts", known_prompts)
     ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
     assert main([*ask, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -208,7 +208,7 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
         cut = replace(short, clean=short.clean[:, 1:], corrupt=short.corrupt[:, 1:], template=other)
         return [cut, *found]
 
-    monkeypatch.setattr(task_study, "task_prompts", two_lengths)
+    monkeypatch.setattr(verify_task, "task_prompts", two_lengths)
     ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
     code = main([*ask, "--json"])
     record = json.loads(capsys.readouterr().out)
@@ -234,7 +234,7 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
 
 def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, capsys):
     save_folder(tiny(scale=8.0), tmp_path / "base")
-    monkeypatch.setattr(study, "task_prompts", known_prompts)
+    monkeypatch.setattr(compare, "task_prompts", known_prompts)
     path = tmp_path / "ioi.json"
     ask = ["export", str(tmp_path / "base"), "--format", "mib", "--task", "ioi", "--prompts", "6"]
     assert main([*ask, "--edges", "20", "--out", str(path)]) == 0

@@ -9,11 +9,11 @@ from component_cases import KINDS, batch, favourable
 from gated_models import GROUPED, tiny
 from torch import nn
 
-from gossamer.components.curve import Ablator, best_edges
-from gossamer.components.run import AblatedRun, writer_outputs
-from gossamer.components.scores import score_edges
-from gossamer.components.wiring import wiring
-from gossamer.probe import evaluating
+from gossamer.circuits.components.curve import Ablator, best_edges
+from gossamer.circuits.components.run import AblatedRun, writer_outputs
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import wiring
+from gossamer.models.forward import evaluating
 
 
 def linear_model():

@@ -7,14 +7,14 @@ import torch
 from component_cases import KINDS, batch, favourable
 from gated_models import prompts, tiny, tiny_gated
 
-from gossamer.components.curve import Ablator, edge_curve, head_curve, needed_edges
-from gossamer.components.graph import ComponentGraph
-from gossamer.components.run import AblatedRun, writer_outputs
-from gossamer.components.scores import score_edges
-from gossamer.components.wiring import wiring
+from gossamer.circuits.components.curve import Ablator, edge_curve, head_curve, needed_edges
+from gossamer.circuits.components.graph import ComponentGraph
+from gossamer.circuits.components.run import AblatedRun, writer_outputs
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import wiring
+from gossamer.data.pairs import Batch
 from gossamer.errors import GossamerError, UnsupportedModel
-from gossamer.probe import evaluating, first_output
-from gossamer.tasks.pairs import Batch
+from gossamer.models.forward import evaluating, first_output
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_curves_reach_the_whole_effect_and_say_their_settings():
 
 
 def test_areas_are_those_of_mib():
-    from gossamer.components.curve import SHARES, Curve, Point
+    from gossamer.circuits.components.curve import SHARES, Curve, Point
 
     points = tuple(Point(round(share * 1000), 0, 1.0) for share in SHARES)
     cpr, cmd = Curve("edges", 1000, "resample", "x", "y", 1, points).areas()

@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 from transformers import BertForMaskedLM
 
-from gossamer.checkpoint import load, load_dense
-from gossamer.demo import DemoSettings, run_demo
+from gossamer.circuits.trace import trace
+from gossamer.circuits.verify import answers
 from gossamer.errors import GossamerError, UnsupportedModel
-from gossamer.modeling import gates_of
-from gossamer.tasks.addition import Addition, as_text
-from gossamer.trace import trace
-from gossamer.verify import answers
+from gossamer.models.attach import gates_of
+from gossamer.models.checkpoint import load, load_dense
+from gossamer.recipes.addition.run import run_demo
+from gossamer.recipes.addition.settings import DemoSettings
+from gossamer.recipes.addition.task import Addition, as_text
 
 SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
 

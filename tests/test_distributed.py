@@ -22,7 +22,7 @@ from torch.distributed.run import get_args_parser
 
 from gossamer import load
 from gossamer.cli import app
-from gossamer.distributed import fingerprint, rank_seed
+from gossamer.training.distributed import fingerprint, rank_seed
 
 HERE = Path(__file__).parent
 STILL = {"noise_until": 0.0, "max_steps": 4, "eval_strategy": "no", "save_strategy": "no"}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from gated_models import prompts, tiny_gated
 
-from gossamer.divergence import agreement, counted, per_item
 from gossamer.errors import GossamerError
-from gossamer.metrics import Tally, counting
-from gossamer.modeling import gates_of
+from gossamer.models.attach import gates_of
+from gossamer.training.divergence import agreement, counted, per_item
+from gossamer.training.metrics import Tally, counting
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:

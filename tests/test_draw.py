@@ -15,11 +15,12 @@ import matplotlib
 import numpy as np
 import pytest
 
-from gossamer.circuit import Circuit, concatenate
-from gossamer.draw import draw, draw_one, save, to_svg
-from gossamer.draw.layout import Line, abbreviated, carried_rows, count_caption, visible_text
-from gossamer.draw.panel import blue, thickness
+from gossamer.circuits.circuit import Circuit, concatenate
 from gossamer.errors import GossamerError
+from gossamer.viz.figure import draw, draw_one
+from gossamer.viz.figure.layout import Line, abbreviated, carried_rows, count_caption, visible_text
+from gossamer.viz.figure.panel import blue, thickness
+from gossamer.viz.figure.paper import save, to_svg
 
 LAYERS, HEADS = 4, 4
 HOSTILE = (
@@ -436,6 +437,6 @@ def test_a_full_disk_leaves_the_old_figure_whole(small, tmp_path, monkeypatch):
 
 
 def test_it_needs_no_pyplot_and_no_torch():
-    code = "import sys, gossamer.draw; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
+    code = "import sys, gossamer.viz.figure; print([m for m in ('matplotlib.pyplot', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from gossamer.errors import GossamerError, GossamerWarning
-from gossamer.estimate import GIB, Shape, describe, memory, what_to_lower
-from gossamer.memory import told_when_out_of_memory
+from gossamer.training.estimate import GIB, Shape, describe, memory, told_when_out_of_memory, what_to_lower
 
 GPT2 = Shape(124_000_000, 124_000_000, layers=12, heads=12, width=768, vocabulary=50_257, rows=8, length=1024)
 TOO_MUCH = 2**58  # bytes; no machine has them, so the allocator really fails
@@ -93,7 +92,7 @@ def test_what_to_lower_is_what_takes_most(change: dict[str, Any], told: str) -> 
 
 
 def test_what_does_not_fit_is_told_before_it_starts(monkeypatch: Any) -> None:
-    monkeypatch.setattr("gossamer.estimate.available", lambda: 1.0 * GIB)
+    monkeypatch.setattr("gossamer.training.estimate.available", lambda: 1.0 * GIB)
     with pytest.warns(GossamerWarning, match=r"GiB are needed and 1.00 are free; logits need"):
         line = describe(GPT2, 2.0, 30)
     assert "1.0 minutes for 30 steps" in line

@@ -14,24 +14,15 @@ import pytest
 import torch
 from gated_models import prompts, tiny_gated
 
-from gossamer.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
-from gossamer.components.graph import ComponentGraph
-from gossamer.components.mib import from_mib, to_mib
+from gossamer.circuits.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
+from gossamer.circuits.components.graph import ComponentGraph
+from gossamer.circuits.export import export
+from gossamer.circuits.export.graphs import from_graphml, from_networkx, to_dataframe, to_graphml, to_networkx
+from gossamer.circuits.export.mib import from_mib, to_mib
+from gossamer.circuits.export.neuronpedia import to_neuronpedia
+from gossamer.circuits.export.record import from_record, load_circuit, save_circuit, to_record
+from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerError
-from gossamer.export import (
-    export,
-    from_graphml,
-    from_networkx,
-    from_record,
-    load_circuit,
-    save_circuit,
-    to_dataframe,
-    to_graphml,
-    to_networkx,
-    to_neuronpedia,
-    to_record,
-)
-from gossamer.trace import trace
 
 SCHEMA = json.loads((Path(__file__).parent / "neuronpedia.schema.json").read_text())
 
@@ -179,7 +170,7 @@ def test_a_missing_extra_is_named(circuit, monkeypatch):
             raise ImportError(name)
         return real(name, *given, **options)
 
-    monkeypatch.setattr("gossamer.export.graphs.importlib.import_module", without)
+    monkeypatch.setattr("gossamer.circuits.export.graphs.importlib.import_module", without)
     for use in (to_networkx, to_dataframe):
         with pytest.raises(GossamerError, match=r"possible: the extra gossamer\[graphs\]"):
             use(circuit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gossamer.gate import hard_gate, soften
+from gossamer.gates.gate import hard_gate, soften
 
 LOGITS = torch.tensor([-120.0, -3.0, -1e-30, 0.0, 1e-30, 0.5, 4.0, 120.0])
 

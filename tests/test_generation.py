@@ -9,8 +9,8 @@ import torch
 from gated_models import VOCABULARY, tiny
 
 from gossamer.errors import GossamerError, UnsupportedModel
-from gossamer.gates import Gates
-from gossamer.modeling import attach
+from gossamer.gates.edges import Gates
+from gossamer.models.attach import attach
 
 
 def model_of(kind="gpt2", **extra):

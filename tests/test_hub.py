@@ -20,12 +20,12 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTP
 from transformers.utils import hub as transformers_hub
 
 from gossamer import attach, load
-from gossamer.card import model_card
-from gossamer.checkpoint import load_for_training, save
+from gossamer.data.text import Corpus
 from gossamer.errors import CheckpointError, GossamerError
 from gossamer.files import write_json
-from gossamer.hub import push_to_hub
-from gossamer.text import Corpus
+from gossamer.models.checkpoint import load_for_training, save
+from gossamer.models.hub import push_to_hub
+from gossamer.models.model_card import model_card
 
 REPORT = {"model": "openai-community/gpt2", "data": "stdlib", "ceiling": "kl=0.02", "feasible": True, "missed": "",
           "held_out": {"keys_per_query": 3.25, "density": 0.05, "kl": 0.0187, "kl_se": 0.0004}}  # fmt: skip

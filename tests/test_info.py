@@ -9,14 +9,14 @@ import torch
 from gated_models import tiny, tiny_gated
 from transformers import BloomConfig, BloomForCausalLM
 
-from gossamer.attention import choose
-from gossamer.checkpoint import save, save_adapter, save_folder
 from gossamer.cli import main
-from gossamer.describe import describe, describe_model
 from gossamer.errors import CheckpointError
 from gossamer.files import write_json
-from gossamer.lora import add_adapters
-from gossamer.modeling import attach
+from gossamer.gates.attention import choose
+from gossamer.models.attach import attach
+from gossamer.models.checkpoint import save, save_adapter, save_folder
+from gossamer.models.summary import describe, describe_model
+from gossamer.training.adapters import add_adapters
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ import pytest
 import torch
 from gated_models import prompts, tiny, tiny_gated
 
+from gossamer.circuits.intervene import Bench, leaks, necessary, sufficient
+from gossamer.circuits.minimal import minimal
+from gossamer.circuits.stability import jaccard, match_heads, overlap, paraphrased, resampled, stable
+from gossamer.circuits.statistics import bootstrap, wilson
+from gossamer.circuits.trace import trace
+from gossamer.circuits.verify import answers, prove, stands, verify
 from gossamer.errors import GossamerError
-from gossamer.intervals import bootstrap, wilson
-from gossamer.intervene import Bench, leaks, necessary, sufficient
-from gossamer.metrics import Tally, counting
-from gossamer.minimal import minimal
-from gossamer.modeling import find_gates, gates_of
-from gossamer.probe import evaluating, first_output
-from gossamer.stability import jaccard, match_heads, overlap, paraphrased, resampled, stable
-from gossamer.trace import trace
-from gossamer.verify import answers, prove, stands, verify
+from gossamer.models.attach import find_gates, gates_of
+from gossamer.models.forward import evaluating, first_output
+from gossamer.training.metrics import Tally, counting
 
 KINDS = ("gpt2", "bert")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gossamer.errors import CheckpointError, GossamerWarning
-from gossamer.ledger import STARTED, begin
+from gossamer.training.run_manifest import STARTED, begin
 
 FIXED, MOVABLE = {"--length": 32, "--set gate_bias": [4.0]}, {"--steps": 10}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gossamer import logits
-from gossamer.attention.visibility import Visibility
+from gossamer.gates import logit_penalty as logits
+from gossamer.gates.attention.visibility import Visibility
 
 
 def written_out(q, k, visible, *, limit, scale, softcap):

@@ -7,8 +7,8 @@ import warnings
 import families
 import pytest
 
-from gossamer.lora import add_adapters
-from gossamer.modeling import attach, attention_modules
+from gossamer.models.attach import attach, attention_modules
+from gossamer.training.adapters import add_adapters
 
 
 # peft 0.21 reads a name that transformers 5.23 deprecates.

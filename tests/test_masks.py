@@ -10,7 +10,7 @@ import torch
 
 from gossamer import attach
 from gossamer.errors import GossamerError
-from gossamer.metrics import Tally, counting
+from gossamer.training.metrics import Tally, counting
 
 LONG, SHORT = 7, 5
 FAMILIES = ["gpt2", "llama", "qwen3", "bert"]

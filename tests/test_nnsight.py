@@ -6,8 +6,8 @@ import pytest
 import torch
 from gated_models import prompts, tiny_gated
 
-from gossamer.modeling import gates_of
-from gossamer.probe import evaluating, first_output
+from gossamer.models.attach import gates_of
+from gossamer.models.forward import evaluating, first_output
 
 nnsight = pytest.importorskip(
     "nnsight", reason="nnsight is not installed; pip install nnsight runs this test"

@@ -8,7 +8,7 @@ import oracles
 import pytest
 import torch
 
-from gossamer.noise import (
+from gossamer.gates.noise import (
     DROPOUT,
     NoiseKey,
     _uniform_torch,
@@ -61,7 +61,7 @@ def test_a_tile_is_a_part_of_the_layer():
 
 def test_chunks_and_threads_do_not_matter(monkeypatch):
     whole = layer_uniform(KEY, (2, 3, 6, 21))
-    monkeypatch.setattr("gossamer.noise._CHUNK", 8)
+    monkeypatch.setattr("gossamer.gates.noise._CHUNK", 8)
     assert torch.equal(layer_uniform(KEY, (2, 3, 6, 21)), whole)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert torch.equal(layer_uniform(KEY, (2, 3, 6, 21)), whole)

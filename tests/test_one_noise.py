@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gossamer.attention import gated_attention
-from gossamer.noise import NoiseKey, layer_uniform
+from gossamer.gates.attention import gated_attention
+from gossamer.gates.noise import NoiseKey, layer_uniform
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEY = NoiseKey(seed=2**31 + 5, step=70_001, layer=3)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from gossamer.progress import ProgressLine
+from gossamer.training.progress import ProgressLine
 
 LOG = {"loss": 0.2376, "divergence": 0.3224, "multiplier": 0.24, "expected_open_edges": 1824.0}
 WORDS = "loss 0.2376, divergence 0.3224, lambda 0.24, open edges 1,824.0, held 1,790.50"

@@ -11,12 +11,13 @@ from families import ALL, DECODERS, ENCODERS, build
 from gated_models import tiny
 from torch import nn
 
-from gossamer.components.wiring import wiring
+from gossamer.circuits.components.wiring import wiring
+from gossamer.circuits.contribution import Writing
+from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerWarning
-from gossamer.modeling import attach
-from gossamer.probe import evaluating
-from gossamer.projection import Writing, output_projections, per_head
-from gossamer.trace import trace
+from gossamer.models.anatomy import output_projections, per_head
+from gossamer.models.attach import attach
+from gossamer.models.forward import evaluating
 
 
 @pytest.mark.parametrize("family", ALL)

@@ -15,8 +15,8 @@ import run_tiny
 import torch
 
 from gossamer.errors import CheckpointError, GossamerWarning
-from gossamer.resume import MANIFEST, is_whole, last_checkpoint
-from gossamer.trainer import SparsityTrainer
+from gossamer.training.resume import MANIFEST, is_whole, last_checkpoint
+from gossamer.training.trainer import SparsityTrainer
 
 HERE = Path(__file__).parent
 

@@ -11,14 +11,15 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerError, refuse
-from gossamer.modeling import attach, gates_of
-from gossamer.serve.run import checked_token, is_loopback
-from gossamer.trace import trace
+from gossamer.models.attach import attach, gates_of
+from gossamer.viz.serve.run import checked_token, is_loopback
 
 testclient = pytest.importorskip("fastapi.testclient", reason="no fastapi: pip install 'gossamer[serve]'")
 
-from gossamer.serve import Limits, Session, app  # noqa: E402
+from gossamer.viz.serve.app import app  # noqa: E402
+from gossamer.viz.serve.session import Limits, Session  # noqa: E402
 
 TOKEN = "a-token-of-enough-characters"
 

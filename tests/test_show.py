@@ -14,17 +14,18 @@ import torch
 from PIL import Image
 from transformers import BertForMaskedLM
 
-from gossamer.circuit import Circuit
+from gossamer.circuits.circuit import Circuit
+from gossamer.circuits.export import export
+from gossamer.circuits.trace import trace
+from gossamer.circuits.verify import verify
 from gossamer.errors import GossamerError
-from gossamer.export import export
-from gossamer.film import Filmed, film, frame_steps
-from gossamer.metrics import Tally
-from gossamer.modeling import attach
-from gossamer.notebook import Page, Report, bundle, verification_bundle, view
-from gossamer.tasks.addition import Addition, as_text
-from gossamer.trace import trace
-from gossamer.verify import verify
-from gossamer.watch import Curve, History, TrainingPage, chart, watch_page
+from gossamer.models.attach import attach
+from gossamer.recipes.addition.task import Addition, as_text
+from gossamer.training.metrics import Tally
+from gossamer.viz.film import Filmed, film, frame_steps
+from gossamer.viz.monitor import History, TrainingPage, watch_page
+from gossamer.viz.monitor.chart import Curve, chart
+from gossamer.viz.notebook import Page, Report, bundle, verification_bundle, view
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +86,8 @@ def test_a_verification_and_a_report_show_themselves_without_script_or_style(mod
 
 def test_a_running_ipython_shows_circuits_though_they_know_nothing_of_notebooks(circuit):
     code = "from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell.instance()\n"
-    code += "import sys, gossamer; before = 'gossamer.notebook' in sys.modules\n"
-    code += "from gossamer.export import load_circuit\n"
+    code += "import sys, gossamer; before = 'gossamer.viz.notebook' in sys.modules\n"
+    code += "from gossamer.circuits.export import load_circuit\n"
     code += "import pathlib; there = load_circuit(pathlib.Path(sys.argv[1]))\n"
     code += "shown = shell.display_formatter.format(there)[0]; print(before, sorted(shown))"
     with tempfile.TemporaryDirectory() as folder:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from component_cases import favourable
 
-from gossamer.components.curve import Ablator, best_edges, needed_edges
-from gossamer.components.scores import score_edges
-from gossamer.components.shrink import shrink, without
+from gossamer.circuits.components.curve import Ablator, best_edges, needed_edges
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.shrink import shrink, without
 from gossamer.errors import GossamerError
 
 

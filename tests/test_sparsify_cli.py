@@ -15,10 +15,10 @@ from letters import LETTERS, save_tokenizer
 
 from gossamer import gates_of, load
 from gossamer.cli import main
+from gossamer.data.prompts import load_tokenizer, positions_of
 from gossamer.errors import GossamerWarning
-from gossamer.job import Job, rows_of
-from gossamer.modeling import attention_modules
-from gossamer.text import load_tokenizer, positions_of
+from gossamer.models.attach import attention_modules
+from gossamer.recipes.text import Job, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,9 @@ def test_a_model_that_is_nowhere(place: Path, tmp_path: Path, capsys: Any, monke
 
 def test_out_of_memory_is_one_line(place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
     # The allocator itself refuses: no machine has that much.
-    monkeypatch.setattr("gossamer.job.sparsify", lambda *_, **__: torch.empty(2**58, dtype=torch.uint8))
+    monkeypatch.setattr(
+        "gossamer.recipes.text.sparsify", lambda *_, **__: torch.empty(2**58, dtype=torch.uint8)
+    )
     assert run(place, tmp_path) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "out of memory at 4 rows of 16 tokens" in last

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 import torch
 
+from gossamer.data.pairs import METRICS, Pair, Vocabulary, by_tokenizer, encode
+from gossamer.data.registry import TASKS, batches, task_vocabulary, training_rows
 from gossamer.errors import GossamerError
-from gossamer.tasks.pairs import METRICS, Pair, Vocabulary, by_tokenizer, encode
-from gossamer.tasks.registry import TASKS, batches, task_vocabulary, training_rows
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertForMaskedLM
 
-from gossamer.config import SparsityConfig
+from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.errors import DivergedTraining, GossamerError, UnsupportedModel
-from gossamer.metrics import Tally, counting
-from gossamer.modeling import attach, detach, gates_of
-from gossamer.rows import TensorRows, collate_rows
-from gossamer.sparsify import sparsify
-from gossamer.tasks.addition import Addition
-from gossamer.trainer import SparsityTrainer
+from gossamer.models.attach import attach, detach, gates_of
+from gossamer.recipes.addition.task import Addition
+from gossamer.training.config import SparsityConfig
+from gossamer.training.metrics import Tally, counting
+from gossamer.training.sparsify import sparsify
+from gossamer.training.trainer import SparsityTrainer
 
 TASK = Addition(1)
 

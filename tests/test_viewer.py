@@ -12,17 +12,17 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from gossamer.circuit import Circuit
+from gossamer.circuits.circuit import Circuit
+from gossamer.circuits.verify import verify
 from gossamer.errors import GossamerError
-from gossamer.modeling import attach
-from gossamer.report import build_report
-from gossamer.tasks.addition import Addition
-from gossamer.verify import verify
-from gossamer.viewer import view
-from gossamer.viewer.addition import addition_of, pack_bert, view_addition
-from gossamer.viewer.pack import array, circuits, quantised
-from gossamer.viewer.page import as_json, asset, fill
-from gossamer.viewer.report import report_page
+from gossamer.models.attach import attach
+from gossamer.recipes.addition.page import addition_of, pack_bert, view_addition
+from gossamer.recipes.addition.report import build_report
+from gossamer.recipes.addition.task import Addition
+from gossamer.viz.report.page import report_page
+from gossamer.viz.viewer import view
+from gossamer.viz.viewer.pack import array, circuits, quantised
+from gossamer.viz.viewer.page import as_json, asset, fill
 
 KINDS = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "f4": "<f4"}
 

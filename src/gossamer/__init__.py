@@ -7,36 +7,38 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Addition": "tasks.addition",
-    "Ceiling": "ceiling",
-    "Circuit": "circuit",
+    "Addition": "recipes.addition.task",
+    "Ceiling": "training.constraint",
+    "Circuit": "circuits.circuit",
     "GossamerError": "errors",
-    "Proof": "verify",
-    "SparsityConfig": "config",
-    "SparsityTrainer": "trainer",
-    "attach": "modeling",
-    "detach": "modeling",
-    "draw": "draw",
-    "explain": "tasks.explanation",
-    "gated_attention": "attention",
-    "gates_of": "modeling",
-    "load": "checkpoint",
-    "prove": "verify",
-    "push_to_hub": "hub",
-    "save": "checkpoint",
-    "sparsify": "sparsify",
-    "trace": "trace",
-    "verify": "verify",
-    "view": "notebook",
+    "Proof": "circuits.verify",
+    "SparsityConfig": "training.config",
+    "SparsityTrainer": "training.trainer",
+    "attach": "models.attach",
+    "detach": "models.attach",
+    "draw": "viz.figure",
+    "explain": "recipes.addition.explain.explanation",
+    "gated_attention": "gates.attention",
+    "gates_of": "models.attach",
+    "load": "models.checkpoint",
+    "prove": "circuits.verify",
+    "push_to_hub": "models.hub",
+    "save": "models.checkpoint",
+    "sparsify": "training.sparsify",
+    "trace": "circuits.trace",
+    "verify": "circuits.verify",
+    "view": "viz.notebook",
 }
-# What a notebook shows by itself: the module and the name of a type, and the function of `notebook` that shows it.
-_SHOWN = {("circuit", "Circuit"): "bundle", ("verify", "Verification"): "verification_bundle"}
+# What a notebook shows by itself: the module and the name of a type, and the function of `viz.notebook` that shows it.
+_SHOWN = {
+    ("circuits.circuit", "Circuit"): "bundle",
+    ("circuits.verify", "Verification"): "verification_bundle",
+}
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -49,20 +51,6 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-class _Front(ModuleType):
-    """The package, in which a public name stays what it is when a module of the same name is loaded.
-
-    Loading `gossamer.trace` would otherwise put the module where the function `trace` belongs.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Front
-
-
 def __dir__() -> list[str]:
     return __all__
 
@@ -72,7 +60,7 @@ def _show_in_notebooks(shell: Any) -> None:
     for (home, name), how in _SHOWN.items():
 
         def show(found: Any, how: str = how) -> Any:
-            return getattr(importlib.import_module(".notebook", __name__), how)(found)
+            return getattr(importlib.import_module(".viz.notebook", __name__), how)(found)
 
         formatter = shell.display_formatter.mimebundle_formatter
         formatter.for_type_by_name(f"{__name__}.{home}", name, show)

@@ -20,11 +20,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from gossamer.circuit import Circuit
-from gossamer.modeling import attach
-from gossamer.tasks.addition import Addition
-from gossamer.trace import trace
-from gossamer.viewer.addition import trace_all, view_addition
+from gossamer.circuits.circuit import Circuit
+from gossamer.circuits.trace import trace
+from gossamer.models.attach import attach
+from gossamer.recipes.addition.page import trace_all, view_addition
+from gossamer.recipes.addition.task import Addition
 
 FLAGS = (
     "--headless=new",

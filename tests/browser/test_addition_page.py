@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from gossamer.modeling import attach
-from gossamer.tasks.addition import as_text
-from gossamer.trace import trace
-from gossamer.verify import answers
-from gossamer.viewer.addition import view_addition
+from gossamer.circuits.trace import trace
+from gossamer.circuits.verify import answers
+from gossamer.models.attach import attach
+from gossamer.recipes.addition.page import view_addition
+from gossamer.recipes.addition.task import as_text
 
 SLOTS = tuple(range(6, 11))
 

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from gossamer.circuit import Circuit
-from gossamer.viewer import view
-from gossamer.viewer.report import report_page
-from gossamer.watch import History, watch_page
+from gossamer.circuits.circuit import Circuit
+from gossamer.viz.monitor import History, watch_page
+from gossamer.viz.report.page import report_page
+from gossamer.viz.viewer import view
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -13,13 +13,14 @@ import pytest
 import torch
 from test_serve import Letters, models
 
+from gossamer.circuits.trace import trace
 from gossamer.errors import refuse
-from gossamer.modeling import attach, gates_of
-from gossamer.trace import trace
+from gossamer.models.attach import attach, gates_of
 
 uvicorn = pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'gossamer[serve]'")
 
-from gossamer.serve import Limits, Session, app  # noqa: E402
+from gossamer.viz.serve.app import app  # noqa: E402
+from gossamer.viz.serve.session import Limits, Session  # noqa: E402
 
 
 @contextmanager

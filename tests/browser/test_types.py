@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gossamer.viewer.page import SCRIPTS, START
+from gossamer.viz.viewer.page import SCRIPTS, START
 
 OPTIONS = (
     "--checkJs",
@@ -32,7 +32,7 @@ def test_scripts_keep_their_types(start, tmp_path):
     tsc = str(beside) if beside.is_file() else shutil.which("tsc")
     if tsc is None:
         pytest.skip("no TypeScript: npm install --prefix tests/browser typescript")
-    scripts = [str(files("gossamer.viewer").joinpath(name)) for name in (*SCRIPTS, start)]
+    scripts = [str(files("gossamer.viz.viewer").joinpath(name)) for name in (*SCRIPTS, start)]
     found = subprocess.run(
         [tsc, *OPTIONS, *scripts], cwd=tmp_path, capture_output=True, text=True, check=False
     )

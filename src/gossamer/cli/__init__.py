@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from ..errors import CeilingMissed, GossamerError, GossamerWarning
-from . import circuits, demo, info, serve, sparsify, view
+from . import compare, demo, export, info, serve, sparsify, trace, verify, view
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -23,7 +23,7 @@ ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind._
 INTERRUPTED = 130
 AS_PYTHON = warnings.formatwarning
 
-VERBS = (circuits, demo, info, serve, sparsify, view)
+VERBS = (demo, sparsify, info, trace, verify, compare, export, view, serve)
 
 app = typer.Typer(
     name="gossamer",

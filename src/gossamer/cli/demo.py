@@ -30,7 +30,8 @@ def demo(
     ] = False,
 ) -> None:
     """Train a model that adds, make it sparse, prove it on every sum, and draw 36 + 28."""
-    from ..demo import DemoSettings, run_demo
+    from ..recipes.addition.run import run_demo
+    from ..recipes.addition.settings import DemoSettings
 
     given = {"base_steps": base_steps, "steps": steps, "ceiling": ceiling}
     settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})

@@ -18,8 +18,8 @@ def info(
     ] = False,
 ) -> None:
     """Say what a model is, whether it is gated, what was promised for it, and what runs its attention here."""
-    from ..demo import quiet
-    from ..describe import describe
+    from ..models.quiet import quiet
+    from ..models.summary import describe
 
     with quiet():
         record = describe(place)

@@ -25,11 +25,12 @@ def serve(
     ] = 0.01,
 ) -> None:
     """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""
-    from ..demo import quiet
     from ..errors import refuse
+    from ..models.quiet import quiet
 
     try:
-        from ..serve import Limits, run
+        from ..viz.serve.run import run
+        from ..viz.serve.session import Limits
     except ModuleNotFoundError as error:
         do = "pip install 'gossamer[serve]'"
         raise refuse(f"{error.name} is not installed", "possible: with the extra `serve`", do) from error

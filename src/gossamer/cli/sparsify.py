@@ -53,8 +53,8 @@ def sparsify(
     from rich.console import Console
     from transformers.utils import logging
 
-    from ..distributed import first_process, leave
-    from ..job import Job, report_text, run_job
+    from ..recipes.text import Job, report_text, run_job
+    from ..training.distributed import first_process, leave
 
     job = Job(
         model=model, data=data, out=out, ceiling=ceiling, steps=steps, length=length, batch=batch,

@@ -33,9 +33,9 @@ def view(
     """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
     from rich.console import Console
 
-    from ..demo import quiet
     from ..files import write_text
-    from ..pages import view_folders
+    from ..models.quiet import quiet
+    from ..recipes.view import view_folders
 
     target = folder / "view.html" if out is None else out
     dense, gated = base or folder / "base", sparse or folder / "sparse"

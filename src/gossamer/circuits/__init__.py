@@ -1,0 +1,1 @@
+"""Open edges as data: trace, patch, prove, compare, export."""

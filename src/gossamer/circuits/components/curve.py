@@ -1,0 +1,201 @@
+"""How much of a task a circuit of n components explains, for every n; CPR and CMD as in MIB.
+
+    F(C) = (m(C) - m(none)) / (m(all) - m(none))         m(none): every edge ablated
+    CPR  = area under F,  CMD = area under |1 - F|       trapezoids over the share of edges kept, 0.001 to 1
+
+m(all) - m(none) may be so near zero that F means nothing: the model does not do the task, and the curve is
+refused. A circuit of n edges is the n best by |score| without their dead ends; a circuit of n heads keeps
+those heads with all their edges, the input and all MLPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.pairs import Batch
+from ...errors import refuse
+from ...models.forward import evaluating
+from .effect import Effect, sizes_around_first
+from .run import AblatedRun, ablated_outputs, writer_outputs
+from .scores import Scores
+from .wiring import Wiring
+
+SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, MIB's grid
+
+
+class Ablator:
+    """A model and a task under one ablation, ready to measure circuits.
+
+    Args:
+        batches: clean and corrupt prompts.
+        ablation: resample, mean or zero.
+    """
+
+    def __init__(self, wires: Wiring, batches: Sequence[Batch], ablation: str) -> None:
+        if not batches:
+            raise refuse("no prompts", "possible: one batch or more", "pass more")
+        self.wires, self.batches, self.ablation = wires, batches, ablation
+        self.instead: list[Tensor] = []
+        with evaluating(wires.model):
+            for batch in batches:
+                clean, corrupt = (writer_outputs(wires, ids)[0] for ids in (batch.clean, batch.corrupt))
+                self.instead.append(ablated_outputs(wires, clean, corrupt, ablation))
+        self.all = self.values(wires.graph.exists)
+        self.none = self.values(torch.zeros_like(wires.graph.exists))
+        self.whole = Effect(batches, ablation, self.all, self.none)
+
+    @property
+    def n(self) -> int:
+        """Prompts."""
+        return sum(map(len, self.batches))
+
+    def values(self, kept: Tensor) -> Tensor:
+        """(n,) the metric of every prompt with only the edges in `kept`, (W, R) bool.
+
+        Raises: `GossamerError` for a mask that does not fit, or an edge that the model does not have.
+        """
+        self.wires.graph.require_mask(kept)
+        found = []
+        with evaluating(self.wires.model):
+            for batch, instead in zip(self.batches, self.instead, strict=True):
+                logits = AblatedRun(self.wires, kept, instead).run(batch.clean)
+                found.append(batch.measure(logits).double().cpu())
+        return torch.cat(found)
+
+    @property
+    def effect(self) -> float:
+        """m(all) - m(none), the mean over prompts."""
+        return self.whole.size
+
+    def require_effect(self) -> None:
+        """Raise unless the effect is certainly above zero."""
+        self.whole.require()
+
+    def faithfulness(self, kept: Tensor) -> float:
+        """F of a circuit; 1 is the whole effect."""
+        return self.whole.share(self.values(kept))
+
+    def interval(self, kept: Tensor, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+        """The 95 % bootstrap interval of F: prompts are drawn again, the same for both means of the ratio."""
+        self.require_effect()
+        gain, whole = (self.values(kept) - self.none).numpy(), (self.all - self.none).numpy()
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(0, self.n, (draws, self.n))
+        shares = gain[drawn].mean(1) / whole[drawn].mean(1)
+        return float(np.quantile(shares, 0.025)), float(np.quantile(shares, 0.975))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One circuit of a curve: components kept, edges left after dead ends are pruned, and F."""
+
+    kept: int
+    edges: int
+    faithfulness: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """F for circuits of growing size, with the settings that it depends on.
+
+    Attributes:
+        kind: "edges" or "heads".
+        of: how many there are in the model.
+        ablation, ranking, task, n: the settings.
+        points: by size.
+    """
+
+    kind: str
+    of: int
+    ablation: str
+    ranking: str
+    task: str
+    n: int
+    points: tuple[Point, ...]
+
+    def needed(self, share: float = 0.9) -> Point | None:
+        """The smallest circuit of the curve with F of at least `share`; None if there is none."""
+        return next((point for point in self.points if point.faithfulness >= share), None)
+
+    def areas(self) -> tuple[float, float]:
+        """(CPR, CMD) over the curve's own points, by share of components kept."""
+        x = np.array([point.kept / self.of for point in self.points])
+        f = np.array([point.faithfulness for point in self.points])
+        return float(np.trapezoid(f, x)), float(np.trapezoid(np.abs(1 - f), x))
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain numbers, with CPR, CMD and what 90 % takes."""
+        cpr, cmd = self.areas()
+        best = self.needed()
+        points = [[p.kept, p.edges, p.faithfulness] for p in self.points]
+        settings = {name: getattr(self, name) for name in ("kind", "of", "ablation", "ranking", "task", "n")}
+        needed = None if best is None else {"kept": best.kept, "edges": best.edges}
+        return {**settings, "cpr": cpr, "cmd": cmd, "needed_for_90": needed, "points": points}
+
+
+def best_edges(wires: Wiring, scores: Scores, n: int, *, signed: bool = False) -> Tensor:
+    """(W, R) bool: the `n` best edges, dead ends pruned; by |score|, or by how much ablating them hurts."""
+    exists = wires.graph.exists
+    value = (-scores.edges if signed else scores.edges.abs()).masked_fill(~exists, -torch.inf)
+    kept = torch.zeros_like(exists)
+    kept.view(-1)[value.flatten().topk(min(n, wires.graph.n_edges)).indices] = True
+    return wires.graph.prune(kept & exists)
+
+
+def edge_curve(
+    ablator: Ablator, scores: Scores, *, sizes: Sequence[int] | None = None, signed: bool = False
+) -> Curve:
+    """F for the best n edges; by default on MIB's grid of shares."""
+    wires, points = ablator.wires, []
+    ablator.require_effect()
+    for size in sizes or sorted({max(1, round(share * wires.graph.n_edges)) for share in SHARES}):
+        kept = best_edges(wires, scores, size, signed=signed)
+        points.append(Point(size, int(kept.sum()), ablator.faithfulness(kept)))
+    ranking = f"{scores.method}, {'signed' if signed else 'absolute'}"
+    settings = (ablator.ablation, ranking, ablator.batches[0].task, ablator.n)
+    return Curve("edges", wires.graph.n_edges, *settings, tuple(points))
+
+
+def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25) -> Curve:
+    """The curve up to the first size whose F reaches `share`; how it is looked for is in `sizes_around_first`."""
+    ablator.require_effect()
+
+    def reaches(size: int) -> bool:
+        return ablator.faithfulness(best_edges(ablator.wires, scores, size)) >= share
+
+    sizes = sizes_around_first(reaches, ablator.wires.graph.n_edges, factor)
+    return edge_curve(ablator, scores, sizes=sizes)
+
+
+def head_scores(ablator: Ablator) -> Tensor:
+    """(layers, heads): what ablating all edges out of one head costs, exactly."""
+    graph = ablator.wires.graph
+    found = torch.zeros(graph.n_layers, graph.n_heads, dtype=torch.float64)
+    for layer in range(graph.n_layers):
+        for head in range(graph.n_heads):
+            kept = graph.exists.clone()
+            kept[graph.head(layer, head)] = False
+            found[layer, head] = (ablator.all - ablator.values(kept)).mean()
+    return found
+
+
+def head_curve(ablator: Ablator, scores: Tensor | None = None) -> Curve:
+    """F for the best n heads, n from 0 to all; the input and all MLPs stay."""
+    graph = ablator.wires.graph
+    ablator.require_effect()
+    ranking = head_scores(ablator) if scores is None else scores
+    kept = graph.exists.clone()
+    numbers = [graph.head(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
+    kept[numbers] = False
+    points = [Point(0, int(kept.sum()), ablator.faithfulness(kept))]
+    for count, best in enumerate(ranking.flatten().argsort(descending=True).tolist(), 1):
+        kept[numbers[best]] = graph.exists[numbers[best]]
+        points.append(Point(count, int(kept.sum()), ablator.faithfulness(kept)))
+    settings = (ablator.ablation, "exact, signed", ablator.batches[0].task, ablator.n)
+    return Curve("heads", len(numbers), *settings, tuple(points))

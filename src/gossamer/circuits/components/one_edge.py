@@ -1,0 +1,94 @@
+"""One edge patched per block of rows: what makes exact patching of thousands of edges affordable.
+
+With a single edge (w, r) patched, all that runs before r is as in the clean run, so abl_w - out_w is known
+beforehand and only reader r of those rows is computed again. Rows are (edge, prompt), edges slowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...models.forward import first_output
+from .run import hooks
+from .wiring import Wiring
+
+
+class OneEdgeEach:
+    """A forward pass over E copies of N prompts; in copy e, edge `pairs[e]` carries its change.
+
+    Args:
+        pairs: (E, 2) writer and reader numbers.
+        change: (W, N, T, M), broadcastable: abl_w - out_w.
+    """
+
+    def __init__(self, wires: Wiring, pairs: Tensor, change: Tensor) -> None:
+        self.wires, self.change = wires, change
+        self.writers, self.readers = pairs.unbind(1)
+        self.residual: Tensor
+
+    def run(self, ids: Tensor) -> Tensor:
+        """(E * N, V) logits at the last position of ids (E * N, T)."""
+        with hooks(*self._handles()):
+            return first_output(self.wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
+
+    def _handles(self) -> list[Any]:
+        wires, graph = self.wires, self.wires.graph
+        found = [
+            *wires.ungrouped(),
+            wires.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1)),
+        ]
+        for layer, block in enumerate(wires.blocks):
+            found.append(block.norm.register_forward_pre_hook(self._note))
+            for number, projection in enumerate(block.projections):
+                found.append(projection.module.register_forward_hook(self._attention(layer, number)))
+            # The norm is the MLP's alone, so what it reads may be changed in place of what the MLP reads.
+            found.append(block.mlp_norm.register_forward_pre_hook(self._before(graph.into_mlp(layer))))
+        return found
+
+    def _note(self, module: nn.Module, given: tuple) -> None:
+        self.residual = given[0]
+
+    def _patched(self, x: Tensor, edges: Tensor) -> Tensor:
+        """(edges, N, T, M): the residual stream of some copies with their edge's change added."""
+        copies = x.unflatten(0, (len(self.writers), -1))
+        return copies[edges] + self.change[self.writers[edges]]
+
+    def _before(self, reader: int) -> Callable[[nn.Module, tuple], tuple | None]:
+        edges = (self.readers == reader).nonzero()[:, 0]
+
+        def hook(module: nn.Module, given: tuple) -> tuple | None:
+            if not len(edges):
+                return None
+            x = given[0].clone()
+            x.unflatten(0, (len(self.writers), -1))[edges] = self._patched(given[0], edges)
+            return (x,)
+
+        return hook
+
+    def _attention(self, layer: int, number: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+        graph, block = self.wires.graph, self.wires.blocks[layer]
+        projection = block.projections[number]
+        start, width = graph.into_attention(layer).start, graph.n_heads
+        weight, bias = projection.weights(width)
+        here = [
+            (i, head, (self.readers == start + slot * width + head).nonzero()[:, 0])
+            for i, slot in enumerate(projection.slots)
+            for head in range(width)
+        ]
+
+        def hook(module: nn.Module, given: tuple, output: Tensor) -> Tensor:
+            if not any(len(edges) for *_, edges in here):
+                return output
+            output = output.clone()
+            split = projection.split(output.unflatten(0, (len(self.writers), -1)), width)
+            for i, head, edges in here:
+                if len(edges):
+                    read = block.norm.forward(self._patched(self.residual, edges))
+                    made = read @ weight[:, i, head]
+                    split[edges, :, :, i, head] = made if bias is None else made + bias[i, head]
+            return output
+
+        return hook

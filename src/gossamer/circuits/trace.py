@@ -1,0 +1,197 @@
+"""From a model and prompts to a circuit: every open edge with its logit, weight and contribution.
+
+A gated model's edges are its open gates, s + c > 0. A dense model is traced through open gates, which repeat
+it exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`, or among
+the `top_k` largest of its query and head. Edges that an intervention closes (`Gates.keep`) are not edges. One
+layer of one batch is looked at at a time, and what is kept grows with the open edges.
+
+The contribution of an edge is the length of weight * v W_h, what it adds to the residual stream through its head's
+slice W_h of the output projection, before any norm that may follow. Where that projection is not found (adapters
+not merged, or attention that ends otherwise) it is the length of weight * v inside the head, with a warning;
+`meta["contribution"]` says which: residual or head.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import GossamerWarning, refuse, require_range
+from ..gates.attention.edge_list import EdgeList, open_edges, strong_edges
+from ..gates.edges import AttentionCall, Gates
+from ..models.attach import attach, detach, find_gates
+from ..models.forward import evaluating, first_output
+from .circuit import Circuit, concatenate
+from .contribution import Writing
+
+
+class Choice(NamedTuple):
+    """Which of the open edges to list."""
+
+    threshold: float
+    top_k: int | None
+
+
+def trace(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    text: Callable[[Tensor], tuple[str, ...]] | None = None,
+    outputs: Sequence[int] | None = None,
+    threshold: float = 0.0,
+    top_k: int | None = None,
+    batch_size: int = 1024,
+) -> Circuit:
+    """List the open attention edges of `model` on some prompts.
+
+    Args:
+        input_ids: (N, T) token ids, one prompt a row.
+        attention_mask: (N, T), 0 at padding.
+        text: turns (T,) token ids into T strings; by default the ids themselves.
+        outputs: the positions that count as the answer; by default all T.
+        threshold: smallest softmax weight that counts as an edge, in [0, 1]; mostly for dense models.
+        top_k: count only the `top_k` largest softmax weights of each query and head, as a training-free
+            control.
+        batch_size: prompts per forward pass.
+    Returns: a `Circuit` on N prompts.
+    Raises: `GossamerError` on a threshold, `top_k`, output position or shape that means nothing.
+    """
+    require_range("threshold", threshold, 0.0, 1.0)
+    if top_k is not None and top_k < 1:
+        raise refuse(f"top_k={top_k}", "possible: 1 and above, or None", "pass one of them")
+    if input_ids.dim() != 2 or not len(input_ids):
+        raise refuse(
+            f"input_ids {tuple(input_ids.shape)}", "possible: (N, T) with N >= 1", "stack the prompts"
+        )
+    positions = output_positions(outputs, input_ids.shape[1])
+    text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
+    parts = []
+    with gated(model) as gates, evaluating(model):
+        writing = _writing(model, gates)
+        for start in range(0, len(input_ids), batch_size):
+            ids = input_ids[start : start + batch_size].to(model.device)
+            mask = (
+                None
+                if attention_mask is None
+                else attention_mask[start : start + batch_size].to(model.device)
+            )
+            parts.append(
+                _trace_batch(model, gates, ids, mask, text, positions, Choice(threshold, top_k), writing)
+            )
+    return concatenate(parts)
+
+
+def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, ...]:
+    """The output positions as numbers from 0, all of them by default; negative ones count from the end."""
+    found = tuple(range(length)) if outputs is None else tuple(p + length if p < 0 else p for p in outputs)
+    if not found or not all(0 <= position < length for position in found):
+        raise refuse(
+            f"outputs {outputs} of {length} tokens", f"possible: 0 to {length - 1}", "choose some of them"
+        )
+    return found
+
+
+@contextmanager
+def gated(model: PreTrainedModel) -> Iterator[Gates]:
+    """The model's gates; a dense model wears open ones inside the `with` block."""
+    gates = find_gates(model)
+    if gates is not None:
+        yield gates
+        return
+    before = str(model.config._attn_implementation)
+    opened = attach(model, bias=math.inf)
+    try:
+        yield opened
+    finally:
+        detach(model, implementation=before)
+
+
+def _writing(model: PreTrainedModel, gates: Gates) -> Writing | None:
+    """How far values move the residual stream; None, with a warning, where that cannot be known."""
+    writing = Writing(model, gates)
+    if writing.complete:
+        return writing
+    told = "output projections were not found in every layer, so contributions are lengths inside the heads; "
+    warnings.warn(told + "merge adapters first, if there are any", GossamerWarning, stacklevel=3)
+    return None
+
+
+def _trace_batch(
+    model: PreTrainedModel,
+    gates: Gates,
+    ids: Tensor,
+    mask: Tensor | None,
+    text: Callable[[Tensor], tuple[str, ...]],
+    outputs: tuple[int, ...],
+    choice: Choice,
+    writing: Writing | None,
+) -> Circuit:
+    found: list[dict[str, np.ndarray]] = []
+    visible = torch.zeros(len(ids), dtype=torch.int64)
+
+    def note(call: AttentionCall) -> None:
+        found.append(_open_edges(call, gates, choice, writing))
+        visible.add_(call.visible.sum(1).cpu())
+
+    inputs: dict[str, Any] = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
+    with gates.observing(note):
+        answers = first_output(model, inputs).argmax(-1)
+    edges = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return Circuit(
+        n_layers=gates.n_layers,
+        n_heads=gates.n_heads,
+        tokens=tuple(text(row) for row in ids.cpu()),
+        answers=tuple(text(row) for row in answers.cpu()),
+        outputs=outputs,
+        visible=tuple(visible.tolist()),
+        meta={
+            "model": type(model).__name__,
+            "gate_bias": str(gates.bias),
+            **_told(choice),
+            "contribution": "head" if writing is None else "residual",
+        },
+        **edges,
+    )
+
+
+def _told(choice: Choice) -> dict[str, Any]:
+    return {name: value for name, value in choice._asdict().items() if value is not None}
+
+
+def _open_edges(
+    call: AttentionCall, gates: Gates, choice: Choice, writing: Writing | None
+) -> dict[str, np.ndarray]:
+    """One layer of one batch: the chosen open edges as columns."""
+    row, head, query, key, logit, weight = _listed(call, gates.bias, choice)
+    opened = (logit + gates.bias > 0) & (weight >= choice.threshold)
+    if call.keep is not None:
+        shape = (*call.q.shape[:3], call.k.shape[2])
+        opened &= call.keep.bool().expand(shape)[row, head, query, key]
+    if writing is None:
+        lengths = call.v.norm(dim=-1).repeat_interleave(call.q.shape[1] // call.v.shape[1], 1)
+    else:
+        lengths = writing.lengths(call.layer, call.v)
+    moved = weight * lengths[row, head, key]  # lengths: (B, H, S)
+    columns = {"prompt": row, "head": head, "query": query, "key": key}
+    columns |= {"layer": torch.full_like(row, call.layer)}
+    columns |= {"logit": logit, "weight": weight, "contribution": moved.float()}
+    return {name: column[opened].cpu().numpy() for name, column in columns.items()}
+
+
+def _listed(call: AttentionCall, bias: float, choice: Choice) -> EdgeList:
+    """The open edges, or those that `choice` prefers, before it and the gates are both applied."""
+    options = {name: getattr(call, name) for name in ("scale", "mask", "causal", "softcap", "sinks")}
+    if choice.top_k is not None:
+        return strong_edges(call.q, call.k, top=choice.top_k, **options)
+    if choice.threshold > 0:
+        return strong_edges(call.q, call.k, threshold=choice.threshold, **options)
+    return open_edges(call.q, call.k, bias=bias, **options)

@@ -1,0 +1,60 @@
+"""`gossamer export`: a circuit in the formats of other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    circuit: Annotated[
+        Path,
+        typer.Argument(
+            help="A circuit in JSON, as gossamer trace --out writes it; for mib a model's folder."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Annotated[
+        str, typer.Option("--format", help="json, graphml, csv, neuronpedia or mib.")
+    ] = "graphml",
+    prompt: Annotated[int, typer.Option(help="Which prompt, for neuronpedia.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Most edges to write.")] = None,
+    task: Annotated[str | None, typer.Option(help="Which task, for mib: ioi, induction ...")] = None,
+    edges: Annotated[
+        int | None,
+        typer.Option(help="Size of the circuit, for mib; by default what 90 % of the effect takes."),
+    ] = None,
+    ablation: Annotated[str, typer.Option(help="For mib: resample, mean or zero.")] = "resample",
+    prompts: Annotated[int, typer.Option(help="For mib: prompts to score on, as many to measure on.")] = 64,
+    seed: Annotated[int, typer.Option(help="For mib: seed of the prompts.")] = 0,
+) -> None:
+    """Write a circuit in a format that other tools read; mib scores a model's components on a task first."""
+    from ..errors import refuse
+
+    if (form == "mib") != (task is not None):
+        got = f"--format {form} {'without' if task is None else 'with'} --task"
+        raise refuse(got, "possible: --format mib with --task", "for example --format mib --task ioi")
+    if task is not None:
+        from ..files import write_json
+        from ..models.quiet import quiet
+        from ..recipes.compare import component_circuit
+
+        options = {"edges": edges, "ablation": ablation, "n": prompts, "seed": seed}
+        with quiet():
+            found = component_circuit(circuit, task, **options)
+        write_json(out, found)
+        typer.echo(str(out))
+        return
+    from ..circuits.export import LIMIT
+    from ..circuits.export import export as write
+    from ..circuits.export.record import load_circuit
+
+    path = write(load_circuit(circuit), out, form, prompt=prompt, limit=LIMIT if limit is None else limit)
+    typer.echo(str(path))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(export)

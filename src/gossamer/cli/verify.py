@@ -1,0 +1,135 @@
+"""`gossamer verify`: a circuit proved by intervention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import Json, Others, Out
+from .output import finish, table
+
+
+def verify(
+    base: Annotated[Path, typer.Argument(help="Folder of the dense model.")],
+    sparse: Annotated[Path, typer.Argument(help="Folder of the gated one.")],
+    task: Annotated[
+        str | None, typer.Option(help="A language task, as for compare; by default addition.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Prompts of the language task.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of these prompts.")] = 0,
+    digits: Annotated[int, typer.Option(help="Digits of each operand, for addition.")] = 2,
+    smallest: Annotated[
+        bool, typer.Option(help="For addition: also search the smallest working subset of edges.")
+    ] = False,
+    others: Others = None,
+    out: Out = None,
+    json_output: Json = False,
+) -> None:
+    """Prove a circuit by intervention: on all sums, with what each edge carries, or on prompts of a language task.
+
+    What edges of an adding model carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
+    """
+    if task is not None:
+        _verify_task(base, sparse, task, prompts, seed, smallest, others or [], out, json_output)
+        return
+    from ..circuits.verify import stands
+    from ..models.quiet import quiet
+    from ..recipes.addition.explain.findings import write_carries
+    from ..recipes.addition.verify import study_addition
+
+    with quiet():
+        found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
+    if sparse.is_dir():
+        path = write_carries(sparse, found.explanation.as_record(), found.weights)
+        typer.echo(f"what edges carry: {path}", err=True)
+    finish(found.as_record(), out, json_output, lambda: _verified(found))
+    if not stands(found.proof):
+        raise typer.Exit(1)
+
+
+def _verify_task(
+    base: Path,
+    sparse: Path,
+    task: str,
+    n: int,
+    seed: int,
+    smallest: bool,
+    others: list[Path],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    from ..errors import refuse
+    from ..models.quiet import quiet
+    from ..recipes.verify_task import study_task
+
+    if smallest:
+        raise refuse("--smallest with --task", "possible: --smallest on sums", "leave one of them out")
+    with quiet():
+        record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
+    finish(record, out, as_json, lambda: _task_verified(record))
+    if not record["stands"]:
+        raise typer.Exit(1)
+
+
+def _verified(found: Any) -> list[Any]:
+    proof, checked = found.proof, found.verification
+    rows: list[list[Any]] = [
+        ["base exact", checked.base_exact],
+        ["sparse exact", checked.sparse_exact],
+        *([f"sufficient ({scope})", one.same] for scope, one in proof.sufficient.items()),
+        ["live edges alone sufficient", proof.live_alone.same],
+        ["leaks", proof.leaks],
+        ["program right", found.explanation.correct],
+        ["program as the model", found.explanation.agrees],
+        ["all bundles exchanged", found.explanation.scrubbed],
+    ]
+    idle = f"{len(proof.necessity.idle)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
+    truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
+    counts = table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
+    alike = [] if found.others is None else [_alike(found.others.as_record())]
+    return [counts, idle, truth, *alike, *found.explanation.sentences(), *found.explanation.program.words()]
+
+
+def _task_verified(record: dict[str, Any]) -> list[Any]:
+    claims = {
+        "base right": record["base_right"],
+        "sparse right": record["sparse_right"],
+        "same answer": record["same_answer"],
+        **{f"sufficient ({scope})": found for scope, found in record["sufficient"].items()},
+        "live edges alone sufficient": record["live_alone"],
+        "live edges necessary": record["necessary"],
+        "leaks": record["leaks"],
+    }
+    rows = [
+        [name, found["hits"], found["n"], "{:.3f} to {:.3f}".format(*found["interval"])]
+        for name, found in claims.items()
+    ]
+    edges = record["edges_a_prompt"]
+    counts = f"{edges['open']:.2f} open edges a prompt of {edges['visible']:.0f}, {edges['live']:.2f} live"
+    idle = f"{record['idle']} live edges are necessary for no prompt"
+    steady = [
+        f"{length} tokens: resampled prompts share {found['edges_mean']:.3f} of the edges (Jaccard, mean)"
+        for length, found in record["stable"].items()
+    ]
+    steady += [f"{length} tokens: {_alike(found)}" for length, found in record["others"].items()]
+    if told := record["paraphrases"]:
+        steady.append(
+            f"{told['templates']} templates: two of them share {told['heads_mean']:.3f} of their heads (Jaccard, mean)"
+        )
+    return [table(f"{record['task']}, by intervention", "from hits of 95_%", rows), counts, idle, *steady]
+
+
+def _alike(found: dict[str, Any]) -> str:
+    """How alike the circuits of several models are, from strict to kind."""
+    edges, renamed, pairs = (found[f"{name}_mean"] for name in ("edges", "up_to_heads", "pairs"))
+    return (
+        f"two models share {edges:.3f} of their edges, {renamed:.3f} with heads renamed within layers, "
+        f"{pairs:.3f} of their position pairs (Jaccard, mean of {found['comparisons']})"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(verify)

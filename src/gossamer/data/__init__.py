@@ -1,0 +1,1 @@
+"""Text, sequences of tokens, tasks with known answers, prompts."""

@@ -1,0 +1,256 @@
+"""Text in, equally long rows of tokens out; the held-out part is split off by document, before any cutting.
+
+A source is one of
+
+    stdlib              the sources of the running Python's standard library: real text on every machine
+    a file or folder    .txt .md .py and the like, .jsonl, .parquet; a folder is read in sorted order
+    anything else       a dataset on the hub, as name or name:config, streamed
+
+A document is held out if a hash of its text says so: the split needs no second pass over a stream, does not
+move when data is added, and puts two copies of one document on one side. Rows are cut from the documents laid
+end to end with an end token between them (packed, as GPT-2 was trained), or hold one document each (padded).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from ..errors import GossamerError, refuse, require_range
+from .sequences import IGNORED, TensorRows
+
+STDLIB = "stdlib"
+# Not prose of the library itself: its tests, other people's packages, and tables of code points.
+SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"}
+TABLES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+MASKED_SHARE = 0.15  # Devlin et al. 2018 (BERT); each becomes the mask token, so that no label is visible
+HOLD_OUT = "hold out"  # what rows are for, in words
+BATCH = 64  # documents tokenized at a time; assumed
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents of one source, split into train and held out.
+
+    Attributes:
+        source: see the module docstring.
+        field: the column that holds the text, in tables.
+        split: which split of a hub dataset is read.
+        held_out_share: share of documents that is held out, 0 to 1.
+        seed: of the split.
+    """
+
+    source: str
+    field: str = "text"
+    split: str = "train"
+    held_out_share: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("held_out_share", self.held_out_share, 0.0, 0.9)
+
+    def documents(self) -> Iterator[str]:
+        """All documents, in a fixed order, without empty ones."""
+        return (text for text in _documents(self.source, self.field, self.split) if text.strip())
+
+    def train(self) -> Iterator[str]:
+        """The documents to learn from."""
+        return (text for text in self.documents() if not self._holds_out(text))
+
+    def held_out(self) -> Iterator[str]:
+        """The documents that are never learned from."""
+        return (text for text in self.documents() if self._holds_out(text))
+
+    def _holds_out(self, text: str) -> bool:
+        digest = hashlib.blake2b(
+            text.encode("utf-8", "replace"), digest_size=8, key=str(self.seed).encode()
+        ).digest()
+        return int.from_bytes(digest, "big") < self.held_out_share * 2**64
+
+
+def _documents(source: str, field: str, split: str) -> Iterator[str]:
+    path = Path(source)
+    if source == STDLIB:
+        root = Path(sysconfig.get_path("stdlib"))
+        files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
+        # A handful of the library's own files are in other encodings on purpose.
+        return (p.read_text(encoding="utf-8", errors="ignore") for p in files)
+    if path.is_dir():
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+        return chain.from_iterable(_file(p, field) for p in files)
+    if path.is_file():
+        return _file(path, field, alone=True)
+    if path.suffix or source.startswith((".", "/", "~")):
+        raise refuse(
+            f"data {source!r} does not exist",
+            "possible: stdlib, a text, JSONL or parquet file, a folder of them, or a hub dataset",
+            "check the path",
+        )
+    return _hub(source, field, split)
+
+
+def _file(path: Path, field: str, *, alone: bool = False) -> Iterator[str]:
+    if path.suffix in TABLES:
+        return _table(path, field)
+    # One file alone must still be split into documents; a blank line is where prose and code pause.
+    return (part for text in _text_file(path) for part in (text.split("\n\n") if alone else [text]))
+
+
+def _text_file(path: Path) -> Iterator[str]:
+    content = path.read_bytes()
+    try:
+        if b"\0" in content:
+            raise ValueError("it holds zero bytes")
+        yield content.decode("utf-8")
+    except ValueError as error:
+        raise refuse(
+            f"{path} is not text ({error})", "possible: UTF-8 text, JSONL, parquet", "convert it"
+        ) from error
+
+
+def _table(path: Path, field: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    if path.stat().st_size == 0:  # no rows, where datasets ends with a StopIteration
+        return
+    try:
+        rows = load_dataset(TABLES[path.suffix], data_files=str(path), split="train", streaming=True)
+        yield from _column(rows, field, str(path))
+    except GossamerError:
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+    ) as error:  # pyarrow's are ValueErrors
+        raise refuse(
+            f"{path} cannot be read as a table ({_line(error)})", "possible: JSONL, parquet", "check it"
+        ) from error
+
+
+def _hub(source: str, field: str, split: str) -> Iterator[str]:
+    from datasets import load_dataset
+
+    name, _, config = source.partition(":")
+    try:
+        rows = load_dataset(name, config or None, split=split, streaming=True)
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        raise refuse(
+            f"data {source!r} is no file here and cannot be had from the hub ({_line(error)})",
+            "possible: stdlib, a text, JSONL or parquet file, a folder, or a hub dataset with network access",
+            "check the name, or log in if it is gated",
+        ) from error
+    return _column(rows, field, source)
+
+
+def _column(rows: Iterable[dict[str, Any]], field: str, source: str) -> Iterator[str]:
+    for row in rows:
+        if not isinstance(row.get(field), str):
+            raise refuse(
+                f"{source} has no text in column {field!r}",
+                f"possible: {', '.join(map(str, row)) or 'none'}",
+                "name the column that holds the text with --field",
+            )
+        yield row[field]
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def tokenized(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
+    """The documents as lists of token ids, without special tokens."""
+    stream = iter(documents)
+    while batch := list(islice(stream, BATCH)):
+        yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def packed(documents: Iterable[str], tokenizer: Any, length: int) -> Iterator[list[int]]:
+    """Rows of exactly `length` tokens: documents end to end, an end token after each; the rest is dropped.
+
+    Where the tokenizer has a start and a separator token, as BERT's, each row is framed by them.
+    """
+    frame = [tokenizer.cls_token_id, tokenizer.sep_token_id]
+    framed = None not in frame
+    end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+    width = length - 2 * framed
+    rest: list[int] = []
+    for ids in tokenized(documents, tokenizer):
+        rest += ids if end is None else [*ids, end]
+        cut = len(rest) - len(rest) % width
+        for start in range(0, cut, width):
+            piece = rest[start : start + width]
+            yield [frame[0], *piece, frame[1]] if framed else piece
+        rest = rest[cut:]
+
+
+def as_rows(rows: list[list[int]], *, mask_token: int | None, seed: int) -> TensorRows:
+    """Packed rows as a data set: labels are the tokens, or the masked ones of a masked language model.
+
+    Args:
+        mask_token: None for a causal model.
+        seed: of the choice of masked tokens, which is made once.
+    """
+    ids = torch.tensor(rows)
+    return TensorRows(
+        **with_labels(ids, mask_token=mask_token, generator=torch.Generator().manual_seed(seed))
+    )
+
+
+def with_labels(ids: Tensor, *, mask_token: int | None, generator: torch.Generator) -> dict[str, Tensor]:
+    """{input_ids, labels}, both (N, T): see `as_rows`."""
+    if mask_token is None:
+        return {"input_ids": ids, "labels": ids.clone()}
+    chosen = torch.rand(ids.shape, generator=generator) < MASKED_SHARE
+    chosen[..., 0] = chosen[..., -1] = False
+    return {"input_ids": ids.masked_fill(chosen, mask_token), "labels": ids.masked_fill(~chosen, IGNORED)}
+
+
+def padded_rows(documents: Iterable[str], tokenizer: Any, length: int, limit: int | None) -> TensorRows:
+    """One document per row, cut at `length` tokens and padded, for sentence encoders."""
+    texts = list(islice(documents, limit))
+    if not texts:
+        return TensorRows(input_ids=torch.zeros(0, length), attention_mask=torch.zeros(0, length))
+    batch = tokenizer(texts, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    return TensorRows(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+
+class PackedStream(IterableDataset):
+    """`packed` over an endless number of epochs, read as it is needed; memory holds one batch of documents.
+
+    Every pass is the same, so a resumed run that skips what it has seen is where it was.
+    """
+
+    def __init__(self, corpus: Corpus, tokenizer: Any, length: int, *, mask_token: int | None) -> None:
+        self.corpus, self.tokenizer, self.length, self.mask_token = corpus, tokenizer, length, mask_token
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        generator = torch.Generator().manual_seed(self.corpus.seed)
+        while True:
+            seen = False
+            for row in packed(self.corpus.train(), self.tokenizer, self.length):
+                seen = True
+                yield with_labels(torch.tensor(row), mask_token=self.mask_token, generator=generator)
+            if not seen:
+                raise too_short(self.corpus, 0, self.length, "train on")
+
+
+def too_short(corpus: Corpus, rows: int, length: int, purpose: str) -> Exception:
+    """The error for a source that gives too few rows."""
+    more = ", a larger --held-out-share" if purpose == HOLD_OUT else ""
+    return refuse(
+        f"{corpus.source} gives {rows} rows of {length} tokens to {purpose}",
+        f"possible: at least {2 if purpose == HOLD_OUT else 1}",
+        f"pass more documents{more}, or a smaller --length",
+    )

@@ -1,0 +1,78 @@
+"""What one call of gated attention is asked to do, besides q, k and v: one record for all implementations."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ...errors import refuse
+from ..noise import NoiseKey
+from .visibility import Visibility, cannot
+
+
+class Settings(NamedTuple):
+    """The arguments of `gated_attention`, which documents each; its `dropout_key` is never None where it drops."""
+
+    scale: float
+    bias: float = 0.0
+    noise: NoiseKey | None = None
+    mask: Tensor | None = None
+    causal: bool = False
+    window: int | None = None
+    segments: Tensor | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    dropout: float = 0.0
+    dropout_key: NoiseKey | None = None
+    keep: Tensor | None = None
+    renormalise: bool = False
+    count: bool = True
+
+    def visibility(self, q: Tensor, k: Tensor) -> Visibility:
+        """Which pairs of q (B, H, T, D) and k (B, G, S, D) may be edges."""
+        return Visibility.of(
+            q, k, mask=self.mask, causal=self.causal, window=self.window, segments=self.segments
+        )
+
+    def check(self, q: Tensor, k: Tensor) -> None:
+        """Raise one clear line for numbers that mean nothing and for tensors that do not fit q and k."""
+        if math.isnan(self.bias):
+            raise refuse("bias=nan", "possible: any number of nats, +inf for open gates", "pass one")
+        if self.window is not None and self.window < 1:
+            raise refuse(f"window={self.window}", "possible: 1 and above, or None", "pass one of them")
+        if not 0 <= self.dropout < 1:
+            raise refuse(f"dropout={self.dropout}", "possible: 0 <= dropout < 1", "pass a probability")
+        if self.dropout and self.dropout_key is None:
+            got = f"dropout={self.dropout} without a key, so that nothing could repeat its draw"
+            raise refuse(
+                got, "possible: dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)"
+            )
+        if self.mask is not None and self.mask.dtype.is_floating_point:
+            got = f"mask is {self.mask.dtype}"
+            raise refuse(got, "possible: bool, True where an edge may exist", "pass `mask == 0`")
+        pairs = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+        if self.mask is not None and not _spreads(self.mask.shape, pairs):
+            got, want = f"mask {tuple(self.mask.shape)}", f"possible: broadcastable to (B, H, T, S) = {pairs}"
+            raise refuse(got, want, "reshape, or leave out what is not there")
+        if self.sinks is not None and self.sinks.shape != (q.shape[1],):
+            got = f"sinks {tuple(self.sinks.shape)}"
+            raise refuse(got, f"possible: ({q.shape[1]},), one per head", "reshape")
+        if self.segments is not None and self.segments.shape != (k.shape[0], k.shape[2]):
+            want = f"possible: ({k.shape[0]}, {k.shape[2]}), one per key position"
+            raise refuse(f"segments {tuple(self.segments.shape)}", want, "reshape")
+
+    def refuse_eager_only(self, impl: str) -> None:
+        """Raise for what only the eager implementation can do."""
+        if self.renormalise:
+            raise cannot(impl, "renormalise=True", ["eager"])
+        if self.keep is not None and self.keep.requires_grad:
+            raise cannot(impl, "a gradient for keep", ["eager"])
+
+
+def _spreads(shape: tuple[int, ...], pairs: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape can be broadcast to exactly `pairs`."""
+    return len(shape) <= len(pairs) and all(
+        n in (1, m) for n, m in zip(shape[::-1], pairs[::-1], strict=False)
+    )

@@ -1,0 +1,1 @@
+"""Gates on a model of transformers: find its parts, attach, prove, save, load, share."""

@@ -1,0 +1,210 @@
+"""Gated checkpoints: an ordinary transformers folder whose config says that it was trained with gates.
+
+Plain transformers refuses to build such a model, whose config names an attention that only we register; asked for
+another one (`attn_implementation="sdpa"`), it runs it dense. `load` puts the gates back, proves that they run, and
+refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel
+
+from ..errors import CheckpointError, UnsupportedModel, refuse
+from ..files import read_json, write_json, writing
+from .attach import CONFIG_BLOCK, SCHEMA_VERSION, attach, gates_of, write_config
+from .interface import KEY
+
+BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own
+
+
+def save(model: PreTrainedModel, folder: Path | str) -> None:
+    """Save a gated model as a whole folder, atomically: weights as safetensors, gates in config.json."""
+    gates_of(model)
+    write_config(model)
+    save_folder(model, folder)
+
+
+def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
+    """`save_pretrained`, but atomically: the folder appears whole or not at all."""
+    with writing(Path(folder)) as temporary:
+        model.save_pretrained(temporary)
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Save adapters alone, with the gate bias beside them; the base model stays where it came from."""
+    model.save_pretrained(folder)
+    write_json(folder / BLOCK_FILE, {"version": SCHEMA_VERSION, "bias": gates_of(model).bias})
+
+
+def adapter_block(folder: Path) -> dict[str, Any]:
+    """The gates' block of an adapter folder: its version and bias."""
+    if not (folder / BLOCK_FILE).is_file():
+        raise refuse(
+            f"{folder} holds adapters without gates ({BLOCK_FILE} is missing)",
+            "possible: adapters that gossamer wrote",
+            "load it with peft, or make a model sparse first",
+            CheckpointError,
+        )
+    return read_json(folder / BLOCK_FILE)
+
+
+def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options: Any) -> PreTrainedModel:
+    """Load a gated checkpoint with its gates on, in evaluation mode.
+
+    Args:
+        path: a folder, or a hub id.
+        impl: implementation of gated attention.
+        check: prove on a probe input that the gates run.
+        options: passed to `from_pretrained` (revision, token, dtype, device_map ...).
+    Raises: `CheckpointError` for a folder that is no checkpoint, is dense, or is from a newer gossamer.
+    """
+    if (Path(path) / "adapter_config.json").is_file():
+        return _load_adapter(Path(path), impl=impl, check=check, **options)
+    config = read_config(
+        path, **{k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
+    )
+    block = config.__dict__.get(CONFIG_BLOCK)
+    if block is None:
+        raise refuse(
+            f"{path} is a dense checkpoint",
+            "possible: folders that gossamer wrote, whose config.json has a block edge_gates",
+            "load it with transformers, or make it sparse first",
+            CheckpointError,
+        )
+    bias = bias_of(block, path)
+    model = load_dense(path, config=config, **options)
+    attach(model, bias=bias, impl=impl, check=check)
+    return model
+
+
+def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> Any:
+    """The base model that an adapter folder names, gated, with the adapters on."""
+    from peft import PeftConfig, PeftModel
+
+    bias = bias_of(adapter_block(folder), folder)
+    model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
+    attach(model, bias=bias, impl=impl, check=check)
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def bias_of(block: Any, path: Path | str) -> float:
+    """The gate bias in an `edge_gates` block, or an error for a block that this version does not know."""
+    if not isinstance(block, dict) or not isinstance(block.get("version"), int) or "bias" not in block:
+        raise refuse(
+            f"{path}: edge_gates is {block!r}", "possible: {version, bias}", "save it again", CheckpointError
+        )
+    if block["version"] > SCHEMA_VERSION:
+        raise refuse(
+            f"{path} was written by a newer gossamer (edge_gates version {block['version']})",
+            f"possible: versions up to {SCHEMA_VERSION}",
+            "upgrade gossamer",
+            CheckpointError,
+        )
+    return math.inf if block["bias"] == "open" else float(block["bias"])
+
+
+def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
+    """Load the architecture that config.json names, dense, in evaluation mode."""
+    config = config if config is not None else read_config(path)
+    cls = architecture(config, path)
+    try:
+        return cls.from_pretrained(path, config=config, **options).eval()
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "ignore_mismatched_sizes" in line:  # transformers' advice is no way out of another model's weights
+            line = "its weights have other shapes than its config.json says"
+        raise refuse(
+            f"{path} cannot be loaded ({line})",
+            "possible: a whole checkpoint",
+            "copy it again, config.json and weights together",
+            CheckpointError,
+        ) from error
+
+
+def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
+    """The class of transformers that a model config names; `CheckpointError` if there is none."""
+    names = getattr(config, "architectures", None) or []
+    cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+    if cls is None:
+        raise refuse(
+            f"{path} names no architecture that transformers has ({names})",
+            "possible: checkpoints of transformers models",
+            "add `architectures` to its config.json",
+            CheckpointError,
+        )
+    return cls
+
+
+def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a dense model to be made sparse.
+
+    Raises: `CheckpointError` for what cannot be reached, and for a model that is sparse already and would be
+        taken for its own dense base; `UnsupportedModel` for `output_attentions` in its config.
+    """
+    config = read_config(name)
+    if CONFIG_BLOCK in config.__dict__:
+        raise refuse(
+            f"{name} was saved with gates and would run dense here, as a base that it is not",
+            "possible: a dense model",
+            "pass the base model, or load this one with gossamer.load(path)",
+            CheckpointError,
+        )
+    if getattr(config, "output_attentions", False):
+        raise refuse(
+            f"{name} has output_attentions=True in its config",
+            "possible: gossamer.trace, which lists the open edges with their weights",
+            "set it to false in config.json",
+            UnsupportedModel,
+        )
+    # Adapters name the folder of their base, and are loaded from anywhere.
+    place = Path(name).resolve() if Path(name).is_dir() else name
+    return load_dense(place, config=config, dtype=dtype)
+
+
+def read_config(path: Path | str, **options: Any) -> Any:
+    """The model config of a folder or hub id, or one clear line."""
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise _no_config(folder)
+    try:
+        config = AutoConfig.from_pretrained(path, **options)
+    except (OSError, ValueError) as error:
+        if folder.is_dir():
+            read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
+            raise refuse(
+                f"{path} has a config.json that transformers cannot use ({str(error).strip().splitlines()[0]})",
+                "possible: the models of this version of transformers",
+                "check its model_type, or upgrade transformers",
+                CheckpointError,
+            ) from error
+        raise refuse(
+            f"{path} is neither a checkpoint folder nor a model that can be reached",
+            "possible: a folder with config.json, or a hub id with network access",
+            "check the name, and log in if the model is gated",
+            CheckpointError,
+        ) from error
+    if config._attn_implementation == KEY:
+        config._attn_implementation = None  # built as any other model, and gated by `attach`
+    return config
+
+
+def _no_config(folder: Path) -> Exception:
+    """The error for a folder that is no model, told apart from one that holds adapters alone."""
+    if (folder / "adapter_config.json").is_file():
+        return refuse(
+            f"{folder} holds adapters, not a model",
+            "possible: a dense model",
+            "pass the model they were made for, or load them with gossamer.load(path)",
+            CheckpointError,
+        )
+    return refuse(
+        f"{folder} has no config.json", "possible: a checkpoint folder", "check the path", CheckpointError
+    )

@@ -1,0 +1,88 @@
+"""A run in words: its report, and the card of what it shares, which says how to load it gated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TEMPLATE = """---
+library_name: transformers
+tags:
+- gossamer
+- sparse-attention
+- interpretability
+{front}---
+
+# {title}
+
+**These weights are sparse with gates only.** Plain `transformers` refuses to build the model, or runs it DENSE where
+it is asked for another `attn_implementation`; adapters in plain `peft` run DENSE without a word. Load it with gossamer:
+
+```python
+import gossamer
+
+model = gossamer.load("{where}")  # gates on, and proven to be on
+```
+
+`{base}`, finetuned until few attention edges are open, with a ceiling on what may be lost: **{ceiling}**
+({kept}).
+
+| on held-out data | |
+|---|---|
+{rows}
+
+A closed edge's attention weight is multiplied by zero after the softmax and the rest is not renormalised
+(arXiv 2512.05865). The gates have no weights; their bias is the block `edge_gates` in config.json.
+"""
+
+# Name in the report, words, form.
+ROWS = (
+    ("keys_per_query", "open keys per query and head", "{:.3f}"),
+    ("density", "open share of the visible edges", "{:.5f}"),
+    ("density_gap", "expected minus hard density", "{:+.5f}"),
+    ("loss", "cross-entropy, nats per token", "{:.4f}"),
+    ("gap", "its rise over the base model", "{:+.4f}"),
+    ("kl", "KL from the base model, nats per token", "{:.4f}"),
+    ("cosine", "one minus the cosine of sentence embeddings", "{:.5f}"),
+    ("agreement", "top-1 agreement with the base model", "{:.4f}"),
+)
+
+
+def number_rows(held_out: dict[str, float]) -> list[str]:
+    """The table rows of the held-out numbers that were measured, with their standard errors."""
+    lines = []
+    for name, words, form in ROWS:
+        if name in held_out:
+            error = held_out.get(f"{name}_se")
+            told = form.format(held_out[name]) + ("" if error is None else f" (standard error {error:.2g})")
+            lines.append(f"| {words} | {told} |")
+    return lines
+
+
+def model_card(report: dict[str, Any], *, title: str, where: str) -> str:
+    """The README.md of a sparse model.
+
+    Args:
+        report: the content of report.json.
+        title: the model's name.
+        where: folder or hub id it is loaded from.
+    """
+    base, data = report["model"], report["data"]
+    # A local folder or the embedded text is no hub id, and the hub refuses a card that says it is.
+    local = report.get("local", ())
+    front = "" if base in local or not _is_hub_id(base) else f"base_model: {base}\n"
+    if data not in local and _is_hub_id(data):
+        front += f"datasets:\n- {data.partition(':')[0]}\n"
+    return TEMPLATE.format(
+        front=front,
+        title=title,
+        where=where,
+        base=base,
+        ceiling=report["ceiling"],
+        kept="held on held-out data" if report["feasible"] else "NOT held: " + report["missed"],
+        rows="\n".join(number_rows(report["held_out"])),
+    )
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.partition(":")[0].split("/")
+    return name != "stdlib" and len(parts) <= 2 and all(parts) and not name.startswith((".", "~"))

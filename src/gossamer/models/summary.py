@@ -1,0 +1,113 @@
+"""What a model is, without loading its weights: its family and sizes, its gates, its promise, what would run it.
+
+The sizes are read off the model built on torch's meta device, which holds shapes and no numbers. A gated checkpoint
+does not know what was promised for it; the report.json beside it does, where `gossamer demo` or `gossamer sparsify`
+wrote one.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .. import __version__
+from ..errors import CheckpointError, refuse
+from ..files import read_json
+from ..gates.attention import choose
+from .attach import CONFIG_BLOCK, attention_modules
+from .checkpoint import BLOCK_FILE, adapter_block, architecture, bias_of, read_config
+
+PARTS = (
+    "base",
+    "sparse",
+    "model",
+    "adapter",
+)  # what `gossamer demo` and `gossamer sparsify` call their models
+
+
+def describe(place: Path | str) -> dict[str, Any]:
+    """Describe a model, or the models in the folder of a run.
+
+    Args:
+        place: a checkpoint folder, a hub id, or a folder that holds base/ and sparse/, model/ or adapter/.
+    Returns: `models` (one record each, as `describe_model`), `impl` (device -> what auto resolves to there, and
+        why), `versions`.
+    Raises: `CheckpointError` for what is none of these.
+    """
+    folder = Path(place)
+    found = [folder / part for part in PARTS if (folder / part).is_dir()]
+    whole = not folder.is_dir() or any((folder / x).is_file() for x in ("config.json", "adapter_config.json"))
+    if not whole and not found:
+        raise refuse(
+            f"{place} holds no model",
+            f"possible: a folder with config.json, or with one of {', '.join(f'{x}/' for x in PARTS)}",
+            "check the path",
+            CheckpointError,
+        )
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return {
+        "models": [describe_model(x) for x in ([place] if whole else found)],
+        "impl": {device: choose("auto", device)._asdict() for device in devices},
+        "versions": {
+            "gossamer": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def describe_model(place: Path | str) -> dict[str, Any]:
+    """Architecture, family, sizes, gates and promise of one model.
+
+    Returns: `bias` is c in nats, "open" for gates that are all open, None for a dense model; `edges` is False
+        where the architecture keeps its attention from the interface, so that it cannot be gated; `ceiling` and
+        `feasible` are None where no report says them.
+    """
+    adapter = (Path(place) / "adapter_config.json").is_file()
+    source = read_json(Path(place) / "adapter_config.json")["base_model_name_or_path"] if adapter else place
+    config = read_config(source)
+    block = _block(Path(place), adapter, config)
+    bias = None if block is None else bias_of(block, place)
+    with torch.device("meta"):
+        model = architecture(config, source)(config)
+    text = config.get_text_config()
+    heads = int(getattr(text, "num_attention_heads", None) or getattr(text, "n_head", 0))
+    return {
+        "path": str(place),
+        "architecture": type(model).__name__,
+        "family": config.model_type,
+        "adapter_of": source if adapter else None,
+        "layers": len(attention_modules(model)),
+        "heads": heads,
+        "key_value_heads": int(getattr(text, "num_key_value_heads", None) or heads),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "edges": bool(attention_modules(model)) and model._can_set_attn_implementation(),
+        "bias": "open" if bias is not None and math.isinf(bias) else bias,
+        **_promise(Path(place) if bias is not None else None),
+    }
+
+
+def _block(folder: Path, adapter: bool, config: Any) -> Any:
+    """The gates' block of a checkpoint; None for a dense one."""
+    if not adapter:
+        return config.__dict__.get(CONFIG_BLOCK)
+    return adapter_block(folder) if (folder / BLOCK_FILE).is_file() else None
+
+
+def _promise(folder: Path | None) -> dict[str, Any]:
+    """The ceiling of a gated model and whether it was held, from the report beside its folder."""
+    path = None if folder is None else folder.resolve().parent / "report.json"
+    if path is None or not path.is_file():
+        return {"ceiling": None, "feasible": None}
+    report = read_json(path)
+    run, settings = report.get("run", {}), report.get("settings", {})
+    return {
+        "ceiling": report.get("ceiling", settings.get("ceiling")),
+        "feasible": report.get("feasible", run.get("feasible")),
+    }

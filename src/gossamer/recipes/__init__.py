@@ -1,0 +1,1 @@
+"""Folder in, folder out: what each verb of the command line runs."""

@@ -1,0 +1,1 @@
+"""Addition, whole: the task, the recipe, its report, figures, page and proof."""

@@ -1,0 +1,1 @@
+"""What each edge of an adding model carries, found by intervention."""

@@ -1,0 +1,53 @@
+"""Models and prompts from folders: what every verb opens first.
+
+A folder may hold a gated model or a dense one; which it is stands in its config.json and need not be said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from ..data.pairs import Batch, by_tokenizer
+from ..data.prompts import open_tokenizer
+from ..data.registry import batches, task_vocabulary
+from ..errors import refuse
+from ..models.attach import CONFIG_BLOCK, gates_of
+from ..models.checkpoint import load, load_dense, read_config
+
+
+def open_model(folder: Path | str) -> PreTrainedModel:
+    """The model of a folder with its gates, if it has any, on the eager implementation."""
+    config = read_config(folder)
+    return load(folder, impl="eager") if CONFIG_BLOCK in config.__dict__ else load_dense(folder)
+
+
+def open_others(folders: Sequence[Path | str], like: PreTrainedModel) -> list[PreTrainedModel]:
+    """Gated models whose circuits can be compared with those of `like`, checked before anything is computed.
+
+    Raises: `GossamerError` for other counts of tokens, layers or heads; `UnsupportedModel` for a dense model.
+    """
+    shape = ("vocab_size", "num_hidden_layers", "num_attention_heads")
+    found = []
+    for folder in folders:
+        model = open_model(folder)
+        gates_of(model)
+        theirs, ours = ([getattr(one.config, name) for name in shape] for one in (model, like))
+        if theirs != ours:
+            raise refuse(
+                "{}: {} tokens, {} layers of {} heads".format(folder, *theirs),
+                "possible: {} tokens, {} layers of {} heads, as the model it is compared with".format(*ours),
+                "pass a model of another seed",
+            )
+        found.append(model)
+    return found
+
+
+def task_prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
+    """The task in the model's own tokens: word-level for models of the task vocabulary."""
+    size = model.config.vocab_size
+    if size == len(task_vocabulary()):
+        return batches(task, n, seed=seed)
+    tokenizer = open_tokenizer(folder)
+    return batches(task, n, seed=seed, tokenize=by_tokenizer(tokenizer), n_vocabulary=size)

@@ -1,0 +1,69 @@
+"""From folders and prompts to a page: the models are loaded, traced and handed to the viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..circuits.circuit import Circuit
+from ..circuits.trace import trace
+from ..data.prompts import encode, pieces, tokenizer_of
+from ..errors import refuse
+from ..models.checkpoint import load, load_dense
+from ..viz.viewer import view
+from .addition.explain.findings import carries_beside, read_carries
+from .addition.page import addition_of, view_addition
+
+
+def view_folders(
+    base: Path,
+    sparse: Path,
+    texts: Sequence[str] = (),
+    *,
+    start: str = "36+28",
+    threshold: float = 0.01,
+    carries: Path | None = None,
+) -> str:
+    """The page of two checkpoints: every sum if they add, else the prompts `texts`.
+
+    Args:
+        base, sparse: a dense and a gated checkpoint.
+        texts: prompts for a language model, whose tokenizer lies with either checkpoint.
+        start: the sum shown first.
+        threshold: smallest softmax weight that counts as an edge of the dense language model.
+        carries: what `gossamer verify` wrote about the sparse model; by default the file in its folder, if any.
+    Raises: `GossamerError` if there is nothing to show.
+    """
+    dense, gated = load_dense(base), load(sparse, impl="blockwise")
+    if addition_of(dense.config) is not None:
+        words = carries_beside(sparse, gated) if carries is None else read_carries(carries, gated)
+        return view_addition(dense, gated, start=start, carries=words)
+    if carries is not None:
+        raise refuse(
+            "what edges carry, for a language model", "possible: models that add", "leave out --carries"
+        )
+    if not texts:
+        raise refuse(
+            "a language model and no prompt", "possible: one or more", "give --text, once per prompt"
+        )
+    tokenizer = tokenizer_of(sparse, base)
+    circuits = [
+        trace_texts(model, tokenizer, texts, threshold=least)
+        for model, least in ((dense, threshold), (gated, 0.0))
+    ]
+    return view(*circuits)
+
+
+def trace_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    threshold: float = 0.0,
+) -> list[Circuit]:
+    """One circuit per prompt, each traced alone, so that none is padded; the last token is the output."""
+    inputs = [encode(tokenizer, text) for text in texts]
+    shown = pieces(tokenizer)
+    return [trace(model, ids, text=shown, outputs=(ids.shape[1] - 1,), threshold=threshold) for ids in inputs]

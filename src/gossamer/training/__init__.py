@@ -1,0 +1,1 @@
+"""Sparsity-regularised finetuning: configuration, constraint, trainer, metrics, one process or many."""

@@ -1,0 +1,89 @@
+"""What the folder of a run remembers: what it was started with, and everything that was logged.
+
+A resumed run is the uninterrupted one only if it is the same run. The trainer compares ceiling, seed and base with
+the checkpoint; what it cannot know, such as the text, is compared here, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ..errors import CheckpointError, GossamerWarning, refuse
+from ..files import read_json, write_json, write_text
+from .resume import checkpoints
+
+STARTED = "started.json"
+LOG = "metrics.jsonl"
+
+
+def begin(
+    folder: Path, fixed: dict[str, Any], movable: dict[str, Any], *, resume: bool, first: bool = True
+) -> None:
+    """Refuse a folder that holds another run, and write down what this one is started with.
+
+    Args:
+        fixed: what a resumed run must share, as name: value (JSON).
+        movable: what may differ, with a warning, since the run then no longer ends bit for bit where it would have.
+        resume: go on with the checkpoints in `folder`; without it there must be none.
+        first: whether this process writes.
+    Raises: `CheckpointError` naming the first fact that differs.
+    """
+    if not checkpoints(folder):
+        if first:
+            write_json(folder / STARTED, {"fixed": fixed, "movable": movable})
+        return
+    if not resume:
+        raise refuse(
+            f"{folder} holds the checkpoints of an earlier run",
+            "possible: to go on with it, or to start another elsewhere",
+            "pass --resume, or another --out",
+            CheckpointError,
+        )
+    if (folder / STARTED).is_file():  # earlier versions wrote none
+        compare(read_json(folder / STARTED), fixed, movable)
+
+
+def compare(before: dict[str, Any], fixed: dict[str, Any], movable: dict[str, Any]) -> None:
+    """Raise for what must not differ from the start of the run, warn of what may."""
+    for name, then, now in _changes(before["fixed"], fixed):
+        raise refuse(
+            f"{name} {now} on a run that was started with {then}",
+            "possible: the same",
+            "resume with what the run was started with, or start another in a new --out",
+            CheckpointError,
+        )
+    told = [f"{name} {now} where it was {then}" for name, then, now in _changes(before["movable"], movable)]
+    if told:
+        line = f"the resumed run goes on with {', '.join(told)}: it is not, bit for bit, the run that was started"
+        warnings.warn(line, GossamerWarning, stacklevel=3)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, then, now) of every fact that differs, `none` for one that is missing."""
+    plain = json.loads(json.dumps(now))
+    pairs = [(name, before.get(name, "none"), plain.get(name, "none")) for name in {**before, **plain}]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+class Metrics(TrainerCallback):
+    """Append everything that is logged to a file, one JSON object per line, on the first process."""
+
+    def __init__(self, folder: Path, *, resume: bool) -> None:
+        self.path, self.resume = folder / LOG, resume
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            # A resumed run repeats the steps after its checkpoint, so lines from beyond it go.
+            lines = self.path.read_text().splitlines() if self.resume and self.path.is_file() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.path.parent.is_dir():
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")

@@ -1,0 +1,106 @@
+"""One call: a model, its data and a ceiling in; the sparsest model that was seen to hold the ceiling out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.trainer_callback import PrinterCallback
+
+from .config import SparsityConfig
+from .progress import Watching
+from .resume import last_checkpoint
+from .trainer import SparsityTrainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sparsifying run left.
+
+    Attributes:
+        model: the kept model, with its gates on: the sparsest one that held the ceiling when it was evaluated, or,
+            if none did, the one that missed it least.
+        feasible: whether the kept model holds the ceiling and the agreement asked for, on the evaluation data.
+        metrics: its evaluation, names without prefix, as in `gossamer.training.metrics`.
+        per_head: hard open edges per row, [layer][head].
+        step, steps: when the kept model was seen, and how long the run was.
+        history: everything that was logged.
+        missed: one line on what was missed, and by how much; empty if feasible.
+        trainer: the finished trainer, to evaluate the kept model on other data.
+    """
+
+    model: PreTrainedModel
+    feasible: bool
+    metrics: dict[str, float]
+    per_head: list[list[float]]
+    step: int
+    steps: int
+    history: list[dict[str, Any]]
+    missed: str
+    trainer: SparsityTrainer = field(repr=False)
+
+
+def sparsify(
+    model: PreTrainedModel,
+    train_dataset: Any,
+    eval_dataset: Any,
+    config: SparsityConfig,
+    *,
+    base: nn.Module | None = None,
+    resume: bool = False,
+    **trainer_options: Any,
+) -> Outcome:
+    """Finetune `model` until few attention edges are open and what it lost stays under `config.ceiling`.
+
+    Args:
+        model: a transformers model; it is changed in place, and its dropout turned off with a warning.
+        train_dataset, eval_dataset: batches with input_ids, and attention_mask and labels where there are any.
+        config: every setting of the run.
+        base: the frozen model to compare with; by default a copy of `model` as it comes in.
+        resume: continue from the last checkpoint in `config.output_dir`, if there is one.
+        trainer_options: passed to `SparsityTrainer` (data_collator, processing_class, callbacks ...).
+    Raises: as `SparsityTrainer`. A missed ceiling is told in the outcome, not raised.
+    """
+    trainer = SparsityTrainer(
+        model, config, base=base, train_dataset=train_dataset, eval_dataset=eval_dataset, **trainer_options
+    )
+    if trainer_options.get("callbacks"):
+        for callback in trainer_options["callbacks"]:
+            if isinstance(callback, Watching):
+                callback.watching(trainer)
+        trainer.remove_callback(PrinterCallback)  # whoever brings callbacks shows progress in their own way
+    checkpoint = last_checkpoint(str(config.output_dir)) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return outcome(trainer)
+
+
+def outcome(trainer: SparsityTrainer) -> Outcome:
+    """Evaluate the model that a finished trainer kept, and say what it is."""
+    found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
+    missed = told_missed(trainer, found)
+    return Outcome(
+        model=trainer.accelerator.unwrap_model(trainer.model),
+        feasible=not missed,
+        metrics=found,
+        per_head=trainer.tally.per_head(),
+        step=trainer.state.best_global_step or trainer.state.global_step,
+        steps=trainer.state.max_steps,
+        history=list(trainer.state.log_history),
+        missed=missed,
+        trainer=trainer,
+    )
+
+
+def told_missed(trainer: SparsityTrainer, found: dict[str, float]) -> str:
+    """One line on what held-out numbers miss of the ceiling and the agreement asked for; empty if nothing."""
+    parts = []
+    ceiling, divergence = trainer.ceiling, found["divergence"]
+    if divergence > ceiling.value:
+        over = divergence - ceiling.value
+        parts.append(f"the ceiling {ceiling} is missed by {over:.3g} ({divergence:.3g} on held-out data)")
+    agreement, wanted = found.get("agreement", 1.0), trainer.args.min_agreement
+    if agreement < wanted:
+        parts.append(f"agreement is {agreement:.6g} where {wanted:g} was asked for")
+    return "; ".join(parts)

@@ -1,0 +1,300 @@
+"""The one trainer: `transformers.Trainer` with the Lagrangian of open edges and divergence as its loss.
+
+One optimizer step:
+
+    1. name the noise of this forward pass, run the model, collect the expected open edges   A
+    2. run the frozen base on the same batch (or read its outputs from the batch)             D
+       D is a mean over all items of the step, whichever micro-batch or rank they are in
+    3. loss = (A + weight R + lambda D) / (1 + lambda)      R: how far logits exceed their limit (logits.py), if asked
+    4. before the optimizer steps: reduce D over micro-batches and ranks, refuse NaN, move lambda and the bias
+
+Distribution, precision, accumulation, checkpoints and logging are the Trainer's own. A checkpoint holds
+one file more, `edge_gates_state.json`: a resumed run has the same lambda.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from ..errors import CheckpointError, DivergedTraining, refuse
+from ..gates.attention import resolve
+from ..gates.edges import Gates, Record
+from ..models.attach import attach, find_gates, write_config
+from ..models.forward import first_output
+from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
+from .config import SparsityConfig
+from .constraint import Ceiling
+from .distributed import fingerprint, rank_seed, reduced, require_agreement, require_sharding
+from .divergence import agreement, count, per_item
+from .metrics import Tally, counting
+from .resume import STATE_FILE, AtomicCheckpoints, read_state
+
+
+class SparsityTrainer(AtomicCheckpoints):
+    """Finetune `model` to have few open attention edges while its divergence stays under `args.ceiling`.
+
+    Args:
+        model: a dense model (gates are attached here) or a gated one.
+        args: `SparsityConfig`.
+        base: the frozen dense model to compare with; by default a copy of `model` as it comes. Batches with
+            a `base_output` column need none.
+        Dropout of `model` is turned off, with a warning: it would count as divergence.
+        Everything else as for `transformers.Trainer`.
+    Raises: `UnsupportedModel`, `GossamerError`; `DivergedTraining` on NaN.
+    """
+
+    # Our loss is a mean over the micro-batch; unset, the Trainer would take it as already divided.
+    loss_is_scaled_for_ga = False
+    args: SparsityConfig
+
+    def __init__(
+        self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
+    ) -> None:
+        self.ceiling = Ceiling.parse(args.ceiling)
+        gates = find_gates(model)
+        make_comparable(model, gates)
+        self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
+        self.gates: Gates = gates or attach(model, impl=resolve(args.impl, args.device))
+        self.gates.seed = rank_seed(args.seed, args.process_index)
+        self.starting_bias = args.starting_bias(self.gates.bias)
+        self.fingerprint = fingerprint(model)
+        self.multiplier = args.multiplier()
+        self.forwards, self.tightened = 0, 0.0
+        self._window: list[Tensor] = []
+        self._share: float | None = None
+        self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
+        super().__init__(model=model, args=args, **kwargs)
+        require_sharding(self.accelerator, asked=bool(args.fsdp))
+        self.causal = all(
+            getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__
+        )
+        self.add_callback(_Controller(self))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if BASE_OUTPUT not in self._signature_columns:  # type: ignore[operator]
+            self._signature_columns = [*self._signature_columns, BASE_OUTPUT]  # type: ignore[misc]
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of one step; their items are counted here, before any of them runs."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        mine = sum(count(self.ceiling.kind, batch, causal=self.causal) for batch in batches)
+        total: Any = self.accelerator.reduce(
+            torch.tensor(float(mine), device=self.args.device), reduction="sum"
+        )
+        # Gradients are averaged over micro-batches and ranks later; sum * share makes that a mean over items.
+        self._share = len(batches) * self.accelerator.num_processes / max(1.0, float(total))
+        return batches, items
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The Lagrangian on one micro-batch."""
+        if model.training:
+            self.gates.step = self.forwards
+            self.forwards += 1
+        output, record = self._forward(model, inputs)
+        base = self._base_output(inputs)
+        items = per_item(self.ceiling.kind, output, base, inputs, causal=self.causal).values
+        divergence = items.sum() * self._share if model.training and self._share else items.mean()
+        openness = record.density()
+        if model.training:
+            record.require_gradient()
+            self._window.append(divergence.detach())
+            edges = openness.detach() * record.total_visible() / len(output)
+            self._wait(expected_density=openness.detach(), expected_open_edges=edges)
+        pulled = self.args.logit_weight * record.logit_excess() if record.excess else 0.0
+        slope = self.args.schedule(steps=1).depth_slope(self.tightened)
+        priced = record.density(slope) if slope else openness
+        loss = self.multiplier.lagrangian(priced + pulled, divergence)
+        return (loss, {"logits": output}) if return_outputs else loss
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
+        with self.gates.recording(self.args.logit_limit if self.args.logit_weight else None) as record:
+            output = first_output(model, features(inputs))
+        return output, record
+
+    @torch.no_grad()
+    def _base_output(self, inputs: dict[str, Any]) -> Tensor | None:
+        if BASE_OUTPUT in inputs:
+            return inputs[BASE_OUTPUT]
+        if self.base is None:
+            return None
+        weight = next(self.base.parameters(), None)
+        if weight is not None and weight.device != self.args.device:
+            self.base.to(self.args.device)
+        with self.accelerator.autocast():
+            return first_output(self.base, features(inputs))
+
+    def control_step(self) -> None:
+        """Move lambda and the gate bias, once per optimizer step, by the divergence of its micro-batches."""
+        divergence = torch.stack(self._window).mean()
+        self._window.clear()
+        measured = float(self.accelerator.reduce(divergence, reduction="mean"))  # type: ignore[arg-type]
+        if not math.isfinite(measured):
+            raise refuse(
+                f"divergence became {measured} at step {self.state.global_step + 1}",
+                "possible: finite numbers only",
+                f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; checkpoints are intact",
+                DivergedTraining,
+            )
+        schedule = self.args.schedule(self.state.max_steps, self.starting_bias)
+        ceiling = schedule.ceiling(self.tightened, self.ceiling)
+        self.args.bound(self.multiplier, self.tightened)
+        self.multiplier.step(measured, ceiling, falls=not schedule.settles(self.state.global_step))
+        holds = self.multiplier.holds(ceiling)
+        step = self.state.global_step
+        self.tightened = schedule.next_tightened(self.tightened, step, holds)
+        self.gates.bias = schedule.next_bias(self.gates.bias, step, holds, self.tightened)
+        self.gates.sampling = schedule.samples(self.state.global_step + 1)
+        self._wait(divergence=measured, enforced_ceiling=ceiling.value)
+
+    def _wait(self, **numbers: Tensor | float) -> None:
+        """Keep numbers for the next log. Those on a device stay there until then: reading one waits for its stream."""
+        for name, number in numbers.items():
+            self._waiting[name].append(number)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with what waited in the buffer since the last log."""
+        if "loss" in logs and self._waiting:
+            logs.update(
+                {name: sum(map(float, values)) / len(values) for name, values in self._waiting.items()}
+            )
+            self._waiting.clear()
+            logs["multiplier"] = self.multiplier.value
+            logs["gate_bias"] = self.gates.bias
+        super().log(logs, start_time)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Tensor, None, None]:
+        """One evaluation batch on deterministic gates; its numbers go to the tally and are not stored."""
+        inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
+        with torch.no_grad(), counting(self.gates, self.tally):
+            output = first_output(model, features(inputs))
+        base = self._base_output(inputs)
+        compared = {
+            kind: per_item(kind, output, base, inputs, causal=self.causal)
+            for kind in self._kinds(inputs, base)
+        }
+        if base is not None and self.ceiling.kind != "cosine":
+            compared["agreement"] = agreement(output, base, inputs, causal=self.causal)
+        compared["divergence"] = compared[self.ceiling.kind]
+        self.tally.sums["rows"] += len(output)
+        for name, items in compared.items():
+            self.tally.add_items(name, items, len(output))
+        return compared["divergence"].values.mean(), None, None
+
+    def _kinds(self, inputs: dict[str, Any], base: Tensor | None) -> list[str]:
+        """Which divergences this batch allows, the ceiling's own among them."""
+        if self.ceiling.kind == "cosine":
+            return ["cosine"]
+        labelled = inputs.get("labels") is not None
+        return ["kl"] * (base is not None) + ["loss"] * labelled + ["gap"] * (labelled and base is not None)
+
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's loop, with density, divergence and agreement among its metrics."""
+        self.tally, prefix = Tally(), kwargs.get("metric_key_prefix", "eval")
+        result = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        if self.args.world_size > 1:
+            self.tally = reduced(self.tally, self.accelerator)
+        found = self.tally.summary()
+        found["score"] = self.score(found)
+        assert result.metrics is not None
+        result.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
+        return result
+
+    def score(self, found: dict[str, float]) -> float:
+        """What `load_best_model_at_end` minimises: density if feasible, else 1 + how far the model misses."""
+        excess = max(0.0, self.ceiling.excess(found["divergence"]))
+        short = max(0.0, self.args.min_agreement - found.get("agreement", 1.0))
+        return found["density"] if excess == 0 and short == 0 else 1 + excess + short
+
+    # ---- checkpoints ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the controller must remember across a resume."""
+        gates = {"bias": self.gates.bias, "sampling": self.gates.sampling}
+        return {
+            "ceiling": str(self.ceiling),
+            "multiplier": self.multiplier.state_dict(),
+            "gates": gates,
+            "forwards": self.forwards,
+            "tightened": self.tightened,
+            "seed": self.args.seed,
+            "base": self.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a saved controller back."""
+        now = self.state_dict()
+        for name in ("ceiling", "seed", "base"):
+            if name in state and state[name] != now[name]:
+                raise refuse(
+                    f"{name} {now[name]} on a checkpoint made with {name} {state[name]}",
+                    f"possible: the same {name}",
+                    "resume with what the run was started with, or start a new one in another folder",
+                    CheckpointError,
+                )
+        self.multiplier.load_state_dict(state["multiplier"])
+        for name, value in state["gates"].items():
+            setattr(self.gates, name, value)
+        self.forwards, self.tightened = state["forwards"], state["tightened"]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model with its gate bias in the config, and the controller beside it."""
+        write_config(self.accelerator.unwrap_model(self.model))
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            path = Path(output_dir or self.args.output_dir) / STATE_FILE  # type: ignore[arg-type]
+            path.parent.mkdir(parents=True, exist_ok=True)  # sharded weights come later, and make their own
+            path.write_text(json.dumps(self.state_dict(), indent=2))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.load_state_dict(read_state(Path(checkpoint)))
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        best = read_state(Path(self.state.best_model_checkpoint))  # type: ignore[arg-type]
+        self.gates.bias = best["gates"]["bias"]
+        write_config(self.accelerator.unwrap_model(self.model))
+
+
+class _Controller(TrainerCallback):
+    """Calls the trainer's control step when the gradients of all micro-batches are there.
+
+    DDP copies the weights of rank 0 to all, so what the ranks must agree on is compared as they came in.
+    """
+
+    def __init__(self, trainer: SparsityTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        facts = {
+            "the ceiling": trainer.ceiling,
+            "the seed": args.seed,
+            "the number of steps": state.max_steps,
+        }
+        facts |= {"the base model": trainer.fingerprint, "lambda": trainer.multiplier.value}
+        require_agreement(trainer.accelerator, facts)
+        trainer.gates.sampling = trainer.args.schedule(state.max_steps).samples(state.global_step)
+        if state.global_step == 0:  # a resumed run has its bias from the checkpoint
+            trainer.gates.bias = trainer.starting_bias
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.control_step()

@@ -1,0 +1,1 @@
+"""What people look at: figures, pages, reports, films, the local server."""

@@ -1,0 +1,216 @@
+"""A training run, watched: one HTML file without script, rewritten as the run goes.
+
+The page reloads itself while the run lasts, by a `meta refresh`, so it can be left open beside the
+terminal; it holds the whole history, so it is also what is left of a run that stopped. Curves are drawn
+from what the trainer logs and evaluates: open edges per layer, held-out divergence against the ceiling,
+lambda, keys per query.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...files import write_text
+from ...training.progress import Watching
+from .chart import Curve, Points, chart
+
+__all__ = ["Curve", "History", "TrainingPage", "chart", "watch_page"]
+
+REFRESH = 5  # seconds between reloads while the run lasts
+
+
+@dataclass
+class History:
+    """What a run has told so far; a pure container, so that the page is a pure function of it.
+
+    Attributes:
+        title: of the run.
+        steps: how many it will take.
+        ceiling: what may be lost, as kind=value; empty if there is none.
+        curves: name -> points.
+        layers: per layer, mean open edges per row at each evaluation.
+        started, now: seconds, of any one clock.
+        done: whether the run is over.
+    """
+
+    title: str
+    steps: int = 0
+    ceiling: str = ""
+    curves: dict[str, Points] = field(default_factory=dict)
+    layers: list[Points] = field(default_factory=list)
+    started: float = 0.0
+    now: float = 0.0
+    done: bool = False
+
+    def add(self, name: str, step: int, value: Any) -> None:
+        """Note one number; what is not finite is left out."""
+        if isinstance(value, int | float) and math.isfinite(value):
+            self.curves.setdefault(name, []).append((float(step), float(value)))
+
+    def add_layers(self, step: int, per_head: Sequence[Sequence[float]]) -> None:
+        """Note the open edges of every layer, [layer][head]."""
+        while len(self.layers) < len(per_head):
+            self.layers.append([])
+        for points, heads in zip(self.layers, per_head, strict=True):
+            points.append((float(step), float(sum(heads))))
+
+
+# What the trainer calls it -> what it is called here.
+LOGGED = {
+    "divergence": "divergence, training",
+    "enforced_ceiling": "ceiling in force",
+    "multiplier": "lambda",
+    "expected_open_edges": "expected open edges, training",
+    "eval_divergence": "divergence, held out",
+    "eval_open_edges": "open edges, held out",
+    "eval_keys_per_query": "keys per query",
+}
+
+
+class TrainingPage(Watching):
+    """Write the run's page after every log and evaluation.
+
+    Args:
+        path: the HTML file.
+        title: of the run.
+        every: seconds that must pass between two writings; the last one is always made.
+    """
+
+    def __init__(
+        self, path: Path | str, *, title: str = "Sparsity-regularised finetuning", every: float = 2.0
+    ) -> None:
+        self.path, self.every, self.written = Path(path), every, -math.inf
+        self.history = History(title, started=time.monotonic())
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.history.steps = state.max_steps
+        self.history.ceiling = str(getattr(args, "ceiling", ""))
+        self._write(last=True)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        for name, value in (logs or {}).items():
+            if name in LOGGED:
+                self.history.add(LOGGED[name], state.global_step, value)
+        self._write()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        tally = getattr(self.trainer, "tally", None)
+        if tally is not None:
+            self.history.add_layers(state.global_step, tally.per_head())
+        self._write()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.history.done = True
+        self._write(last=True)
+
+    def _write(self, *, last: bool = False) -> None:
+        self.history.now = time.monotonic()
+        if last or self.history.now - self.written >= self.every:
+            self.written = self.history.now
+            write_text(self.path, watch_page(self.history))
+
+
+def watch_page(history: History) -> str:
+    """The page of a run, as text; nothing is fetched and nothing is run."""
+    curves, limit = history.curves, _ceiling_curve(history)
+    charts = [
+        chart(
+            "Divergence from the base model",
+            [*_named(curves, "divergence, held out", "divergence, training"), *limit],
+            log=not history.ceiling.startswith("gap"),  # a gap may be negative; every other kind is not
+            note="What is lost, and how much may be. The held-out curve is what is promised.",
+        ),
+        chart(
+            "Open edges per layer, held out",
+            [Curve(f"Layer {i}", points) for i, points in enumerate(history.layers)],
+            log=True,
+            note="The mean of a row, which is one prompt. A layer without open edges stands on the axis.",
+        ),
+        chart(
+            "Open edges per row",
+            _named(curves, "open edges, held out", "expected open edges, training"),
+            log=True,
+            note="All layers together: held out those that are open, in training the expected number.",
+        ),
+        chart(
+            "Keys per query and head, held out",
+            _named(curves, "keys per query"),
+            log=True,
+            note="How many positions a head reads from one position: comparable between prompts of any length.",
+        ),
+        chart(
+            "lambda",
+            _named(curves, "lambda"),
+            log=True,
+            note="The price of divergence against open edges: up while the ceiling is broken, down while it holds.",
+        ),
+    ]
+    refresh = "" if history.done else f'<meta http-equiv="refresh" content="{REFRESH}">'
+    return _PAGE.format(
+        refresh=refresh,
+        title=html.escape(history.title),
+        words=html.escape(_words(history)),
+        charts="\n".join(filter(None, charts)),
+    )
+
+
+def _named(curves: Mapping[str, Points], *names: str) -> list[Curve]:
+    return [Curve(name, curves[name]) for name in names if curves.get(name)]
+
+
+def _ceiling_curve(history: History) -> list[Curve]:
+    """The ceiling that was asked for, and the one in force where a schedule loosens it."""
+    _, _, value = history.ceiling.partition("=")
+    asked = []
+    if value:
+        asked = [
+            Curve(
+                f"ceiling {history.ceiling}",
+                [(0.0, float(value)), (float(max(1, history.steps)), float(value))],
+            )
+        ]
+    return [*asked, *_named(history.curves, "ceiling in force")]
+
+
+def _words(history: History) -> str:
+    """How far the run is, and the two numbers that it is about."""
+    last = max((points[-1][0] for points in history.curves.values() if points), default=0.0)
+    minutes = (history.now - history.started) / 60
+    state = "done" if history.done else "running"
+    told = [f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min."]
+    lost, edges = (history.curves.get(name) for name in ("divergence, held out", "open edges, held out"))
+    if lost and edges:
+        ceiling = f" under a ceiling of {history.ceiling}" if history.ceiling else ""
+        told.append(
+            f"Last evaluation: {edges[-1][1]:.4g} open edges per row at a divergence of {lost[-1][1]:.4g}{ceiling}."
+        )
+    return " ".join(told)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">{refresh}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+:root {{ color-scheme: light dark; --page: #ffffff; --ink: #111111; --muted: #595959; --line: #c9c9c9; --grid: #e2e2e2;
+--c0: #08519c; --c1: #c2410c; --c2: #2f7d4f; --c3: #7b3fa0; --c4: #946200; --c5: #1f7a8c; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page: #12161b; --ink: #f0f0f0; --muted: #a9b1ba; --line: #3a434e;
+--grid: #2b323b; --c0: #9ecae1; --c1: #ffb067; --c2: #7ddb94; --c3: #cfa6ee; --c4: #e0c15a; --c5: #79d0e0; }} }}
+body {{ font: 15px/1.4 system-ui, "DejaVu Sans", Verdana, sans-serif; max-width: 1400px; margin: 0 auto;
+padding: 16px; background: var(--page); color: var(--ink); }}
+h1 {{ font-size: 1.3em; margin: 0; }} h2 {{ font-size: 1em; margin: 0; }}
+main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 20px; }}
+section {{ border: 1px solid var(--line); border-radius: 7px; padding: 10px; }}
+section p {{ margin: 0 0 6px; color: var(--muted); font-size: 0.87em; }}
+section svg[viewBox] {{ width: 100%; height: auto; }}
+ul {{ list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }}
+@media (max-width: 520px) {{ section svg text {{ font-size: 18px; }} }}
+</style></head><body><h1>{title}</h1><p>{words}</p><main> {charts} </main></body></html>
+"""

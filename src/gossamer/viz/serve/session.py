@@ -1,0 +1,150 @@
+"""The two models behind the app, and one question: a prompt, and what is cut out of each model.
+
+    prompt -> tokens -> circuit and next-token distribution of base and sparse, with cut edges kept closed
+
+The base wears open gates for good, which repeat it exactly, so that its edges can be cut like those of the
+sparse model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...circuits.trace import trace
+from ...data.prompts import encode, pieces, tokenizer_of
+from ...errors import refuse
+from ...models.attach import attach, gates_of
+from ...models.checkpoint import load, load_dense
+from ...models.forward import evaluating, first_output
+from ..viewer import page_data
+from ..viewer.pack import circuits
+
+TITLES = ("Base Model", "Sparse Model")
+NAMES = ("base", "sparse")
+
+
+Cut = tuple[int, ...]  # (layer, head, query, key), or (layer, head) for all edges of a head
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all together, may ask for.
+
+    Attributes:
+        tokens: of a prompt.
+        characters: of a prompt, checked before it is tokenised.
+        waiting: requests that may run or wait at one time; the rest are turned away.
+        edges: per panel that are sent; of more, those that reach the answer and then the heaviest.
+        threshold: smallest softmax weight that counts as an edge of the base model.
+        shown: tokens of the next-token distribution.
+    """
+
+    tokens: int = 512
+    characters: int = 8000
+    waiting: int = 4
+    edges: int = 60_000
+    threshold: float = 0.01
+    shown: int = 10
+
+
+class Session:
+    """Both models, ready to be asked.
+
+    Args:
+        base, sparse: a dense and a gated model; the base is given open gates.
+        tokenizer: of both.
+        limits: see `Limits`.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        sparse: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        limits: Limits | None = None,
+    ) -> None:
+        gates_of(sparse)
+        attach(base, bias=math.inf)
+        self.models, self.tokenizer, self.limits = (base.eval(), sparse.eval()), tokenizer, limits or Limits()
+
+    @classmethod
+    def load(cls, folder: Path, limits: Limits | None = None) -> Session:
+        """The models in folder/base and folder/sparse, and the tokenizer that lies with one of them."""
+        base, sparse = folder / "base", folder / "sparse"
+        tokenizer = tokenizer_of(sparse, base, folder)
+        return cls(load_dense(base), load(sparse), tokenizer, limits)
+
+    def answer(self, prompt: str, cuts: Sequence[Sequence[Cut]] = ((), ())) -> dict[str, Any]:
+        """Both circuits, packed for the page, and both next-token distributions.
+
+        Args:
+            prompt: text of at most `limits.tokens` tokens.
+            cuts: per model, the edges and heads that are kept closed.
+        Raises: `GossamerError` for a prompt or a cut that cannot be.
+        """
+        ids = self.tokens(prompt)
+        found = [
+            self._one(model, ids, cut, threshold)
+            for model, cut, threshold in zip(self.models, cuts, (self.limits.threshold, 0.0), strict=True)
+        ]
+        return {"panels": [panel for panel, _ in found], "next": [rows for _, rows in found]}
+
+    def tokens(self, prompt: str) -> Tensor:
+        """A prompt as (1, T) token ids, within the limits."""
+        limits = self.limits
+        if len(prompt) > limits.characters:
+            possible = f"possible: {limits.characters:,}"
+            raise refuse(f"a prompt of {len(prompt):,} characters", possible, "shorten it")
+        ids = encode(self.tokenizer, prompt)
+        if ids.shape[1] > limits.tokens:
+            raise refuse(f"a prompt of {ids.shape[1]:,} tokens", f"possible: {limits.tokens:,}", "shorten it")
+        return ids
+
+    def _one(
+        self, model: PreTrainedModel, ids: Tensor, cut: Sequence[Cut], threshold: float
+    ) -> tuple[dict[str, Any], list[tuple[str, float]]]:
+        gates, last = gates_of(model), ids.shape[1] - 1
+        keep = closed(cut, gates.n_layers, gates.n_heads, ids.shape[1])
+        keep = None if keep is None else {layer: kept.to(model.device) for layer, kept in keep.items()}
+        with gates.using(keep=keep), evaluating(model):
+            circuit = trace(model, ids, text=pieces(self.tokenizer), outputs=(last,), threshold=threshold)
+            logits = first_output(model, {"input_ids": ids.to(model.device)})[0, last].float()
+        return circuits([circuit], most=self.limits.edges), self._likeliest(logits)
+
+    def _likeliest(self, logits: Tensor) -> list[tuple[str, float]]:
+        if not torch.isfinite(logits).all():
+            raise refuse("the model's logits are not finite", "possible: a whole model", "load another one")
+        top = logits.softmax(-1).topk(min(self.limits.shown, len(logits)))
+        words = [str(self.tokenizer.decode([i])) for i in top.indices.tolist()]
+        return list(zip(words, top.values.tolist(), strict=True))
+
+    def page_data(self, start: str = "") -> dict[str, Any]:
+        """What the page knows before the first prompt."""
+        sizes = [{"layers": gates_of(m).n_layers, "heads": gates_of(m).n_heads} for m in self.models]
+        panels = [
+            {"name": name, "title": title, "circuits": None, "model": None, **size}
+            for name, title, size in zip(NAMES, TITLES, sizes, strict=True)
+        ]
+        limits = {"tokens": self.limits.tokens, "characters": self.limits.characters}
+        return page_data("server", panels, start=start, limits=limits)
+
+
+def closed(cuts: Sequence[Cut], n_layers: int, n_heads: int, length: int) -> dict[int, Tensor] | None:
+    """What is cut as `Gates.keep`: per layer, (1, H, T, T) ones with zeros where it is."""
+    keep: dict[int, Tensor] = {}
+    sizes = (n_layers, n_heads, length, length)
+    for cut in cuts:
+        if not all(0 <= x < size for x, size in zip(cut, sizes, strict=False)):
+            possible = f"possible: {n_layers} layers, {n_heads} heads, {length} tokens"
+            raise refuse(f"edge {','.join(map(str, cut))}", possible, "cut an edge that is drawn")
+        layer, *place = cut
+        keep.setdefault(layer, torch.ones(1, n_heads, length, length))[(0, *place)] = 0
+    return keep or None
