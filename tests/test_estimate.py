@@ -23,11 +23,11 @@ MEASURED = """
 import json, sys, time, warnings
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
-from gossamer.config import SparsityConfig
-from gossamer.estimate import Shape, memory, seconds_per_step
-from gossamer.modeling import attach
-from gossamer.rows import TensorRows, collate_rows
-from gossamer.sparsify import sparsify
+from gossamer.training.config import SparsityConfig
+from gossamer.training.estimate import Shape, memory, seconds_per_step
+from gossamer.models.attach import attach
+from gossamer.data.sequences import TensorRows, collate_rows
+from gossamer import sparsify
 def status(field):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(field))
 def model(width, layers):
