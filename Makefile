@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 SEED ?= 0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-fast lint bench clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,16 +19,19 @@ demo: $(VENV)/ready  ## the figure: train, make sparse, prove, draw; OUT=folder 
 test: $(VENV)/ready  ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+test-fast: $(VENV)/ready  ## without whole commands, other processes and the browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
+
 lint: $(VENV)/ready  ## format, rules, types
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/pyright src
 
 bench: $(VENV)/ready  ## what a step costs, side by side; see benchmarks/ for the long ones
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/attention.py
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python -m benchmarks.speed.training
+	$(BIN)/python -m benchmarks.speed.attention
+	$(BIN)/python -m benchmarks.speed.memory
+	$(BIN)/python -m benchmarks.speed.generation
 
 clean:
 	rm -rf $(VENV) build dist

@@ -216,6 +216,7 @@ def test_the_light_import_test_can_fail() -> None:
     assert run_python("import sys; import gossamer.gates.gate; print('torch' in sys.modules)") == "True"
 
 
+@pytest.mark.integration
 def test_every_public_name_is_there() -> None:
     code = "import gossamer; print(all(getattr(gossamer, n) is not None for n in gossamer.__all__))"
     assert run_python(code) == "True"

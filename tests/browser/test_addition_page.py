@@ -16,6 +16,7 @@ from gossamer.circuits.verify import answers
 from gossamer.models.attach import attach
 from gossamer.recipes.addition.page import view_addition
 from gossamer.recipes.addition.task import as_text
+from helpers.pointer import middle_of, point
 
 SLOTS = tuple(range(6, 11))
 
@@ -122,25 +123,6 @@ def read_line(words: str) -> tuple[int, int, int]:
     assert found, words
     layer, query, key = map(int, found.groups())
     return layer, query, key
-
-
-def middle_of(page, name: str, index: int) -> dict[str, float]:
-    script = """const l = document.querySelectorAll(`#panel-${arguments[0]} line.edge`)[arguments[1]];
-    const v = n => +l.getAttribute(n);
-    const b = l.ownerSVGElement.getBoundingClientRect();
-    return {x: b.left + v('x1') * 0.63 + v('x2') * 0.37, y: b.top + v('y1') * 0.63 + v('y2') * 0.37}"""
-    return page.run(script, name, index)
-
-
-def point(page, at: dict[str, float], *, click: bool = False) -> None:
-    from selenium.webdriver.common.action_chains import ActionChains
-
-    chain = ActionChains(page.driver, duration=0).w3c_actions
-    chain.pointer_action.move_to_location(round(at["x"]), round(at["y"]))
-    if click:
-        chain.pointer_action.click()
-    chain.perform()
-    page.settle()
 
 
 def test_hover_reads_an_edge(page, adders):

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_serve import Letters, models
 
 from gossamer.circuits.trace import trace
 from gossamer.errors import refuse
 from gossamer.models.attach import attach, gates_of
+from helpers.pointer import middle_of, point
+from helpers.served import Letters, models
 
 uvicorn = pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'gossamer[serve]'")
 
@@ -114,8 +115,6 @@ def test_axe_finds_no_serious_fault_on_the_served_page(browser, session, axe):
 
 
 def test_click_a_line_and_the_answer_changes(browser, session):
-    from test_addition_page import middle_of, point
-
     with served(app(session, start="abcde")) as address:
         browser.open(address)
         browser.size(1280)

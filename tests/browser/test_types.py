@@ -32,7 +32,8 @@ def test_scripts_keep_their_types(start, tmp_path):
     tsc = str(beside) if beside.is_file() else shutil.which("tsc")
     if tsc is None:
         pytest.skip("no TypeScript: npm install --prefix tests/browser typescript")
-    scripts = [str(files("gossamer.viz.viewer").joinpath(name)) for name in (*SCRIPTS, start)]
+    scripts = [str(files("gossamer.viz.viewer").joinpath(name)) for name in SCRIPTS]
+    scripts.append(str(files("gossamer.viz").joinpath("serve" if start == "serve.js" else "viewer", start)))
     found = subprocess.run(
         [tsc, *OPTIONS, *scripts], cwd=tmp_path, capture_output=True, text=True, check=False
     )

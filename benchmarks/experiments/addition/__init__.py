@@ -1,0 +1,1 @@
+"""The main job over seeds, and which position pairs a base adder needs."""

@@ -1,0 +1,61 @@
+"""The table of addition over seeds, from the reports of its runs."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+NAMES = (
+    "base_exact",
+    "sparse_exact",
+    "same_row",
+    "unseen_exact",
+    "edges_mean",
+    "edges_max",
+    "live_edges_mean",
+)
+NAMES += ("precision", "precision_relays", "recall", "leaks")
+
+
+def row(seed: int, report: dict[str, Any]) -> dict[str, Any]:
+    """What the table shows of one report."""
+    run = report["run"]
+    return {
+        "seed": seed,
+        **{name: report["proof"][name] for name in NAMES},
+        "edges_per_layer": [round(n, 2) for n in report["proof"]["edges_per_layer"]],
+        "feasible": run.get("feasible"),
+        "kept_step": run.get("kept_step"),
+        "steps": run.get("steps"),
+        "seconds": report["seconds"],
+        "threads": report["versions"]["threads"],
+    }
+
+
+def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
+    """The table, with its command and versions."""
+    edges = [r["edges_mean"] for r in rows]
+    head = "| seed | base exact | sparse exact | same row | unseen exact | edges, mean | most "
+    head += "| precision | with relays | recall | leaks |"
+    lines = [
+        "# Addition over seeds",
+        "",
+        f"`python -m benchmarks.experiments.addition.run`, {record['settings']}, torch {record['torch']}, transformers "
+        f"{record['transformers']}, CPU.",
+        "",
+        head,
+        "|" + "---|" * 11,
+    ]
+    for r in rows:
+        lines.append(
+            f"| {r['seed']} | {r['base_exact']:,} | {r['sparse_exact']:,} | {r['same_row']:,} | "
+            f"{r['unseen_exact']:,} | "
+            f"{r['edges_mean']:.2f} | {r['edges_max']} | {r['precision']:.3f} | {r['precision_relays']:.3f} | "
+            f"{r['recall']:.2f} | {r['leaks']} |"
+        )
+    lines += [
+        "",
+        f"Edges: median {statistics.median(edges):.2f}, range {min(edges):.2f} to {max(edges):.2f}.",
+        "",
+    ]
+    return "\n".join(lines)

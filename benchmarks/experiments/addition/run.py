@@ -1,0 +1,44 @@
+"""The main job over seeds: `gossamer demo` for seeds 0 to 4, and the table that README.md quotes.
+
+    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 0 1 2 3 4]
+
+Each seed has its own folder and is continued or reused like any demo folder, so the table can be made again from
+finished runs. Written to benchmarks/experiments/addition/results/addition_cpu_<year-month>.{json,md}: every report's
+numbers, and their median and range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from benchmarks.experiments.addition.report import as_markdown, row
+from gossamer.recipes.addition.run import run_demo
+from gossamer.recipes.addition.settings import DemoSettings
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/addition"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    arguments = parser.parse_args()
+    reports = {s: run_demo(arguments.folder / f"seed{s}", DemoSettings(seed=s)) for s in arguments.seeds}
+    rows = [row(seed, report) for seed, report in reports.items()]
+    first = next(iter(reports.values()))
+    settings = {name: value for name, value in first["settings"].items() if name != "seed"}
+    record = {"settings": settings, **first["versions"], "rows": rows}
+    RESULTS.mkdir(exist_ok=True)
+    stem = RESULTS / f"addition_cpu_{time.strftime('%Y-%m')}"
+    stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    stem.with_suffix(".md").write_text(as_markdown(rows, record))
+    print(stem.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The deciding experiment: how many heads and edges a task needs."""

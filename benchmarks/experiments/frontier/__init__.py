@@ -1,0 +1,1 @@
+"""Open keys per query against the rise in held-out loss, method by method."""

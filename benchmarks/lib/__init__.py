@@ -1,0 +1,1 @@
+"""What benchmarks share: records, the machine, fair timing, plots."""

@@ -1,0 +1,62 @@
+"""Records: those that go on, written result by result and continued by the same command, and one a month."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lib.machine import device_name
+from gossamer.files import read_json, write_json
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """A JSON list of rows; each is a key, what was found for it, and the processor seconds that it took."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = read_json(path) if path.is_file() else []
+
+    def lacks(self, key: Row) -> bool:
+        """Whether no row has every part of this key."""
+        return not any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
+
+    def measure(self, key: Row, look: Callable[[], Row]) -> Row:
+        """Look, add the row, write the file, and return what was found."""
+        started = time.process_time()
+        found = look()
+        self.rows.append({**key, **found, "cpu_seconds": round(time.process_time() - started, 2)})
+        write_json(self.path, self.rows)
+        return found
+
+
+def named_runs(path: Path, environment: dict[str, Any], same: Iterable[str]) -> dict[str, Any]:
+    """A record of runs by name, so far or new; one whose environment differs in one of `same` is refused."""
+    if not path.is_file():
+        return {"environment": environment, "runs": {}}
+    results = read_json(path)
+    before = results["environment"]
+    for name in same:
+        if before.get(name) != environment[name]:
+            raise SystemExit(
+                f"{path.name} was made with {name} {before.get(name)}, this run has {environment[name]}; "
+                "possible: the same, or another --results; pass one of them"
+            )
+    return results
+
+
+def save(folder: Path, kind: str, device: str, record: dict[str, Any], lines: list[str]) -> Path:
+    """Write `<kind>_<device>_<year-month>.json` and `.md` into a folder; return the second."""
+    folder.mkdir(exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+    stem = f"{kind}_{slug}_{datetime.date.today():%Y-%m}"
+    (folder / f"{stem}.json").write_text(json.dumps(record, indent=1) + "\n")
+    page = folder / f"{stem}.md"
+    page.write_text("\n".join(lines) + "\n")
+    return page

@@ -1,0 +1,139 @@
+"""Scores of component edges: theorems on linear models, groups of heads, completeness, ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gossamer.circuits.components.curve import Ablator, best_edges
+from gossamer.circuits.components.run import AblatedRun, writer_outputs
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import wiring
+from gossamer.models.forward import evaluating
+from helpers.component_cases import KINDS, batch, favourable
+from helpers.gated_models import GROUPED, tiny
+
+
+def linear_model():
+    """GPT-2 without anything bent: no norms, uniform attention weights, linear MLPs."""
+    model = tiny("gpt2", scale=1.0, activation_function="linear").double()
+    for block in model.transformer.h:
+        block.ln_1, block.ln_2 = nn.Identity(), nn.Identity()
+        with torch.no_grad():
+            block.attn.c_attn.weight[:, :32] = 0
+            block.attn.c_attn.bias[:32] = 0
+    model.transformer.ln_f = nn.Identity()
+    return model
+
+
+def linear_with_groups():
+    """Llama with two query heads per key and value, without norms, with uniform attention and linear MLPs."""
+    model = tiny("llama-gqa", scale=1.0).double()
+    for block in model.model.layers:
+        block.input_layernorm, block.post_attention_layernorm = nn.Identity(), nn.Identity()
+        block.mlp = nn.Linear(16, 16).double()
+        with torch.no_grad():
+            block.self_attn.q_proj.weight.zero_()
+            for projection in (block.self_attn.v_proj, block.self_attn.o_proj):
+                projection.weight.mul_(20)
+    model.model.norm = nn.Identity()
+    return model
+
+
+def with_heads_of_their_own(model):
+    """The same function with every query head's key and value weights written out: no groups left."""
+    kind, heads = model.config.model_type, model.config.num_attention_heads
+    group = heads // model.config.num_key_value_heads
+    twin = tiny(f"{kind}-gqa", num_key_value_heads=heads).to(model.dtype)
+    state = model.state_dict()
+    for name in state:
+        if ".k_proj." in name or ".v_proj." in name:
+            state[name] = (
+                state[name].unflatten(0, (heads // group, -1)).repeat_interleave(group, 0).flatten(0, 1)
+            )
+    twin.load_state_dict(state)
+    return twin
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_exact_patching_one_edge_at_a_time_is_the_ablated_run(kind):
+    model, task = tiny(kind).double(), batch()
+    wires = wiring(model)
+    exact = score_edges(wires, [task], method="exact", rows=64).edges
+    ablator = Ablator(wires, [task], "resample")
+    for name in ("input->a0.h1<q>", "a0.h0->a1.h1<k>", "m0->a2.h0<v>", "m1->m2", "a2.h1->logits"):
+        writer, reader = wires.graph.edge(name)
+        kept = wires.graph.exists.clone()
+        kept[writer, reader] = False
+        one = float((ablator.values(kept) - ablator.all).mean())
+        assert float(exact[writer, reader]) == pytest.approx(one, abs=1e-10), name
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+@pytest.mark.parametrize("method", ["exact", "eap", "eap-ig"])
+def test_shared_keys_and_values_are_scored_as_if_each_head_had_its_own(kind, method):
+    model, task = tiny(kind).double(), batch()
+    twin = with_heads_of_their_own(model)
+    wires = wiring(model)
+    before = model(task.clean).logits
+    torch.testing.assert_close(before, twin(task.clean).logits)
+    scores = score_edges(wires, [task], method=method).edges
+    torch.testing.assert_close(scores, score_edges(wiring(twin), [task], method=method).edges)
+    heads = [wires.graph.edge(f"input->a1.h{head}<k>") for head in (0, 1)]
+    assert scores[heads[0]] != scores[heads[1]], "two heads of one group were patched as one"
+    torch.testing.assert_close(model(task.clean).logits, before, atol=0, rtol=0)
+    kept = torch.rand(wires.graph.exists.shape) < 0.5
+    kept &= wires.graph.exists
+    values = (Ablator(wiring(one), [task], "resample").values(kept) for one in (model, twin))
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("linear", ["gpt2", "llama"])
+@pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
+def test_on_a_linear_model_attribution_is_exact_patching(ablation, linear):
+    wires, task = wiring(linear_model() if linear == "gpt2" else linear_with_groups()), batch()
+    exact = score_edges(wires, [task], method="exact", ablation=ablation)
+    for method in ("eap", "eap-ig"):
+        found = score_edges(wires, [task], method=method, ablation=ablation, steps=3)
+        torch.testing.assert_close(found.edges, exact.edges)
+    assert (exact.edges != 0).float().mean() > 0.2, "an empty test"
+
+
+@pytest.mark.parametrize("make", [linear_model, linear_with_groups])
+def test_on_a_linear_model_edges_into_the_logits_sum_to_the_whole_effect(make):
+    wires, task = wiring(make()), batch()
+    scores = score_edges(wires, [task], method="eap")
+    assert float(scores.edges[:, -1].sum()) == pytest.approx(-Ablator(wires, [task], "resample").effect)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_integrated_gradients_of_the_input_are_complete(kind):
+    wires, task = wiring(tiny(kind, scale=2.0).double()), batch()
+    with evaluating(wires.model):
+        (clean, own), (corrupt, _) = (writer_outputs(wires, ids) for ids in (task.clean, task.corrupt))
+        kept = wires.graph.exists.clone()
+        kept[0] = False
+        ablated = AblatedRun(wires, kept, corrupt).run(task.clean)
+        del clean
+    change = float((task.measure(ablated) - task.measure(own)).mean())
+    scores = score_edges(wires, [task], method="eap-ig", steps=100)
+    assert float(scores.edges[0].sum()) == pytest.approx(change, abs=2e-3 * max(1, abs(change)))
+    rough = score_edges(wires, [task], method="eap-ig", steps=1)
+    assert abs(float(rough.edges[0].sum()) - change) > 1e-4, "an empty test"
+
+
+def test_signed_ranking_prefers_what_helps():
+    wires, task = favourable()
+    scores = score_edges(wires, [task], method="exact")
+    best = best_edges(wires, scores, 20, signed=True)
+    assert (scores.edges[best] <= 1e-6).all()
+
+
+def test_attribution_and_exact_patching_rank_alike():
+    wires, task = favourable()
+    exact, quick = (score_edges(wires, [task], method=method).edges for method in ("exact", "eap-ig"))
+    there = wires.graph.exists
+    ranks = [np.argsort(np.argsort(scores[there].abs().numpy())) for scores in (exact, quick)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.3

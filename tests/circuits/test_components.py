@@ -1,0 +1,156 @@
+"""Component circuits: counts as the field has them, ablated runs, curves and refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gossamer.circuits.components.curve import Ablator, edge_curve, head_curve, needed_edges
+from gossamer.circuits.components.graph import ComponentGraph
+from gossamer.circuits.components.run import AblatedRun, writer_outputs
+from gossamer.circuits.components.scores import score_edges
+from gossamer.circuits.components.wiring import wiring
+from gossamer.data.pairs import Batch
+from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.models.forward import evaluating, first_output
+from helpers.component_cases import KINDS, batch, favourable
+from helpers.gated_models import prompts, tiny, tiny_gated
+
+
+@pytest.mark.parametrize(
+    ("layers", "heads", "parallel", "edges", "nodes"),
+    [(12, 12, False, 32_491, 158), (24, 14, False, 179_749, 362), (26, 8, False, 74_218, 236)],
+)
+def test_edges_are_counted_as_the_field_counts_them(layers, heads, parallel, edges, nodes):
+    graph = ComponentGraph(layers, heads, parallel)
+    assert graph.n_edges == int(graph.exists.sum()) == len(graph.edge_names()) == edges
+    assert graph.n_nodes == nodes
+    one_by_one = ComponentGraph(layers, heads)
+    assert one_by_one.n_edges - ComponentGraph(layers, heads, True).n_edges == layers * heads
+    into_heads = sum(3 * heads * (1 + (heads + 1) * layer) for layer in range(layers))
+    assert (
+        int(graph.exists[:, [i for i, name in enumerate(graph.readers) if "<" in name]].sum()) == into_heads
+    )
+
+
+def test_names_find_their_edges():
+    graph = ComponentGraph(2, 2)
+    names = graph.edge_names()
+    assert "input->a0.h1<k>" in names
+    assert "a0.h1->m0" in names
+    for name in names:
+        writer, reader = graph.edge(name)
+        assert graph.exists[writer, reader]
+    with pytest.raises(GossamerError, match="check its order"):
+        graph.edge("m1->a0.h0<q>")
+    with pytest.raises(GossamerError, match="possible: names such as"):
+        graph.edge("a9.h9->logits")
+    with pytest.raises(GossamerError, match="which this model does not have"):
+        graph.require_mask(torch.ones_like(graph.exists))
+
+
+def test_dead_ends_are_pruned():
+    graph = ComponentGraph(2, 2)
+    kept = torch.zeros_like(graph.exists)
+    for name in ("input->a0.h0<v>", "a0.h0->logits", "input->m1", "a0.h1->logits"):
+        kept[graph.edge(name)] = True
+    assert graph.edge_names(graph.prune(kept)) == ["input->a0.h0<v>", "a0.h0->logits"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_writers_add_up_to_the_residual_stream(kind):
+    model = tiny(kind).double()
+    wires, ids = wiring(model), prompts()
+    seen = {}
+    handle = wires.final_norm.register_forward_pre_hook(lambda m, given: seen.update(x=given[0]))
+    with evaluating(model):
+        written, logits = writer_outputs(wires, ids)
+        biases = sum(block.out.bias for block in wires.blocks if block.out.bias is not None)
+    handle.remove()
+    torch.testing.assert_close(written.sum(0) + biases, seen["x"])
+    assert logits.shape == (6, 13)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ablated_run_keeps_or_exchanges_everything(kind):
+    model, task = tiny(kind).double(), batch()
+    wires = wiring(model)
+    with evaluating(model):
+        (clean, own), (corrupt, theirs) = (writer_outputs(wires, ids) for ids in (task.clean, task.corrupt))
+        del clean
+        everything = AblatedRun(wires, wires.graph.exists, corrupt).run(task.clean)
+        nothing = AblatedRun(wires, torch.zeros_like(wires.graph.exists), corrupt).run(task.clean)
+    torch.testing.assert_close(everything, own)
+    torch.testing.assert_close(nothing, theirs)
+
+
+def test_rows_may_have_circuits_of_their_own():
+    model, task = tiny().double(), batch()
+    wires = wiring(model)
+    kept = torch.rand(3, *wires.graph.exists.shape) < 0.5
+    with evaluating(model):
+        _, _ = writer_outputs(wires, task.clean)
+        corrupt, _ = writer_outputs(wires, task.corrupt)
+        together = AblatedRun(wires, kept, corrupt).run(task.clean)
+        for row in range(3):
+            alone = AblatedRun(wires, kept[row], corrupt[:, row : row + 1]).run(task.clean[row : row + 1])
+            torch.testing.assert_close(together[row : row + 1], alone)
+
+
+def test_gated_models_are_patched_like_any_other():
+    model, task = tiny_gated(), batch()
+    wires = wiring(model)
+    ablator = Ablator(wires, [task], "resample")
+    with evaluating(model):
+        own = task.measure(first_output(model, {"input_ids": task.clean}))
+        theirs = task.measure(first_output(model, {"input_ids": task.corrupt}))
+    torch.testing.assert_close(ablator.all, own.double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ablator.none, theirs.double(), atol=1e-3, rtol=0)
+    assert torch.isfinite(score_edges(wires, [task]).edges).all()
+
+
+def test_curves_reach_the_whole_effect_and_say_their_settings():
+    wires, task = favourable()
+    scores = score_edges(wires, [task])
+    ablator = Ablator(wires, [task], "resample")
+    curve = edge_curve(ablator, scores, sizes=[1, 10, wires.graph.n_edges])
+    assert curve.points[-1].faithfulness == pytest.approx(1.0, abs=1e-5)
+    record = curve.as_record()
+    assert record["ablation"] == "resample"
+    assert record["ranking"] == "eap-ig, absolute"
+    assert record["n"] == 8
+    low, high = ablator.interval(wires.graph.exists)
+    assert low == pytest.approx(1.0, abs=1e-5)
+    assert high == pytest.approx(1.0, abs=1e-5)
+    assert ablator.interval(torch.zeros_like(wires.graph.exists)) == (0.0, 0.0)
+    heads = head_curve(ablator)
+    assert heads.points[-1].kept == 6
+    assert heads.points[-1].faithfulness == pytest.approx(1.0, abs=1e-5)
+    found = needed_edges(ablator, scores).needed()
+    assert found is not None
+    assert found.faithfulness >= 0.9
+    assert found.kept <= wires.graph.n_edges
+
+
+def test_areas_are_those_of_mib():
+    from gossamer.circuits.components.curve import SHARES, Curve, Point
+
+    points = tuple(Point(round(share * 1000), 0, 1.0) for share in SHARES)
+    cpr, cmd = Curve("edges", 1000, "resample", "x", "y", 1, points).areas()
+    assert cpr == pytest.approx(0.999)  # FIELD 5: F = 1 everywhere
+    assert cmd == 0.0
+
+
+def test_bad_input_is_one_clear_line():
+    wires, task = wiring(tiny()), batch(n=8)
+    same = Batch(task.clean, task.clean, task.right, task.wrong, task.metric, "nothing", task.template)
+    with pytest.raises(GossamerError, match="the model does not know this task"):
+        head_curve(Ablator(wires, [same], "resample"))
+    with pytest.raises(GossamerError, match="ablation='half' is not known; possible: resample, mean, zero"):
+        Ablator(wires, [task], "half")
+    with pytest.raises(GossamerError, match="method='guess' is not known; possible: eap, eap-ig, exact"):
+        score_edges(wires, [task], method="guess")
+    with pytest.raises(GossamerError, match="no prompts"):
+        Ablator(wires, [], "zero")
+    with pytest.raises(UnsupportedModel, match=r"BertForMaskedLM \(bert\); possible: gpt2, gpt_neox, llama"):
+        wiring(tiny("bert"))

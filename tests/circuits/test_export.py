@@ -1,0 +1,176 @@
+"""Exports: lossless where promised, valid where there is a schema, refused where they are too large."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+
+import jsonschema
+import networkx
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from gossamer.circuits.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
+from gossamer.circuits.components.graph import ComponentGraph
+from gossamer.circuits.export import export
+from gossamer.circuits.export.graphs import from_graphml, from_networkx, to_dataframe, to_graphml, to_networkx
+from gossamer.circuits.export.mib import from_mib, to_mib
+from gossamer.circuits.export.neuronpedia import to_neuronpedia
+from gossamer.circuits.export.record import from_record, load_circuit, save_circuit, to_record
+from gossamer.circuits.trace import trace
+from gossamer.errors import GossamerError
+from helpers.gated_models import prompts, tiny_gated
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "helpers" / "neuronpedia.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def circuit() -> Circuit:
+    names = ("<", "&", "é", " x", '"', "\n", "a", "b", "c", "d", "e", "f", "g")
+    return trace(
+        tiny_gated(), prompts(n=3), text=lambda ids: tuple(names[i] for i in ids.tolist()), outputs=[-1]
+    )
+
+
+def same(first: Circuit, second: Circuit) -> None:
+    for name in (*EDGE_FIELDS, *VALUE_FIELDS):
+        left, right = getattr(first, name), getattr(second, name)
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+    for name in ("n_layers", "n_heads", "tokens", "answers", "outputs", "visible", "meta"):
+        assert getattr(first, name) == getattr(second, name)
+
+
+def test_json_comes_back_as_it_went(circuit, tmp_path):
+    same(circuit, from_record(json.loads(json.dumps(to_record(circuit), allow_nan=False))))
+    path = tmp_path / "circuit.json"
+    save_circuit(circuit, path)
+    same(circuit, load_circuit(path))
+    empty = circuit.select(np.array([], dtype=int))
+    same(empty, from_record(to_record(empty)))
+
+
+def test_graphml_is_read_by_networkx_and_comes_back(circuit):
+    text = to_graphml(circuit)
+    graph = networkx.parse_graphml(text, force_multigraph=True)
+    kinds = [data["kind"] for *_, data in graph.edges(data=True)]
+    assert kinds.count("attention") == len(circuit)
+    assert networkx.is_directed_acyclic_graph(graph)
+    same(circuit, from_graphml(text))
+    same(circuit, from_networkx(to_networkx(circuit)))
+
+
+def test_live_edges_are_those_on_a_path_of_the_graph(circuit):
+    graph = to_networkx(circuit)
+    outputs = {f"p{prompt}.l3.t6" for prompt in range(3)}
+    reach = set().union(*(networkx.ancestors(graph, node) | {node} for node in outputs))
+    for _, target, data in graph.edges(data=True):
+        if data["kind"] == "attention":
+            assert data["live"] == (target in reach)
+
+
+def test_a_table_has_a_row_per_edge(circuit):
+    table = to_dataframe(circuit)
+    assert isinstance(table, pandas.DataFrame)
+    assert len(table) == len(circuit)
+    np.testing.assert_array_equal(table["weight"].to_numpy(), circuit.weight)
+    assert (table["live"].to_numpy() == circuit.live_mask()).all()
+    row = table.iloc[5]
+    assert row["key_token"] == circuit.tokens[row["prompt"]][row["key"]]
+
+
+@pytest.mark.parametrize("prompt", range(3))
+def test_the_attribution_graph_is_valid_and_whole(circuit, prompt):
+    graph = to_neuronpedia(circuit, prompt=prompt)
+    jsonschema.validate(graph, SCHEMA)
+    ids = [node["node_id"] for node in graph["nodes"]]
+    assert len(set(ids)) == len(ids)
+    assert {end for link in graph["links"] for end in (link["source"], link["target"])} <= set(ids)
+    heads = [node for node in graph["nodes"] if node["feature_type"] == "lorsa"]
+    one = circuit.of_prompt(prompt).live()
+    assert len(heads) == len(set(zip(one.layer, one.head, one.query, strict=True)))
+    levels = {node["node_id"]: -1 if node["layer"] == "E" else int(node["layer"]) for node in graph["nodes"]}
+    assert all(levels[link["source"]] < levels[link["target"]] for link in graph["links"])
+
+
+def test_the_schema_refuses_what_is_not_a_graph(circuit):
+    graph = to_neuronpedia(circuit)
+    for spoil in (
+        lambda g: g.pop("links"),
+        lambda g: g["nodes"][0].pop("clerp"),
+        lambda g: g["metadata"].pop("scan"),
+    ):
+        broken = json.loads(json.dumps(graph))
+        spoil(broken)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, SCHEMA)
+
+
+def test_component_circuits_in_the_form_of_mib():
+    graph = ComponentGraph(2, 2)
+    scores = torch.randn(graph.exists.shape, dtype=torch.float64) * graph.exists
+    kept = graph.exists & (scores > 0)
+    record = json.loads(json.dumps(to_mib(graph, scores, kept, d_model=16)))
+    assert set(record) == {"cfg", "nodes", "edges"}
+    assert set(record["cfg"]) == {"n_layers", "n_heads", "parallel_attn_mlp", "d_model"}
+    assert set(record["nodes"]) == {*graph.writers, "logits"}
+    assert set(record["edges"]) == set(graph.edge_names())
+    for name, edge in record["edges"].items():
+        assert ("<" in name) == name.partition("->")[2].startswith("a")
+        assert set(edge) == {"score", "in_graph"}
+    again, found, chosen = from_mib(record)
+    assert again == graph
+    torch.testing.assert_close(found, scores)
+    assert torch.equal(chosen, kept)
+    with pytest.raises(GossamerError, match="a component circuit without 'cfg'"):
+        from_mib({"edges": {}})
+    record["edges"]["m1->a0.h0<q>"] = {"score": 1.0, "in_graph": True}
+    with pytest.raises(GossamerError, match="check its order"):
+        from_mib(record)
+
+
+@pytest.mark.parametrize("form", ["json", "graphml", "csv", "neuronpedia"])
+def test_every_format_is_text_in_a_file(circuit, form, tmp_path):
+    path = export(circuit, tmp_path / "out", form)
+    assert path.read_text(encoding="utf-8")
+    with pytest.raises(GossamerError, match=r"a graph of [\d,]+ edges.* possible: up to 3;"):
+        export(circuit, path, form, limit=3)
+
+
+def test_bad_input_is_one_clear_line(circuit, tmp_path):
+    record = to_record(circuit)
+    with pytest.raises(GossamerError, match="is not a circuit"):
+        from_record({"schema": "other"})
+    with pytest.raises(GossamerError, match="has version 9 of gossamer-circuit; possible: version 1"):
+        from_record({**record, "version": 9})
+    with pytest.raises(GossamerError, match="is torn"):
+        from_record({**record, "edges": {**record["edges"], "head": [1]}})
+    with pytest.raises(GossamerError, match="is torn"):
+        from_record({name: part for name, part in record.items() if name != "prompts"})
+    with pytest.raises(
+        GossamerError, match="format='dot' is not known; possible: json, graphml, csv, neuronpedia"
+    ):
+        export(circuit, tmp_path / "x", "dot")
+    with pytest.raises(GossamerError, match="not GraphML"):
+        from_graphml("nothing")
+    with pytest.raises(GossamerError, match="a graph without 'circuit'"):
+        from_networkx(networkx.MultiDiGraph())
+    with pytest.raises(GossamerError, match="cannot be read"):
+        load_circuit(tmp_path / "missing.json")
+
+
+def test_a_missing_extra_is_named(circuit, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *given, **options):
+        if name in ("networkx", "pandas"):
+            raise ImportError(name)
+        return real(name, *given, **options)
+
+    monkeypatch.setattr("gossamer.circuits.export.graphs.importlib.import_module", without)
+    for use in (to_networkx, to_dataframe):
+        with pytest.raises(GossamerError, match=r"possible: the extra gossamer\[graphs\]"):
+            use(circuit)

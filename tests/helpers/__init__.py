@@ -1,0 +1,1 @@
+"""What tests share: models, cases, oracles, and programs that are run beside them."""

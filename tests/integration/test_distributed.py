@@ -1,0 +1,175 @@
+"""Two processes are one process with the joint batch; their noise differs; ranks that disagree are told."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser
+
+from gossamer import load
+from gossamer.cli import app
+from gossamer.training.distributed import fingerprint, rank_seed
+from helpers.families import build
+from helpers.letters import LETTERS, save_tokenizer
+from helpers.processes import environment
+
+STILL = {"noise_until": 0.0, "max_steps": 4, "eval_strategy": "no", "save_strategy": "no"}
+# Adam divides by a gradient that is all rounding in the first step (both models are still the same), so that
+# weights differ by a share of the learning rate: 2e-5 at 2e-3, measured.
+STILL |= {"learning_rate": 2e-4}
+
+
+def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+    """`run_tiny` in as many processes, on gloo."""
+    out.mkdir(exist_ok=True)
+    return launched(ranks, ["-m", "helpers.run_tiny", str(out), "--set", json.dumps(settings), *more])
+
+
+def launched(ranks: int, program: list[str], **other: str) -> subprocess.CompletedProcess[str]:
+    """A program in as many processes, on gloo."""
+    # `--standalone`: the launcher takes a free port itself and keeps it.
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, "-W", "ignore", *launch, *program]
+    return subprocess.run(
+        command, env=environment(ACCELERATE_USE_CPU="true", **other), capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and a text."""
+    folder = tmp_path_factory.mktemp("place")
+    build("gpt2").save_pretrained(folder / "gpt2")
+    save_tokenizer(folder / "gpt2")
+    drawn = torch.randint(2, len(LETTERS), (200, 60), generator=torch.Generator().manual_seed(0))
+    (folder / "text.txt").write_text("\n\n".join("".join(LETTERS[i] for i in row) for row in drawn.tolist()))
+    return folder
+
+
+def sparsify(place: Path, out: Path, batch: int, *more: str) -> list[str]:
+    """The arguments of the command line for a run on deterministic gates that keeps all of its checkpoints."""
+    rows = f"--steps 4 --length 16 --batch {batch} --held-out 8 --held-out-share 0.2 --ceiling kl=9 --json"
+    still = "--set noise_until=0 --set save_total_limit=9"
+    given = ["sparsify", str(place / "gpt2"), "--data", str(place / "text.txt"), "--out", str(out)]
+    return [*given, *rows.split(), *still.split(), *more]
+
+
+def test_two_ranks_of_the_command_line_report_once(place: Path, tmp_path: Path) -> None:
+    done = launched(2, ["-m", "gossamer", *sparsify(place, tmp_path, 4)])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "report.json").read_text())
+    assert json.loads((tmp_path / "started.json").read_text())["movable"]["processes"] == 2
+
+
+@pytest.mark.parametrize("form", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_two_ranks_that_share_one_model_are_one_process(form: str, place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two"
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": form}
+    asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    program = ["-m", "helpers.run_sharded", *sparsify(place, out, 4)]
+    done = launched(2, program, **asked)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(out, tmp_path / "whole")
+    for name in ("checkpoint-3", "checkpoint-4", "model"):
+        shutil.rmtree(out / name)
+    done = launched(2, [*program, "--resume"], **asked)
+    assert done.returncode == 0, done.stderr
+    done = launched(1, ["-m", "gossamer", *sparsify(place, tmp_path / "one", 8)])
+    assert done.returncode == 0, done.stderr
+    two, whole, one = (load(tmp_path / name / "model").state_dict() for name in ("two", "whole", "one"))
+    for name, weight in one.items():
+        assert torch.equal(two[name], whole[name]), name
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+
+
+def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> None:
+    asked = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    }
+    program = ["-m", "helpers.run_sharded", *sparsify(place, tmp_path, 4, "--lora", "2", "--merge")]
+    done = launched(2, program, **asked)
+    assert done.returncode == 0, done.stderr
+    base = build("gpt2").state_dict()
+    merged = load(tmp_path / "model").state_dict()
+    moved = {name for name in base if not torch.equal(base[name], merged[name])}
+    assert moved
+    assert all(".attn.c_" in name for name in moved)
+
+
+def commands() -> list[list[str]]:
+    """Every command of the document on several processes, as the shell splits it."""
+    blocks = re.findall(
+        r"```\n(.*?)```", (Path(__file__).parents[2] / "docs" / "distributed.md").read_text(), re.S
+    )
+    return [shlex.split(block.replace("\\\n", " ").replace("--nnodes N", "--nnodes 2")) for block in blocks]
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: words[0])
+def test_the_recipes_are_commands_that_parse(words: list[str]) -> None:
+    launcher, given = words[0], words[1:] if words[0] == "torchrun" else words[2:]
+    parser = get_args_parser() if launcher == "torchrun" else launch_command_parser()
+    read = parser.parse_args(given)
+    assert (read.module, read.training_script) == (True, "gossamer")
+    verb, *options = read.training_script_args
+    assert verb == "sparsify"
+    if options != ["..."]:
+        typer.main.get_command(app).commands[verb].make_context(verb, options)  # type: ignore[attr-defined]
+
+
+def test_two_ranks_are_one_process_with_the_joint_batch(tmp_path: Path) -> None:
+    done = start(tmp_path / "two", 2, {**STILL, "per_device_train_batch_size": 4})
+    assert done.returncode == 0, done.stderr
+    done = start(tmp_path / "one", 1, {**STILL, "per_device_train_batch_size": 8})
+    assert done.returncode == 0, done.stderr
+    one = torch.load(tmp_path / "one" / "final-0.pt")
+    ranks = [torch.load(tmp_path / "two" / f"final-{rank}.pt") for rank in (0, 1)]
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(ranks[0]["weights"][name], weight, rtol=0, atol=1e-5)
+        assert torch.equal(ranks[0]["weights"][name], ranks[1]["weights"][name])
+    assert ranks[0]["controller"] == ranks[1]["controller"]
+    multipliers = [run["controller"]["multiplier"] for run in (ranks[0], one)]
+    assert multipliers[0]["integral"] == pytest.approx(multipliers[1]["integral"], abs=1e-5)
+    assert multipliers[0]["average"] == pytest.approx(multipliers[1]["average"], abs=1e-5)
+    assert ranks[0]["noise"] != ranks[1]["noise"]
+    assert ranks[0]["noise"] == one["noise"]
+
+
+def test_ranks_that_disagree_are_told(tmp_path: Path) -> None:
+    done = start(tmp_path / "two", 2, STILL, "--disagree")
+    assert done.returncode != 0
+    assert "ranks disagree on the ceiling" in done.stderr
+
+
+def test_sharding_that_would_be_plain_data_parallel_is_refused(tmp_path: Path) -> None:
+    done = start(tmp_path / "two", 2, {**STILL, "fsdp": True})
+    assert done.returncode != 0
+    assert "fsdp was asked for, but accelerate would run MULTI_CPU on cpu; possible:" in done.stderr
+
+
+def test_the_noise_of_ranks() -> None:
+    seeds = {rank_seed(7, rank) for rank in range(1000)}
+    assert len(seeds) == 1000
+    assert rank_seed(7, 0) == 7
+
+
+def test_a_fingerprint_names_the_weights() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(40, 3)
+    before = fingerprint(model)
+    assert before == fingerprint(model)
+    with torch.no_grad():
+        model.weight[-1, -1] += 1
+    assert fingerprint(model) != before

@@ -1,0 +1,60 @@
+"""A mask of one's own, (B, 1, T, S): two sequences packed into one row are two sequences, edge for edge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from gossamer import attach
+from gossamer.errors import GossamerError
+from gossamer.training.metrics import Tally, counting
+from helpers import families
+
+LONG, SHORT = 7, 5
+FAMILIES = ["gpt2", "llama", "qwen3", "bert"]
+
+
+def packed(causal: bool) -> torch.Tensor:
+    """Who may see whom, (1, 1, T, T) bool, in a row of two sequences."""
+    part = torch.tensor([0] * LONG + [1] * SHORT)
+    same = part[:, None] == part[None, :]
+    return (same.tril() if causal else same)[None, None]
+
+
+def gated(family: str) -> tuple[Any, Any]:
+    model = families.build(family)
+    return model, attach(model, bias=0.3)
+
+
+@pytest.mark.parametrize("additive", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_sequences_are_the_sequences(family: str, additive: bool) -> None:
+    model, gates = gated(family)
+    mask = packed(causal=family != "bert")
+    given = torch.where(mask, 0.0, torch.finfo(torch.float32).min) if additive else mask
+    ids = torch.randint(4, 60, (1, LONG + SHORT), generator=torch.Generator().manual_seed(0))
+    places = torch.cat([torch.arange(LONG), torch.arange(SHORT)])[None]
+    alone, together = Tally(), Tally()
+    with torch.no_grad():
+        with counting(gates, alone):
+            parts = [model(input_ids=x).logits for x in ids.split((LONG, SHORT), dim=1)]
+        with counting(gates, together):
+            both = model(input_ids=ids, attention_mask=given, position_ids=places).logits
+    torch.testing.assert_close(both, torch.cat(parts, dim=1), rtol=1e-4, atol=1e-4)
+    assert together.sums["edges/visible"] == alone.sums["edges/visible"]
+    assert together.sums["edges/hard"] == alone.sums["edges/hard"] > 0
+    assert together.sums["edges/hard"] < together.sums["edges/visible"]
+
+
+@pytest.mark.parametrize(("mask", "told"), [
+    (torch.full((1, 1, 12, 12), -0.5), "an additive attention mask with values between 0 and -inf"),
+    (torch.ones(1, 1, 12, 9, dtype=torch.bool), r"mask \(1, 1, 12, 9\); possible: broadcastable to \(B, H, T, S\)"),
+    (torch.ones(1, 3, 12, 12, dtype=torch.bool), r"mask \(1, 3, 12, 12\); possible: broadcastable"),
+])  # fmt: skip
+def test_a_mask_that_says_something_else_is_one_line(mask: torch.Tensor, told: str) -> None:
+    model, _ = gated("llama")
+    with pytest.raises(GossamerError, match=told) as error:
+        model(input_ids=torch.full((1, 12), 5), attention_mask=mask)
+    assert "\n" not in str(error.value)
