@@ -29,8 +29,10 @@ from benchmarks.speed import RESULTS
 from benchmarks.speed.case import small_gpt2
 from gossamer.models.attach import attach
 from gossamer.recipes.addition.task import Addition
-from gossamer.training.constraint import Multiplier
+from gossamer.training.constraint import Ceiling
+from gossamer.training.controller import Controller
 from gossamer.training.divergence import per_item
+from gossamer.training.recipe import Recipe
 
 TOKENS = 1024  # of a batch of the language model, whatever its length
 BIAS = 1.0  # nats; about half-open gates, as in the middle of a run
@@ -81,7 +83,9 @@ def sparse_loss(setting: Setting, model: PreTrainedModel, gates: Any, kind: str)
             expected = logits(setting.base, setting.inputs)
     with gates.recording() as record:
         output = logits(model, setting.inputs)
-    return Multiplier().lagrangian(record.density(), lost(setting, kind, output, expected))
+    return Controller(Ceiling("kl", 0.02), Recipe()).lagrangian(
+        record.density(), lost(setting, kind, output, expected)
+    )
 
 
 def gated(setting: Setting, impl: str) -> tuple[PreTrainedModel, Any]:

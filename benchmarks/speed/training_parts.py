@@ -24,7 +24,9 @@ from benchmarks.lib.machine import circumstances
 from benchmarks.lib.record import save
 from benchmarks.speed import RESULTS
 from benchmarks.speed.training import Setting, addition, begun, gated, language, logits, lost
-from gossamer.training.constraint import Multiplier
+from gossamer.training.constraint import Ceiling
+from gossamer.training.controller import Controller
+from gossamer.training.recipe import Recipe
 
 Times = dict[str, float]  # milliseconds by part
 PARTS = ("teacher", "forward", "loss", "backward", "optimizer")
@@ -82,7 +84,10 @@ def dense_step(setting: Setting) -> Callable[[], Times]:
 def sparse_step(setting: Setting, impl: str) -> Callable[[], Times]:
     """A sparsifying step under KL to the frozen base, likewise."""
     model, gates = gated(setting, impl)
-    optimizer, multiplier = torch.optim.AdamW(model.parameters(), lr=1e-5), Multiplier()
+    optimizer, controller = (
+        torch.optim.AdamW(model.parameters(), lr=1e-5),
+        Controller(Ceiling("kl", 0.02), Recipe()),
+    )
 
     def step() -> Times:
         watch = Stopwatch()
@@ -93,7 +98,7 @@ def sparse_step(setting: Setting, impl: str) -> Callable[[], Times]:
         with gates.recording() as record:
             output = logits(model, setting.inputs)
         watch.ends("forward")
-        loss = multiplier.lagrangian(record.density(), lost(setting, "kl", output, expected))
+        loss = controller.lagrangian(record.density(), lost(setting, "kl", output, expected))
         watch.ends("loss")
         return _optimize(watch, model, optimizer, loss)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gossamer.errors import GossamerError, UnsupportedModel
-from gossamer.gates.edges import Gates
+from gossamer.gates.edges import EdgeGates
 from gossamer.models.attach import attach
 from helpers.gated_models import VOCABULARY, tiny
 
@@ -40,13 +40,13 @@ def told(model, ids):
 def taken(monkeypatch):
     """How often a call was found plain."""
     counts = {True: 0, False: 0}
-    ask = Gates.are_plain
+    ask = EdgeGates.are_plain
 
     def watched(self, module, q):
         counts[ask(self, module, q)] += 1
         return ask(self, module, q)
 
-    monkeypatch.setattr(Gates, "are_plain", watched)
+    monkeypatch.setattr(EdgeGates, "are_plain", watched)
     return counts
 
 
@@ -55,7 +55,7 @@ def test_the_straight_way_is_the_whole_way(kind, taken, monkeypatch):
     model, _ = model_of(kind)
     straight = told(model, prompts())
     assert taken == {True: 3 * 5, False: 0}  # 3 layers, and the first of six tokens comes from the prompt
-    monkeypatch.setattr(Gates, "are_plain", lambda *_: False)
+    monkeypatch.setattr(EdgeGates, "are_plain", lambda *_: False)
     torch.testing.assert_close(straight, told(model, prompts()), rtol=1e-5, atol=1e-5)
 
 

@@ -45,7 +45,7 @@ def config(out: str, **other: Any) -> SparsityConfig:
         "eval_steps": 2,
         "save_steps": 2,
         "logging_steps": 1,
-        "bias_anneal": 0.3,
+        "recipe": {"gate": {"anneal": 0.3}},
         "remove_unused_columns": False,
         "use_cpu": True,
         "disable_tqdm": True,

@@ -24,7 +24,12 @@ from helpers.families import build
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
 
-STILL = {"noise_until": 0.0, "max_steps": 4, "eval_strategy": "no", "save_strategy": "no"}
+STILL = {
+    "recipe": {"gate": {"anneal": 0.3, "noise_until": 0.0}},
+    "max_steps": 4,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+}
 # Adam divides by a gradient that is all rounding in the first step (both models are still the same), so that
 # weights differ by a share of the learning rate: 2e-5 at 2e-3, measured.
 STILL |= {"learning_rate": 2e-4}
@@ -60,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sparsify(place: Path, out: Path, batch: int, *more: str) -> list[str]:
     """The arguments of the command line for a run on deterministic gates that keeps all of its checkpoints."""
     rows = f"--steps 4 --length 16 --batch {batch} --held-out 8 --held-out-share 0.2 --ceiling kl=9 --json"
-    still = "--set noise_until=0 --set save_total_limit=9"
+    still = "--set gate.noise_until=0 --set save_total_limit=9"
     given = ["sparsify", str(place / "gpt2"), "--data", str(place / "text.txt"), "--out", str(out)]
     return [*given, *rows.split(), *still.split(), *more]
 

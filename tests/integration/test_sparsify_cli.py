@@ -71,7 +71,7 @@ def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsy
 
 
 def test_a_missed_ceiling_exits_with_one(place: Path, tmp_path: Path, capsys: Any) -> None:
-    assert run(place, tmp_path, "--ceiling", "kl=1e-9", "--set", "gate_bias=0") == 1
+    assert run(place, tmp_path, "--ceiling", "kl=1e-9", "--set", "gate.bias=0") == 1
     assert "the ceiling kl=1e-09 is missed by" in capsys.readouterr().err
     assert not json.loads((tmp_path / "report.json").read_text())["feasible"]
 
@@ -121,9 +121,11 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     (("--ceiling", "nonsense=1"), "ceiling kind"),
     (("--precision", "fp16"), "fp16 on a CPU"),
     (("--precision", "fp8"), "precision='fp8' is not known"),
-    (("--set", "gate_bias"), "possible: name=value"),
+    (("--set", "gate.bias"), "possible: name=value"),
     (("--set", "no_such_field=1"), "no_such_field"),
-    (("--set", "gate_bias=open"), "gate_bias='open'"),
+    (("--set", "gate.bias=open"), "gate.bias='open'"),
+    (("--set", "gate_bias=4"), "setting 'gate_bias' is now 'gate.bias'"),
+    (("--set", "adam_beta1=much"), "adam_beta1='much'"),
     (("--set", "lr_scheduler_type=no-such-one"), "no-such-one"),
     (("--length", "2"), "length=2 is out of range"),
     (("--seed", "-1"), "seed=-1 is out of range"),

@@ -59,7 +59,7 @@ def test_a_run_starts_with_no_divergence_and_says_what_it_turned_off(tmp_path: P
     attach(model)
     base = with_dropout("gpt2", 0.1)
     config = SparsityConfig(
-        output_dir=str(tmp_path), ceiling="kl=0.01", max_steps=1, gate_bias=100.0, eval_strategy="no",
+        output_dir=str(tmp_path), ceiling="kl=0.01", max_steps=1, recipe={"gate": {"bias": 100.0}}, eval_strategy="no",
         save_strategy="no", logging_steps=1, learning_rate=0.0, remove_unused_columns=False, use_cpu=True,
         disable_tqdm=True,
     )  # fmt: skip

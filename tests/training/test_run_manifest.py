@@ -11,7 +11,7 @@ import pytest
 from gossamer.errors import CheckpointError, GossamerWarning
 from gossamer.training.run_manifest import STARTED, begin
 
-FIXED, MOVABLE = {"--length": 32, "--set gate_bias": [4.0]}, {"--steps": 10}
+FIXED, MOVABLE = {"--length": 32, "--set gate.bias": [4.0]}, {"--steps": 10}
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_the_same_run_goes_on(folder: Path) -> None:
 
 @pytest.mark.parametrize(("changed", "told"), [
     ({"--length": 16}, "--length 16 on a run that was started with 32"),
-    ({"--set gate_bias": None}, r"--set gate_bias None on a run that was started with \[4.0\]"),
-    ({"--set regrow": 1.0}, "--set regrow 1.0 on a run that was started with none"),
+    ({"--set gate.bias": None}, r"--set gate.bias None on a run that was started with \[4.0\]"),
+    ({"--set gate.regrow_bias": 1.0}, "--set gate.regrow_bias 1.0 on a run that was started with none"),
 ])  # fmt: skip
 def test_another_run_is_refused_by_what_differs(changed: Any, told: str, folder: Path) -> None:
     before = (folder / STARTED).read_text()

@@ -18,6 +18,7 @@ from gossamer.models.attach import attach, detach, gates_of
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.config import SparsityConfig
 from gossamer.training.metrics import Tally, counting
+from gossamer.training.recipe import Recipe
 from gossamer.training.sparsify import sparsify
 from gossamer.training.trainer import SparsityTrainer
 
@@ -42,7 +43,9 @@ def config(folder: Path, **given: Any) -> SparsityConfig:
         "save_steps": 2,
         "logging_steps": 1,
     }
+    recipe = {name.replace("__", "."): given.pop(name) for name in list(given) if "__" in name}
     settings |= {
+        "recipe": Recipe().with_settings(recipe),
         "learning_rate": 1e-3,
         "disable_tqdm": True,
         "remove_unused_columns": False,
@@ -67,7 +70,7 @@ def trainer(folder: Path, **given: Any) -> SparsityTrainer:
 
 @pytest.mark.parametrize(("weight", "slope"), [(0.0, 0.0), (0.5, 0.0), (0.0, 2.0)])
 def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float, slope: float) -> None:
-    made = trainer(tmp_path, logit_limit=1.0, logit_weight=weight, depth_price=slope)
+    made = trainer(tmp_path, logits__limit=1.0, logits__weight=weight, gate__layer_price_slope=slope)
     with torch.no_grad():  # logits beyond their limit, so that the third term is there
         for name, value in made.model.named_parameters():
             if ".query." in name or ".key." in name:
@@ -76,16 +79,17 @@ def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float, slope: float)
     batch = rows(8).columns
     made.model.train()
     loss = made.compute_loss(made.model, dict(batch))
-    with made.gates.recording(1.0) as record, torch.no_grad():
+    gates = gates_of(made.model)
+    with gates.using(logit_weight=1.0), gates.recording() as record, torch.no_grad():
         ours = made.model(input_ids=batch["input_ids"]).logits
         theirs = made.base(input_ids=batch["input_ids"]).logits
     p, q = theirs.softmax(-1), ours.softmax(-1)
     divergence = (p * (p / q).log()).sum(-1).mean()
-    excess = record.logit_excess()
+    excess = record.mean_excess()
     assert excess > 0
-    first, second = (opened.sum() / record.total_visible() for opened in record.expected_open)
+    first, second = (opened.sum() / record.total_visible() for opened in record.expected)
     objective = first + (1 + slope) * second + weight * excess
-    expected = (objective + made.multiplier.value * divergence) / (1 + made.multiplier.value)
+    expected = (objective + made.controller.multiplier * divergence) / (1 + made.controller.multiplier)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -93,9 +97,9 @@ def test_the_penalty_reaches_queries_and_keys_only(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     made.gates.bias = 0.0
     made.model.train()
-    with made.gates.recording() as record:
+    with made.gates.recording() as (record,):
         made.model(input_ids=rows(8).columns["input_ids"])
-    record.expected_open[0].sum().backward()
+    record.expected[0].sum().backward()
     attention = made.model.bert.encoder.layer[0].attention.self
     assert attention.query.weight.grad.abs().sum() > 0
     assert attention.key.weight.grad.abs().sum() > 0
@@ -104,18 +108,21 @@ def test_the_penalty_reaches_queries_and_keys_only(tmp_path: Path) -> None:
 
 
 def test_lambda_lies_between_the_clamps_that_a_tight_ceiling_has(tmp_path: Path) -> None:
-    floors: dict[str, Any] = {"min_multiplier": 0.5, "initial_multiplier": 0.5, "tight_min_multiplier": 8.0}
-    tight: dict[str, Any] = {"loose": 2.0, "tighten_from": 0.0, "tighten_until": 0.5, "max_steps": 4}
-    made = trainer(tmp_path, ceiling="kl=1e3", tight_max_multiplier=50.0, **floors, **tight)
+    bounds: dict[str, Any] = {
+        "control__lambda_bounds": (0.5, 1e4),
+        "control__final_lambda_bounds": (8.0, 50.0),
+    }
+    tight: dict[str, Any] = {"ceiling__tighten_from": 0.0, "ceiling__tighten_until": 0.5, "max_steps": 4}
+    start: dict[str, Any] = {"ceiling__initial_factor": 2.0, "control__initial_lambda": 0.5}
+    made = trainer(tmp_path, ceiling="kl=1e3", **bounds, **tight, **start)
     made.train()  # nothing violates this ceiling, so lambda lies on its floor
-    assert made.multiplier.value == pytest.approx(8.0)
-    assert made.multiplier.high == 50.0
+    assert made.controller.multiplier == pytest.approx(8.0)
 
 
-@pytest.mark.parametrize("given", [{"tight_max_multiplier": 1e-4}, {"tight_min_multiplier": 2e4}])
-def test_clamps_that_cross_are_refused(tmp_path: Path, given: dict[str, Any]) -> None:
-    with pytest.raises(GossamerError, match="max_multiplier"):
-        config(tmp_path, **given)
+@pytest.mark.parametrize("bounds", [(1e-3, 1e-4), (2e4, 1e4)])
+def test_clamps_that_cross_are_refused(tmp_path: Path, bounds: tuple[float, float]) -> None:
+    with pytest.raises(GossamerError, match=r"the upper of control.final_lambda_bounds"):
+        config(tmp_path, control__final_lambda_bounds=bounds)
 
 
 def test_nan_is_told_with_its_step(tmp_path: Path) -> None:
@@ -150,7 +157,7 @@ def test_an_unreachable_ceiling_is_told_and_the_closest_model_kept(tmp_path: Pat
         model(),
         rows(),
         rows(),
-        config(tmp_path, ceiling="kl=1e-12", gate_bias=0.0),
+        config(tmp_path, ceiling="kl=1e-12", gate__bias=0.0),
         data_collator=collate_rows,
         callbacks=[type("Silent", (__import__("transformers").TrainerCallback,), {})()],
     )
@@ -203,12 +210,12 @@ def test_training_starts_from_the_bias_asked_for_or_from_the_models_own(
     attach(gated, bias=own, impl="eager")
     made = SparsityTrainer(
         gated,
-        config(tmp_path, gate_bias=asked, eval_strategy="no"),
+        config(tmp_path, gate__bias=asked, eval_strategy="no"),
         base=model(),
         train_dataset=rows(),
         data_collator=collate_rows,
     )
-    with made.gates.observing(lambda call: seen.append(made.gates.bias)):
+    with gates_of(gated).observing(lambda call: seen.append(made.gates.bias)):
         made.train()
     assert seen[0] == start
 

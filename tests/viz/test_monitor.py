@@ -13,7 +13,15 @@ from gossamer.viz.monitor.chart import Curve, chart
 def run_of(path, *, done: bool) -> TrainingPage:
     page = TrainingPage(path, title="<run>", every=0.0)
     tally = Tally()
-    tally.sums.update({"rows": 2.0, "head/0/0": 6.0, "head/0/1": 2.0, "head/1/0": 1.0, "head/1/1": 0.0})
+    tally.sums.update(
+        {
+            "rows": 2.0,
+            "group/edges/0/0": 6.0,
+            "group/edges/0/1": 2.0,
+            "group/edges/1/0": 1.0,
+            "group/edges/1/1": 0.0,
+        }
+    )
     page.watching(SimpleNamespace(tally=tally))
     state, args = SimpleNamespace(max_steps=100, global_step=0), SimpleNamespace(ceiling="kl=0.01")
     page.on_train_begin(args, state, None)

@@ -24,6 +24,8 @@ from gossamer.data.sequences import IGNORED, TensorRows, collate_rows
 from gossamer.files import write_json
 from gossamer.models.checkpoint import load, load_dense, save, save_folder
 from gossamer.training.config import SparsityConfig
+from gossamer.training.constraint import Ceiling
+from gossamer.training.presets import recipe_of
 from gossamer.training.sparsify import sparsify
 
 TEXT = ("ioi", "greater_than", "quotes", "brackets", "nonsense")
@@ -60,9 +62,11 @@ def sparse(model: GPT2LMHeadModel, given: argparse.Namespace, folder: Path, seed
     """Sparsity-regularised finetuning: a loose ceiling first, tightened as the model follows, and a calm end."""
     every = max(1, given.steps // 20)
     config = SparsityConfig(
-        ceiling=given.ceiling, loose=given.loose, tighten_from=0.3, tighten_until=0.6, settle_from=0.85,
-        logit_limit=8.0, logit_weight=1.2e-4, dual_rate=0.02, dual_gain=0.5,
-        max_multiplier=given.most, impl="blockwise", eval_steps=every, save_steps=every, save_total_limit=1,
+        ceiling=Ceiling.parse(given.ceiling),
+        recipe=recipe_of("circuits").with_settings(
+            {"ceiling.initial_factor": given.loose, "control.lambda_bounds": (1e-3, given.most)}
+        ),
+        impl="blockwise", eval_steps=every, save_steps=every, save_total_limit=1,
         per_device_eval_batch_size=256, **shared(folder.parent / "work", given.steps, seed, RATE),
     )  # fmt: skip
     found = sparsify(

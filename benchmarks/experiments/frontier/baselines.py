@@ -6,65 +6,28 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.experiments.frontier import data as source
 from gossamer.data.sequences import TensorRows
-from gossamer.gates.attention.eager import attention_logits
-from gossamer.gates.attention.visibility import Visibility
-from gossamer.gates.edges import Gates
-from gossamer.models.attach import attach, attention_modules
+from gossamer.gates.top_k import TopKGates
+from gossamer.models.attach import attach
 from gossamer.training.divergence import agreement, per_item
-from gossamer.training.metrics import Tally
+from gossamer.training.metrics import Tally, counting
 
 BATCH = 32
 
 
-class Chosen(Gates):
-    """Gates that keep `k` keys of every query: those of the largest logits, or of random numbers."""
-
-    k = 1
-    random = False
-    opened = 0.0
-    queries = 0.0
-
-    @property
-    def keys_per_query(self) -> float:
-        """Open keys per query and head, over every call so far."""
-        return round(self.opened / self.queries, 4)
-
-    def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
-        """Choose among the visible keys, then attend through the chosen ones."""
-        logits = attention_logits(q, k, scale=given["scale"], softcap=given["softcap"])
-        scores = torch.rand_like(logits) if self.random else logits
-        visible = Visibility.of(
-            q, k, mask=given["mask"], causal=given["causal"], window=None, segments=None
-        ).all_pairs()
-        scores = scores if visible is None else scores.masked_fill(~visible, -torch.inf)
-        kth = scores.topk(min(self.k, scores.shape[-1]), dim=-1).values[..., -1:]
-        keep = (scores >= kth) & (scores > -torch.inf)
-        self.opened += float(keep.sum())
-        self.queries += float(keep.any(-1).sum())
-        with self.using(keep={module.edge_gate_layer: keep.to(q.dtype)}):
-            return super().attend(module, q, k, v, **given)
-
-
-def choosing(
-    base: Any, k: int, *, random: bool = False, renormalise: bool = False, seed: int = 0
-) -> tuple[Any, Chosen]:
-    """A copy of the base model that reads `k` keys per query and head, and the gates that choose and count them."""
+def _chosen(
+    base: Any, rows: dict[str, Tensor], k: int, *, random: bool = False, renormalise: bool = False
+) -> dict[str, float]:
+    """The numbers of a copy of the base model that reads `k` keys per query and head."""
     model: Any = copy.deepcopy(base).eval()
-    gates = Chosen(bias=torch.inf, renormalise=renormalise, n_heads=attach(model).n_heads)
-    gates.k, gates.random = k, random
-    for layer, module in enumerate(attention_modules(model)):
-        module.edge_gates, module.edge_gate_layer = gates, layer  # type: ignore[assignment]
-    torch.manual_seed(seed)
-    return model, gates
-
-
-def _chosen(base: Any, rows: dict[str, Tensor], k: int, **how: Any) -> dict[str, float]:
-    model, gates = choosing(base, k, **how)
-    return compare(model, base, rows) | {"keys_per_query": gates.keys_per_query}
+    gates, tally = attach(model, gates=TopKGates(k=k, random=random, renormalise=renormalise)), Tally()
+    torch.manual_seed(0)
+    with counting(gates, tally):
+        found = compare(model, base, rows)
+    return found | {"keys_per_query": round(tally.summary()["keys_per_query"], 4)}
 
 
 def top_k(base: Any, rows: dict[str, Tensor], k: int, *, renormalise: bool = False) -> dict[str, float]:

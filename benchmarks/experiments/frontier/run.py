@@ -34,8 +34,9 @@ from benchmarks.lib.record import named_runs
 from gossamer.cli.sparsify import parse
 from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.files import write_json
-from gossamer.training.config import SparsityConfig
+from gossamer.training.config import SparsityConfig, configured
 from gossamer.training.constraint import Ceiling
+from gossamer.training.presets import recipe_of
 from gossamer.training.sparsify import sparsify
 from gossamer.training.trainer import SparsityTrainer
 
@@ -70,17 +71,6 @@ def settings(
         "lr_scheduler_type": "linear",
         "warmup_steps": 5,
         "adam_beta2": 0.95,
-        "gate_bias": 6.0,
-        "bias_anneal": 0.1,
-        "bias_pace": "clock",
-        "noise_until": 0.0,
-        "initial_multiplier": 3.0,
-        "max_multiplier": 30.0,
-        "dual_gain": 0.5,
-        "loose": max(1.0, 1 + (LOOSE - rise) / asked.value),
-        "tighten_from": 0.35,
-        "tighten_until": 0.85,
-        "tighten_pace": "clock",
         "per_device_train_batch_size": BATCH,
         "per_device_eval_batch_size": 32,
         "eval_steps": max(1, steps // 6),
@@ -92,9 +82,10 @@ def settings(
         "use_cpu": not torch.cuda.is_available(),
         "impl": "blockwise",
     }
-    return SparsityConfig(
-        output_dir=str(folder), ceiling=ceiling, seed=seed, max_steps=steps, **{**given, **other}
-    )
+    given |= {"output_dir": str(folder), "ceiling": ceiling, "seed": seed, "max_steps": steps}
+    factor = max(1.0, 1 + (LOOSE - rise) / asked.value)
+    recipe = recipe_of("language_model").with_settings({"ceiling.initial_factor": factor})
+    return configured({**given, "recipe": recipe}, other)
 
 
 def key_bias_first(model: Any, config: SparsityConfig) -> torch.optim.Optimizer:

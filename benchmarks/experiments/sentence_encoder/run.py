@@ -42,7 +42,7 @@ from gossamer.data.sequences import TensorRows
 from gossamer.files import write_json
 from gossamer.models.attach import attach, gates_of
 from gossamer.training.base_model import without_dropout
-from gossamer.training.config import SparsityConfig
+from gossamer.training.config import SparsityConfig, configured
 from gossamer.training.constraint import Ceiling
 from gossamer.training.divergence import pooled
 from gossamer.training.metrics import Tally, counting
@@ -59,10 +59,10 @@ KEYS = (1, 2, 4, 8, 16)
 # What was suspected of the first failures: one thing changed at a time in the settings that hold, and a short run.
 CAUSES: dict[str, dict[str, Any]] = {
     "dropout 0.1 left on": {"dropout": True},
-    "sampled gates": {"noise_until": 1.0},
+    "sampled gates": {"gate.noise_until": 1.0},
     "learning rate 2e-4": {"learning_rate": 2e-4},
-    "c by the clock": {"bias_pace": "clock"},
-    "lambda from 1": {"initial_multiplier": 1.0},
+    "c by the clock": {"gate.pace": "always"},
+    "lambda from 1": {"control.initial_lambda": 1.0},
 }
 CAUSE_STEPS = 60
 
@@ -105,14 +105,7 @@ def settings(ceiling: str, steps: int, folder: Path, **other: Any) -> SparsityCo
         "learning_rate": 3e-5,  # Adam moves every weight by about this much a step, even where D has no gradient yet
         "warmup_steps": 20,
         "lr_scheduler_type": "linear",
-        "gate_bias": 3.0,  # hard gates leave the base model's cosine at 1.0000 there
-        "bias_anneal": 0.5,
-        "bias_pace": "breathe",
-        "noise_until": 0.0,  # sampled gates cost a pretrained model more than the edges they would close
-        "initial_multiplier": 30.0,
-        "dual_rate": 0.02,
-        "dual_gain": 0.5,
-        "dual_decay": 0.8,
+        "recipe": "sentence_encoder",
         "per_device_train_batch_size": 16,
         "per_device_eval_batch_size": 32,
         "eval_steps": max(1, steps // 8),
@@ -124,8 +117,8 @@ def settings(ceiling: str, steps: int, folder: Path, **other: Any) -> SparsityCo
         "use_cpu": not torch.cuda.is_available(),
         "seed": 0,
     }
-    enforced = str(Ceiling.parse(ceiling).scaled(MARGIN))
-    return SparsityConfig(output_dir=str(folder), ceiling=enforced, max_steps=steps, **{**given, **other})
+    enforced = Ceiling.parse(ceiling).scaled(MARGIN)
+    return configured({**given, "output_dir": str(folder), "ceiling": enforced, "max_steps": steps}, other)
 
 
 class Lines(TrainerCallback):
@@ -162,7 +155,7 @@ def one_run(
         "cpu_seconds": round(time.process_time() - processor, 1),
     }
     told = measured(kept.model, data.report, embedded(base, data.report))
-    path = held(kept.history, Ceiling.parse(ceiling).value, config.dual_decay)
+    path = held(kept.history, Ceiling.parse(ceiling).value, config.recipe.control.ema_decay)
     return {"ceiling": ceiling, "steps": steps, "kept_step": kept.step, "settings": other, **took,
             "feasible_when_chosen": kept.feasible, "held_out": told, **path}  # fmt: skip
 

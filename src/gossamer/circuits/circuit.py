@@ -11,7 +11,7 @@ The live part. Position q matters above layer l if its residual stream reaches a
     matters_l = matters_{l+1}  united with the keys of the live edges of layer l
 
 An open edge that is not live writes into a residual stream that no live edge reads. Where attention is
-normalised over open edges alone (`Gates.renormalise`) that is a theorem: removing what is not live changes
+normalised over open edges alone (`EdgeGates.renormalise`) that is a theorem: removing what is not live changes
 nothing in the chosen outputs. Numerator-only gates leave one more door, the softmax denominator, where a
 position speaks to every query that sees it; `verify` counts how often something came through.
 numpy only: a circuit outlives its model.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..gates.edges import Gates
+from ..gates.edges import EdgeGates
 from ..models.anatomy import output_projections, per_head
 
 
@@ -16,7 +16,7 @@ class Writing:
     By the QR decomposition W_h^T = Q R the length is |R v|, without going through M.
     """
 
-    def __init__(self, model: PreTrainedModel, gates: Gates) -> None:
+    def __init__(self, model: PreTrainedModel, gates: EdgeGates) -> None:
         found = output_projections(model, gates)
         self.complete = len(found) == gates.n_layers
         self._factor = {

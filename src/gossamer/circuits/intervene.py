@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import refuse, require_choice
-from ..gates.edges import Gates
+from ..gates.edges import EdgeGates
 from ..models.attach import attention_modules
 from ..models.forward import evaluating, first_output
 from .circuit import Circuit, Edge, as_edge
@@ -63,7 +63,7 @@ class Bench:
         self.model, self.circuit, self.batch_size = model, circuit, batch_size
         self.input_ids, self.attention_mask = input_ids, attention_mask
         self.outputs = list(circuit.outputs)
-        self.gates: Gates
+        self.gates: EdgeGates
 
     @contextmanager
     def ready(self) -> Iterator[Bench]:

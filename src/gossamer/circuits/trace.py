@@ -2,7 +2,7 @@
 
 A gated model's edges are its open gates, s + c > 0. A dense model is traced through open gates, which repeat
 it exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`, or among
-the `top_k` largest of its query and head. Edges that an intervention closes (`Gates.keep`) are not edges. One
+the `top_k` largest of its query and head. Edges that an intervention closes (`EdgeGates.keep`) are not edges. One
 layer of one batch is looked at at a time, and what is kept grows with the open edges.
 
 The contribution of an edge is the length of weight * v W_h, what it adds to the residual stream through its head's
@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ..errors import GossamerWarning, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, open_edges, strong_edges
-from ..gates.edges import AttentionCall, Gates
+from ..gates.edges import AttentionCall, EdgeGates
 from ..models.attach import attach, detach, find_gates
 from ..models.forward import evaluating, first_output
 from .circuit import Circuit, concatenate
@@ -101,7 +101,7 @@ def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, .
 
 
 @contextmanager
-def gated(model: PreTrainedModel) -> Iterator[Gates]:
+def gated(model: PreTrainedModel) -> Iterator[EdgeGates]:
     """The model's gates; a dense model wears open ones inside the `with` block."""
     gates = find_gates(model)
     if gates is not None:
@@ -115,7 +115,7 @@ def gated(model: PreTrainedModel) -> Iterator[Gates]:
         detach(model, implementation=before)
 
 
-def _writing(model: PreTrainedModel, gates: Gates) -> Writing | None:
+def _writing(model: PreTrainedModel, gates: EdgeGates) -> Writing | None:
     """How far values move the residual stream; None, with a warning, where that cannot be known."""
     writing = Writing(model, gates)
     if writing.complete:
@@ -127,7 +127,7 @@ def _writing(model: PreTrainedModel, gates: Gates) -> Writing | None:
 
 def _trace_batch(
     model: PreTrainedModel,
-    gates: Gates,
+    gates: EdgeGates,
     ids: Tensor,
     mask: Tensor | None,
     text: Callable[[Tensor], tuple[str, ...]],
@@ -168,7 +168,7 @@ def _told(choice: Choice) -> dict[str, Any]:
 
 
 def _open_edges(
-    call: AttentionCall, gates: Gates, choice: Choice, writing: Writing | None
+    call: AttentionCall, gates: EdgeGates, choice: Choice, writing: Writing | None
 ) -> dict[str, np.ndarray]:
     """One layer of one batch: the chosen open edges as columns."""
     row, head, query, key, logit, weight = _listed(call, gates.bias, choice)

@@ -32,8 +32,10 @@ def demo(
     """Train a model that adds, make it sparse, prove it on every sum, and draw 36 + 28."""
     from ..recipes.addition.run import run_demo
     from ..recipes.addition.settings import DemoSettings
+    from ..training.constraint import Ceiling
 
-    given = {"base_steps": base_steps, "steps": steps, "ceiling": ceiling}
+    limit = None if ceiling is None else Ceiling.parse(ceiling)
+    given = {"base_steps": base_steps, "steps": steps, "ceiling": limit}
     settings = DemoSettings(seed=seed, digits=digits, **{k: v for k, v in given.items() if v is not None})
     report = run_demo(
         out,

@@ -13,7 +13,10 @@ from ..errors import CeilingMissed, refuse
 Option = typer.Option
 Settings = Annotated[
     list[str] | None,
-    Option("--set", help="Any other field of SparsityConfig, as name=value; may be repeated."),
+    Option(
+        "--set",
+        help="A setting of the recipe, as control.kp=0.3, or a field of TrainingArguments; may be repeated.",
+    ),
 ]
 
 
@@ -54,10 +57,11 @@ def sparsify(
     from transformers.utils import logging
 
     from ..recipes.text import Job, report_text, run_job
+    from ..training.constraint import Ceiling
     from ..training.distributed import first_process, leave
 
     job = Job(
-        model=model, data=data, out=out, ceiling=ceiling, steps=steps, length=length, batch=batch,
+        model=model, data=data, out=out, ceiling=Ceiling.parse(ceiling), steps=steps, length=length, batch=batch,
         accumulate=accumulate, learning_rate=learning_rate, seed=seed, field=field, held_out=held_out,
         held_out_share=held_out_share, stream=stream, lora=lora, merge=merge, precision=precision,
         checkpointing=checkpointing, report_to=report_to, resume=resume, settings=parse(settings or []),
@@ -77,7 +81,9 @@ def parse(settings: list[str]) -> dict[str, object]:
     for setting in settings:
         name, sign, value = setting.partition("=")
         if not sign:
-            raise refuse(f"--set {setting!r}", "possible: name=value", "pass for example --set gate_bias=6")
+            raise refuse(
+                f"--set {setting!r}", "possible: name=value", "pass for example --set control.kp=0.3"
+            )
         try:
             found[name.strip()] = json.loads(value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""The state that all gated attention modules of one model share, and what an observer sees of each call.
+"""Gates on attention edges: the first gate set, and what an observer sees of each attention call.
 
 The gates have no parameters: one small object per model holds the bias c, the name of the noise, the interventions
 and the observers. Everything that reads a model (penalty, counting, tracing, interventions) does so as an observer.
@@ -10,18 +10,19 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import refuse
 from .attention import gated_attention
 from .attention.eager import attention_logits
 from .attention.visibility import Visibility
+from .gate_set import Count, GateSet, Openness
 from .logit_penalty import logit_excess
 from .noise import NoiseKey
 
+SCHEMA_VERSION = 1
 ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated attention module
 
 
@@ -77,50 +78,9 @@ class AttentionCall:
         return opened if self.keep is None else opened & self.keep.bool()
 
 
-@dataclass
-class Record:
-    """What the gates of one forward pass said: per layer in call order, (B, H) expected open and visible edges.
-
-    `excess` holds, where a logit limit was given, each layer's sum of squared excesses and how many pairs it is over.
-    """
-
-    layers: list[int] = field(default_factory=list)
-    expected_open: list[Tensor] = field(default_factory=list)
-    visible: list[Tensor] = field(default_factory=list)
-    excess: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def density(self, depth_slope: float = 0.0) -> Tensor:
-        """Expected open edges over visible pairs, all layers together: a scalar with a gradient.
-
-        Args:
-            depth_slope: an edge of layer l counts 1 + depth_slope * l times; 0 for the plain share.
-        """
-        counts = zip(self.layers, self.expected_open, strict=True)
-        opened = torch.stack([x.sum() * (1 + depth_slope * layer) for layer, x in counts]).sum()
-        return opened / self.total_visible()
-
-    def logit_excess(self) -> Tensor:
-        """Mean of max(0, |s| - limit)^2 over the visible pairs looked at: a scalar with a gradient."""
-        sums, pairs = zip(*self.excess, strict=True)
-        return torch.stack(sums).sum() / torch.stack(pairs).sum()
-
-    def total_visible(self) -> Tensor:
-        """How many visible (layer, row, head, query, key) there were: a scalar, left on the device."""
-        return torch.stack([x.sum() for x in self.visible]).sum()
-
-    def require_gradient(self) -> None:
-        """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
-        if torch.is_grad_enabled() and self.expected_open and not self.expected_open[-1].requires_grad:
-            raise refuse(
-                "the penalty has no gradient",
-                "possible: trainable query and key projections, non-reentrant gradient checkpointing",
-                "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
-            )
-
-
-@dataclass
-class Gates:
-    """The state that all gated attention modules of one model share.
+@dataclass(eq=False)
+class EdgeGates(GateSet):
+    """Gates on attention edges, read from the logits: the state that all gated attention modules of a model share.
 
     Attributes:
         bias: c in nats; +inf opens every gate.
@@ -129,7 +89,11 @@ class Gates:
         impl: which implementation of `gated_attention` runs.
         keep: per layer, a {0, 1} tensor broadcastable to (B, H, T, S) multiplied onto the gates; for interventions.
         renormalise: take closed edges out of the softmax denominator too; for the leak test.
+        logit_limit, logit_weight: see `limit_logits`.
     """
+
+    kind: ClassVar[str] = "edges"
+    block: ClassVar[str] = "edge_gates"
 
     bias: float = 0.0
     sampling: bool = True
@@ -140,19 +104,10 @@ class Gates:
     renormalise: bool = False
     n_layers: int = 0
     n_heads: int = 0
+    price: float = 1.0
+    logit_limit: float = 8.0
+    logit_weight: float = 0.0
     _observers: list[Callable[[AttentionCall], None]] = field(default_factory=list, repr=False)
-
-    @contextmanager
-    def using(self, **settings: Any) -> Iterator[Gates]:
-        """Change settings inside a `with` block and put them back, whatever happens."""
-        before = {name: getattr(self, name) for name in settings}
-        try:
-            for name, value in settings.items():
-                setattr(self, name, value)
-            yield self
-        finally:
-            for name, value in before.items():
-                setattr(self, name, value)
 
     @contextmanager
     def observing(self, observer: Callable[[AttentionCall], None]) -> Iterator[None]:
@@ -163,33 +118,54 @@ class Gates:
         finally:
             self._observers.remove(observer)
 
+    def limit_logits(self, limit: float, weight: float) -> None:
+        """Pull logits that exceed `limit` nats back, at this weight in the objective; 0 leaves them alone."""
+        self.logit_limit, self.logit_weight = limit, weight
+
     @contextmanager
-    def recording(self, logit_limit: float | None = None) -> Iterator[Record]:
+    def recording(self) -> Iterator[Openness]:
         """Collect the expected open edges of every layer inside the `with` block, and how far logits exceed a limit.
 
         Non-reentrant gradient checkpointing runs layers again during backward; close the block before that.
         """
-        record = Record()
+        seen = Openness(weight=self.logit_weight)
 
         def note(call: AttentionCall) -> None:
-            record.layers.append(call.layer)
-            record.expected_open.append(call.expected_open)
-            record.visible.append(call.visible)
-            if logit_limit is not None:
-                record.excess.append(
-                    logit_excess(
-                        call.q,
-                        call.k,
-                        call.visibility,
-                        limit=logit_limit,
-                        scale=call.scale,
-                        softcap=call.softcap,
-                        step=self.step,
-                    )
-                )
+            seen.layers.append(call.layer)
+            seen.expected.append(call.expected_open)
+            seen.visible.append(call.visible)
+            if self.logit_weight:
+                reading = {"scale": call.scale, "softcap": call.softcap, "step": self.step}
+                found = logit_excess(call.q, call.k, call.visibility, limit=self.logit_limit, **reading)
+                seen.excess.append(found)
 
         with self.observing(note):
-            yield record
+            yield seen
+
+    @contextmanager
+    def counting(self, add: Callable[[Count], None]) -> Iterator[None]:
+        """Tell `add` every layer's visible, expected and hard open edges, (B, H), inside the `with` block."""
+
+        def note(call: AttentionCall) -> None:
+            hard = call.open_gates(call.logits(), self.bias).sum(dim=(-1, -2))
+            add(
+                Count(
+                    self.kind,
+                    self.price,
+                    call.layer,
+                    call.visible,
+                    call.expected_open,
+                    hard,
+                    call.visible_queries,
+                )
+            )
+
+        with self.observing(note):
+            yield
+
+    def state(self) -> dict[str, Any]:
+        """The block `edge_gates` of config.json."""
+        return {"version": SCHEMA_VERSION, "bias": self.bias if math.isfinite(self.bias) else "open"}
 
     def are_plain(self, module: nn.Module, q: Tensor) -> bool:
         """Whether a call of this module needs nothing but hard gates, in float32 and by `blockwise`: no noise, no
@@ -204,12 +180,16 @@ class Gates:
             and not math.isnan(self.bias)  # refused on the whole way
         )
 
+    def allowed(self, layer: int, q: Tensor, k: Tensor, **given: Any) -> Tensor | None:
+        """What is multiplied onto the gates of a layer, {0, 1} and broadcastable to (B, H, T, S); None for nothing."""
+        return None if self.keep is None else self.keep.get(layer)
+
     def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
         """Run gated attention for one layer and tell the observers."""
         layer = getattr(module, LAYER)
         key = NoiseKey(self.seed, self.step, layer)
         noise = key if self.sampling and module.training else None
-        keep = None if self.keep is None else self.keep.get(layer)
+        keep = self.allowed(layer, q, k, **given)
         device = q.device.type
         # Autocast would put logits and gates in half precision; only what comes in and goes out may be.
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():

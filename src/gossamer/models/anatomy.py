@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UnsupportedModel, refuse
-from ..gates.edges import AttentionCall, Gates
+from ..gates.edges import AttentionCall, EdgeGates
 from .attach import attention_modules
 from .forward import evaluating, first_output, probe_inputs
 
@@ -40,7 +40,7 @@ def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def output_projections(model: PreTrainedModel, gates: Gates) -> dict[int, nn.Module]:
+def output_projections(model: PreTrainedModel, gates: EdgeGates) -> dict[int, nn.Module]:
     """Layer -> its output projection, for the layers where one is found.
 
     A forward pass on a few tokens; what is looked for is the first linear module that reads what the layer's

@@ -1,7 +1,7 @@
 """Putting gates on a Hugging Face model, through its attention interface and never through a fork of its code.
 
 `attach(model)` selects the attention and mask functions of `interface.py`, hands every attention module the model's
-`Gates`, and then proves on a probe input, before anything is trained, that
+`EdgeGates`, and then proves on a probe input, before anything is trained, that
 
     1. every attention module that should call the interface was called,
     2. with open gates (c = +inf) the model's output is that of its own eager attention,
@@ -25,16 +25,14 @@ from transformers import PreTrainedModel
 
 from ..errors import GossamerWarning, UnsupportedModel, refuse
 from ..gates.attention import resolve
-from ..gates.edges import LAYER, ON_MODULE, AttentionCall, Gates, Record
+from ..gates.edges import LAYER, ON_MODULE, EdgeGates
+from ..gates.gate_set import GateSets
 from .interface import KEY
 
-CONFIG_BLOCK = "edge_gates"
-SCHEMA_VERSION = 1
-
-__all__ = ["AttentionCall", "Gates", "Record", "attach", "detach", "find_gates", "gates_of", "write_config"]
+CONFIG_BLOCK = EdgeGates.block
 
 
-def gates_of(model: nn.Module) -> Gates:
+def gates_of(model: nn.Module) -> EdgeGates:
     """The gates of a model that has some; an error for one that runs dense."""
     gates = find_gates(model)
     if gates is None:
@@ -47,10 +45,15 @@ def gates_of(model: nn.Module) -> Gates:
     return gates
 
 
-def find_gates(model: nn.Module) -> Gates | None:
+def find_gates(model: nn.Module) -> EdgeGates | None:
     """The gates of a model, or None."""
     found = (getattr(module, ON_MODULE) for module in model.modules() if ON_MODULE in module.__dict__)
     return next(found, None)
+
+
+def gate_sets_of(model: nn.Module) -> GateSets:
+    """Every gate set of a model that has some; an error for one that runs dense."""
+    return GateSets((gates_of(model),))
 
 
 def attention_modules(model: nn.Module) -> list[nn.Module]:
@@ -66,8 +69,13 @@ def _calls_interface(cls: type) -> bool:
 
 
 def attach(
-    model: PreTrainedModel, *, bias: float = math.inf, impl: str = "auto", check: bool = True
-) -> Gates:
+    model: PreTrainedModel,
+    *,
+    bias: float = math.inf,
+    impl: str = "auto",
+    check: bool = True,
+    gates: EdgeGates | None = None,
+) -> EdgeGates:
     """Put gates on every attention edge of `model`, in place, and prove that they are really there.
 
     Args:
@@ -75,7 +83,8 @@ def attach(
         bias: the gate bias c in nats; the default, +inf, leaves the model's function as it is.
         impl: implementation of the operation; auto is resolved here, once, by the model's device.
         check: run the probe (two or three forward passes on a few tokens).
-    Returns: the model's `Gates`, also reachable by `gates_of(model)`.
+        gates: gates of another rule, such as `TopKGates`; by default thresholds on the logits.
+    Returns: the model's `EdgeGates`, also reachable by `gates_of(model)`.
     Raises: `UnsupportedModel` naming what is wrong: an architecture that ignores the interface, a layer that was
         not called, open gates that do not repeat the base model, or a leak of the future.
     """
@@ -104,9 +113,9 @@ def attach(
         )
     reference = eager_reference(model) if check else None
     before = model.config._attn_implementation
-    gates = Gates(
-        bias=bias, impl=resolve(impl, model.device), n_layers=len(modules), n_heads=_query_heads(model)
-    )
+    gates = EdgeGates() if gates is None else gates
+    gates.bias, gates.impl = bias, resolve(impl, model.device)
+    gates.n_layers, gates.n_heads = len(modules), _query_heads(model)
     try:
         model.set_attn_implementation(KEY)
         for layer, module in enumerate(modules):
@@ -146,9 +155,8 @@ def write_config(model: nn.Module) -> None:
     `attn_implementation` is there for a reader without us: plain transformers would build the model dense and say
     nothing, and refuses a name that nobody registered.
     """
-    bias = gates_of(model).bias
-    block = {"version": SCHEMA_VERSION, "bias": bias if math.isfinite(bias) else "open"}
-    model.config.edge_gates = block  # type: ignore[union-attr]
+    for one in gate_sets_of(model):
+        setattr(model.config, one.block, one.state())
     model.config.attn_implementation = KEY  # type: ignore[union-attr]
 
 

@@ -19,7 +19,8 @@ from transformers import AutoConfig, PreTrainedModel
 
 from ..errors import CheckpointError, UnsupportedModel, refuse
 from ..files import read_json, write_json, writing
-from .attach import CONFIG_BLOCK, SCHEMA_VERSION, attach, gates_of, write_config
+from ..gates.edges import SCHEMA_VERSION
+from .attach import CONFIG_BLOCK, attach, gates_of, write_config
 from .interface import KEY
 
 BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own

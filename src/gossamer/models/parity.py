@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module],
     name, inputs, called = type(model).__name__, probe_inputs(model), []
     with (
         evaluating(model),
-        gates.using(bias=math.inf),
+        gates.opened(),
         gates.observing(lambda call: called.append(call.layer)),
     ):
         output = first_output(model, inputs)
@@ -68,7 +67,7 @@ def _check_causal(
     edited["input_ids"][:, -1] = (
         torch.where(last == pad, (last + 1) % config.vocab_size, last) if pad is not None else last
     )
-    with evaluating(model), gates.using(bias=math.inf):
+    with evaluating(model), gates.opened():
         changed = first_output(model, edited)
     leak, allowed = _change(changed, output), 0.0
     if leak > 0 and _change(eager_reference(model, edited), reference) > 0:

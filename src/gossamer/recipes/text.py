@@ -56,7 +56,7 @@ class Job:
     model: str
     data: str
     out: Path
-    ceiling: str = "kl=0.02"
+    ceiling: Ceiling = Ceiling("kl", 0.02)
     length: int = 128
     steps: int = 1000
     batch: int = 8
@@ -88,7 +88,7 @@ class Job:
             raise refuse(
                 "--merge without adapters", "possible: with --lora", "pass --lora 8, or drop --merge"
             )
-        if self.stream and Ceiling.parse(self.ceiling).kind == "cosine":
+        if self.stream and self.ceiling.kind == "cosine":
             raise refuse("--stream under a cosine ceiling, which takes whole sentences",
                          "possible: without --stream", "drop it")  # fmt: skip
         if self.report_to != "none" and find_spec(self.report_to) is None:
@@ -174,7 +174,7 @@ def rows_of(job: Job, tokenizer: Any, mask_token: int | None, processes: int) ->
         train=job.steps * job.batch * job.accumulate * processes,
         held_out=job.held_out,
         stream=job.stream,
-        sentences=Ceiling.parse(job.ceiling).kind == "cosine",
+        sentences=job.ceiling.kind == "cosine",
         mask_token=mask_token,
         seed=job.seed,
     )
@@ -198,7 +198,7 @@ def facts(job: Job, rows: Portions, config: SparsityConfig) -> tuple[dict[str, A
     """What a resumed run must share with its start, and what it may change with a warning."""
     per_step = job.batch * job.accumulate * config.world_size
     fixed: dict[str, Any] = {
-        "--ceiling": str(Ceiling.parse(job.ceiling)),
+        "--ceiling": str(job.ceiling),
         "--length": job.length,
         "--learning-rate": job.learning_rate,
         "--seed": job.seed,
@@ -225,7 +225,7 @@ def shape_of(model: Any, job: Job, config: SparsityConfig) -> Shape:
         rows=job.batch,
         length=job.length,
         activation_bytes=4 if job.precision == "fp32" else 2,
-        separate_base=not job.lora and Ceiling.parse(job.ceiling).needs_base,
+        separate_base=not job.lora and job.ceiling.needs_base,
         checkpointing=job.checkpointing,
         eager=config.impl == "eager",
     )
@@ -251,7 +251,7 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
         # No hub ids, whatever they look like.
         "local": [name for name in (job.model, job.data) if Path(name).exists()],
         "ceiling": str(trainer.ceiling),
-        "impl": trainer.gates.impl,
+        "impl": gates_of(kept.model).impl,
         "feasible": not missed,
         "missed": missed,
         "held_out": numbers,
@@ -262,7 +262,7 @@ def report_of(job: Job, kept: Outcome, rows: TensorRows) -> dict[str, Any]:
         "keys_per_query_per_head": trainer.tally.keys_per_head(),
         "kept_step": kept.step,
         "steps": kept.steps,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(job).items()},
+        "settings": {**asdict(job), "out": str(job.out), "ceiling": str(job.ceiling)},
     }
 
 

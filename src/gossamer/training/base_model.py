@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
 from ..errors import GossamerWarning, UnsupportedModel, refuse
-from ..gates.edges import Gates
+from ..gates.edges import EdgeGates
 from ..models.attach import CONFIG_BLOCK
 
 # Rates that models apply through torch.nn.functional, and the chance of leaving out a whole layer.
@@ -32,7 +32,7 @@ def features(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def frozen_base(
-    model: PreTrainedModel, base: nn.Module | None, gates: Gates | None, *, needed: bool
+    model: PreTrainedModel, base: nn.Module | None, gates: EdgeGates | None, *, needed: bool
 ) -> nn.Module | None:
     """The model to compare with: `base` if given, else a copy of `model`; None where none is needed."""
     if not needed:
@@ -50,7 +50,7 @@ def frozen_base(
     return frozen.eval().requires_grad_(False)
 
 
-def make_comparable(model: PreTrainedModel, gates: Gates | None) -> None:
+def make_comparable(model: PreTrainedModel, gates: EdgeGates | None) -> None:
     """Turn off the dropout of a model that is about to be made sparse, and say so.
 
     The ceiling is on the model as it is used, and dropout alone may miss it.
@@ -95,7 +95,7 @@ class OpenBase(nn.Module):
         gates: its gates.
     """
 
-    def __init__(self, model: Any, gates: Gates) -> None:
+    def __init__(self, model: Any, gates: EdgeGates) -> None:
         super().__init__()
         self._seen = (model, gates)  # in a tuple, so that the model is not registered as a part of this one
 

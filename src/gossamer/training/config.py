@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from ..errors import GossamerError, refuse, require_range
-from .constraint import Ceiling, Multiplier
-from .schedule import Schedule, between
+from ..errors import GossamerError, refuse, require_choice, require_range
+from ..gates.edges import EdgeGates
+from .constraint import Ceiling
+from .presets import recipe_of
+from .recipe import SETTINGS, Recipe, unknown_setting
 
 # Recomputing activations in backward: the new name in transformers, and the one that goes away in its v6.
 NAMES = ("activation_checkpointing", "gradient_checkpointing")
 CHECKPOINTING = next(name for name in NAMES if name in TrainingArguments.__dataclass_fields__)
 
-# Fields that may be None, and are numbers where they are not.
-NUMBERS = ("gate_bias", "tight_min_multiplier", "tight_max_multiplier")
-OPEN_START = (
-    4.0  # nats; sigma(4) = 0.98, so nearly all gates are open (worked on addition; assumed elsewhere)
-)
+KINDS = (EdgeGates.kind,)
 
 
 @dataclass
@@ -35,93 +31,25 @@ class SparsityConfig(TrainingArguments):
     Raises: `GossamerError` for settings that contradict each other.
     """
 
-    ceiling: str = field(
-        default="kl=0.01",
+    ceiling: Ceiling = field(  # or its text
+        default=Ceiling("kl", 0.01),
         metadata={
-            "help": "What may be lost, as kind=value: kl, gap or cosine against the base model, or loss."
+            "help": "Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), gap "
+            "(increase in cross-entropy), loss (cross-entropy), cosine (embedding distance). Example: kl=0.02."
         },
     )
     min_agreement: float = field(
         default=0.0,
-        metadata={"help": "Share of held-out tokens whose top-1 answer must be the base model's, 0 to 1."},
+        metadata={"help": "Minimum share of held-out tokens whose top-1 answer is the base model's, 0 to 1."},
     )
-    gate_bias: float | None = field(
-        default=None,
+    gates: str = field(
+        default="edges", metadata={"help": "Kinds of gates, separated by commas; edges is the one there is."}
+    )
+    recipe: Recipe = field(  # or the name of a preset, or a nested dict
+        default=Recipe(),
         metadata={
-            "help": "The gate bias c when training starts, in nats, below 0 for closed gates; it ends at 0. By default "
-            "4 for open gates, and a gated model's own."
+            "help": "How the run moves: a Recipe, the name of a preset (gossamer recipes), or a nested dict."
         },
-    )
-    bias_anneal: float = field(default=0.05, metadata={"help": "Share of the run over which c goes to 0."})
-    bias_pace: str = field(
-        default="feasible",
-        metadata={
-            "help": "Lower c while the ceiling holds (feasible), always (clock), or raise it again too (breathe)."
-        },
-    )
-    loose: float = field(
-        default=1.0, metadata={"help": "How many times the ceiling is allowed early in the run."}
-    )
-    tighten_from: float = field(
-        default=0.6, metadata={"help": "Share of the run from which the ceiling tightens."}
-    )
-    tighten_until: float = field(
-        default=0.9, metadata={"help": "Share of the run from which it is the one asked for."}
-    )
-    tighten_pace: str = field(
-        default="feasible",
-        metadata={
-            "help": "Tighten while the present ceiling holds (feasible), slower if not (creep), or always (clock)."
-        },
-    )
-    regrow: float = field(
-        default=0.0,
-        metadata={
-            "help": "Gate bias from tighten_from on, falling to 0 as the ceiling tightens; 0 for none."
-        },
-    )
-    depth_price: float = field(
-        default=0.0,
-        metadata={"help": "How much dearer an open edge is per layer, falling to 0 as the ceiling tightens."},
-    )
-    settle_from: float = field(
-        default=1.0, metadata={"help": "Share of the run from which lambda may only rise, for a calm end."}
-    )
-    noise_until: float = field(
-        default=1.0,
-        metadata={"help": "Share of the run until which gates are sampled; deterministic afterwards."},
-    )
-    dual_rate: float = field(default=0.05, metadata={"help": "Largest change of log lambda in one step."})
-    dual_decay: float = field(
-        default=0.9, metadata={"help": "Decay of the moving average of the divergence."}
-    )
-    dual_gain: float = field(
-        default=0.0, metadata={"help": "Proportional part of log lambda: its share of the present excess."}
-    )
-    initial_multiplier: float = field(
-        default=1.0,
-        metadata={"help": "lambda at the start; high where a pretrained model may not lose much at first."},
-    )
-    min_multiplier: float = field(
-        default=1e-3,
-        metadata={
-            "help": "Where lambda is clamped from below: no edge goes that is worth its price at this rate."
-        },
-    )
-    max_multiplier: float = field(default=1e4, metadata={"help": "Where lambda is clamped from above."})
-    tight_min_multiplier: float | None = field(
-        default=None, metadata={"help": "What min_multiplier has become when the ceiling is tight."}
-    )
-    tight_max_multiplier: float | None = field(
-        default=None, metadata={"help": "What max_multiplier is from the moment when the ceiling is tight."}
-    )
-    logit_limit: float = field(
-        default=8.0,
-        metadata={"help": "How large an attention logit may be before it is pulled back, in nats."},
-    )
-    logit_weight: float = field(
-        default=0.0,
-        metadata={"help": "Weight of the mean squared excess over logit_limit; 0 leaves logits alone."},
     )
     impl: str = field(
         default="auto", metadata={"help": "Implementation of gated attention, or auto by device."}
@@ -138,6 +66,7 @@ class SparsityConfig(TrainingArguments):
     report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers; none by default."})
 
     def __post_init__(self) -> None:
+        self.ceiling, self.recipe = Ceiling.of(self.ceiling), recipe_of(self.recipe)
         if self.eval_strategy != "no" and self.save_strategy != "no":
             self.load_best_model_at_end = True
             self.metric_for_best_model = "score"
@@ -146,20 +75,13 @@ class SparsityConfig(TrainingArguments):
         self._refuse_reentrant()
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
-        for name in ("min_multiplier", "max_multiplier"):
-            if (tight := getattr(self, f"tight_{name}")) is not None:
-                require_range(f"tight_{name}", min(tight, getattr(self, name)), 1e-9, 1e9)
-        require_range("logit_limit", self.logit_limit, 1.0, 1e3)
-        require_range("logit_weight", self.logit_weight, 0.0, 1e3)
-        Ceiling.parse(self.ceiling)
-        self.schedule(steps=1)
-        self._check_clamps()
+        for kind in self.gates.split(","):
+            require_choice("gates", kind.strip(), KINDS)
 
-    def _check_clamps(self) -> None:
-        """Refuse clamps of lambda that cross, under the loose ceiling or under the tight one."""
-        for tightened in (0.0, 1.0):
-            self.bound(multiplier := self.multiplier(), tightened)
-            require_range("max_multiplier", multiplier.high, multiplier.low, 1e9)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the Trainer writes them to logs and trackers."""
+        ours = {"ceiling": str(self.ceiling), "recipe": Recipe.as_dict(recipe_of(self.recipe))}
+        return super().to_dict() | ours
 
     def _refuse_reentrant(self) -> None:
         """Make `use_reentrant=False` explicit, for an empty dict falls back to torch's reentrant default.
@@ -182,60 +104,29 @@ class SparsityConfig(TrainingArguments):
         setattr(self, CHECKPOINTING, True)
         setattr(self, f"{CHECKPOINTING}_kwargs", {**given, "use_reentrant": False})
 
-    def starting_bias(self, own: float) -> float:
-        """The gate bias when training starts, of a model whose bias is `own` (+inf where its gates are open)."""
-        if self.gate_bias is not None:
-            return self.gate_bias
-        return own if math.isfinite(own) else OPEN_START
-
-    def schedule(self, steps: int, bias: float = OPEN_START) -> Schedule:
-        """The run's schedule over `steps` optimizer steps, from a gate bias as `starting_bias` has it."""
-        return Schedule(
-            steps=steps,
-            bias=bias,
-            anneal=self.bias_anneal,
-            pace=self.bias_pace,
-            loose=self.loose,
-            tighten_from=self.tighten_from,
-            tighten_until=self.tighten_until,
-            tighten_pace=self.tighten_pace,
-            settle_from=self.settle_from,
-            noise_until=self.noise_until,
-            regrow=self.regrow,
-            depth_price=self.depth_price,
-        )
-
-    def bound(self, multiplier: Multiplier, tightened: float) -> None:
-        """Give lambda the clamps that it has when the ceiling is tightened this far, in [0, 1]."""
-        multiplier.low = between(self.min_multiplier, self.tight_min_multiplier, tightened)
-        tight = tightened >= 1 and self.tight_max_multiplier is not None
-        multiplier.high = self.tight_max_multiplier if tight else self.max_multiplier  # type: ignore[assignment]
-
-    def multiplier(self) -> Multiplier:
-        """A fresh multiplier, at `initial_multiplier`."""
-        return Multiplier(
-            rate=self.dual_rate,
-            gain=self.dual_gain,
-            decay=self.dual_decay,
-            low=self.min_multiplier,
-            high=self.max_multiplier,
-        ).starting_at(self.initial_multiplier)
-
 
 def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:
     """`SparsityConfig(**given)` with `settings` over it, which come from a person.
 
-    Raises: `GossamerError` for a name that is no field, and for a value that its field cannot take.
+    Args:
+        settings: fields of `SparsityConfig`, and settings of the recipe, as `control.kp`.
+    Raises: `GossamerError` for a name that is neither, and for a value that it cannot take.
     """
     known = {entry.name: entry.default for entry in fields(SparsityConfig)}
+    recipe, plain = {}, {}
     for name, value in settings.items():
+        if name in SETTINGS:
+            recipe[name] = value
+            continue
         if name not in known:
-            near = ", ".join(difflib.get_close_matches(name, known)) or "the fields of SparsityConfig"
-            raise refuse(f"no setting {name!r}", f"possible: {near}", "check the name after --set")
-        if isinstance(value, str) and (isinstance(known[name], int | float) or name in NUMBERS):
+            raise unknown_setting(name, [*SETTINGS, *known])
+        if isinstance(value, str) and isinstance(known[name], int | float):
             raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
+        plain[name] = value
+    whole = {**given, **plain}
+    whole["recipe"] = recipe_of(whole.get("recipe", "default")).with_settings(recipe)
     try:
-        return SparsityConfig(**{**given, **settings})
+        return SparsityConfig(**whole)
     except GossamerError:
         raise
     except (

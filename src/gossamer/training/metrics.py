@@ -23,8 +23,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..gates.edges import AttentionCall, Gates
+from ..gates.edges import EdgeGates
+from ..gates.gate_set import Count, GateSet, GateSets
 from .divergence import Items
+
+EDGES = EdgeGates.kind
 
 
 @dataclass
@@ -55,16 +58,16 @@ class Tally:
         for part, value in parts.items():
             self.sums[f"{name}/{part}"] += float(value)
 
-    def add_edges(
-        self, *, layer: int, visible: Tensor, expected: Tensor, hard: Tensor, queries: float
-    ) -> None:
-        """Take in one layer of one batch: (B, H) visible, expected and hard open edges, and its query rows x heads."""
-        for part, value in (("visible", visible), ("expected", expected), ("hard", hard)):
-            self.sums[f"edges/{part}"] += float(value.sum())
-        self.sums["edges/queries"] += queries
-        self.sums[f"queries/{layer}"] += queries / hard.shape[1]
-        for head, opened in enumerate(hard.double().sum(0).tolist()):
-            self.sums[f"head/{layer}/{head}"] += opened
+    def add_count(self, count: Count) -> None:
+        """Take in one layer of one batch, of one kind of gate."""
+        for part in ("visible", "expected", "hard"):
+            self.sums[f"{count.kind}/{part}"] += float(getattr(count, part).sum())
+            self.sums[f"priced/{part}"] += count.price * float(getattr(count, part).sum())
+        queries = float(count.queries.sum())
+        self.sums[f"{count.kind}/queries"] += queries
+        self.sums[f"queries/{count.kind}/{count.layer}"] += queries / count.hard.shape[1]
+        for group, opened in enumerate(count.hard.double().sum(0).tolist()):
+            self.sums[f"group/{count.kind}/{count.layer}/{group}"] += opened
 
     def merge(self, other: Tally) -> None:
         """Add another tally's sums to these."""
@@ -94,60 +97,75 @@ class Tally:
         for name in self.items():
             found[name], found[f"{name}_se"] = self.mean(name)
         rows = self.sums["rows"]
-        if self.sums["edges/visible"]:
-            hard, expected, visible = (self.sums[f"edges/{part}"] for part in ("hard", "expected", "visible"))
+        if self.sums["priced/visible"]:
+            hard, expected, visible = (
+                self.sums[f"priced/{part}"] for part in ("hard", "expected", "visible")
+            )
             found |= {"density": hard / visible, "expected_density": expected / visible}
             found["density_gap"] = (expected - hard) / visible
-            found |= {"open_edges": hard / rows, "keys_per_query": hard / self.sums["edges/queries"]}
+        for kind in self.kinds():
+            found[f"open_{kind}"] = self.sums[f"{kind}/hard"] / max(1.0, rows)
+            if len(self.kinds()) > 1:
+                found[f"density_{kind}"] = self.sums[f"{kind}/hard"] / self.sums[f"{kind}/visible"]
+        if self.sums[f"{EDGES}/queries"]:
+            found["keys_per_query"] = self.sums[f"{EDGES}/hard"] / self.sums[f"{EDGES}/queries"]
         return found
 
-    def per_head(self) -> list[list[float]]:
-        """Hard open edges per row, [layer][head]."""
+    def kinds(self) -> list[str]:
+        """The kinds of gates that were counted."""
+        return sorted({name.split("/")[1] for name in self.sums if name.startswith("group/")})
+
+    def per_head(self, kind: str = EDGES) -> list[list[float]]:
+        """Hard open units of one kind per row, [layer][group]; for edges a group is a head."""
         rows = max(1.0, self.sums["rows"])
-        return [[opened / rows for opened in heads] for _, heads in self._opened()]
+        return [[opened / rows for opened in groups] for _, groups in self._opened(kind)]
 
     def keys_per_head(self) -> list[list[float]]:
         """Hard open keys per query, [layer][head]."""
         return [
-            [opened / max(1.0, self.sums[f"queries/{layer}"]) for opened in heads]
-            for layer, heads in self._opened()
+            [opened / max(1.0, self.sums[f"queries/{EDGES}/{layer}"]) for opened in heads]
+            for layer, heads in self._opened(EDGES)
         ]
 
-    def _opened(self) -> list[tuple[int, list[float]]]:
-        """Each layer's number with its heads' hard open edges."""
+    def _opened(self, kind: str) -> list[tuple[int, list[float]]]:
+        """Each layer's number with its groups' hard open units."""
         table: dict[int, dict[int, float]] = defaultdict(dict)
         for name, value in self.sums.items():
-            if name.startswith("head/"):
-                _, layer, head = name.split("/")
-                table[int(layer)][int(head)] = value
-        return [(layer, [table[layer][head] for head in sorted(table[layer])]) for layer in sorted(table)]
+            if name.startswith(f"group/{kind}/"):
+                layer, group = name.split("/")[2:]
+                table[int(layer)][int(group)] = value
+        return [(layer, [table[layer][group] for group in sorted(table[layer])]) for layer in sorted(table)]
 
 
 @contextmanager
-def counting(gates: Gates, tally: Tally) -> Iterator[None]:
-    """Add every layer's visible, expected and hard open edges inside the `with` block to `tally`."""
-    batch: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # layer -> each row's hard, visible, queries
+def counting(gates: GateSet | GateSets, tally: Tally) -> Iterator[None]:
+    """Add every layer's visible, expected and hard open units inside the `with` block to `tally`."""
+    batch: dict[tuple[str, int], Count] = {}  # of one forward pass
 
-    def note(call: AttentionCall) -> None:
-        hard, queries = call.open_gates(call.logits(), gates.bias).sum(dim=(-1, -2)), call.visible_queries
-        tally.add_edges(
-            layer=call.layer,
-            visible=call.visible,
-            expected=call.expected_open,
-            hard=hard,
-            queries=float(queries.sum()),
-        )
-        if call.layer in batch:  # the next forward pass has begun
+    def add(count: Count) -> None:
+        tally.add_count(count)
+        if (count.kind, count.layer) in batch:  # the next forward pass has begun
             flush()
-        batch[call.layer] = (hard.sum(1).cpu(), call.visible.sum(1).cpu(), queries.sum(1).cpu())
+        batch[count.kind, count.layer] = count
 
     def flush() -> None:
-        hard, visible, queries = (torch.stack(x).sum(0) for x in zip(*batch.values(), strict=True))
+        hard, visible = (
+            _per_row([c.price * getattr(c, part) for c in batch.values()]) for part in ("hard", "visible")
+        )
         tally.add_ratio("density", hard, visible)
-        tally.add_ratio("keys_per_query", hard, queries)
+        edges = [c for c in batch.values() if c.kind == EDGES]
+        if edges:
+            tally.add_ratio(
+                "keys_per_query", _per_row([c.hard for c in edges]), _per_row([c.queries for c in edges])
+            )
         batch.clear()
 
-    with gates.observing(note):
+    with gates.counting(add):
         yield
     if batch:
         flush()
+
+
+def _per_row(counts: list[Tensor]) -> Tensor:
+    """(B,): each row's units, over all layers and groups."""
+    return torch.stack([x.sum(1).cpu() for x in counts]).sum(0)

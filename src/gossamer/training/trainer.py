@@ -1,12 +1,12 @@
-"""The one trainer: `transformers.Trainer` with the Lagrangian of open edges and divergence as its loss.
+"""The one trainer: `transformers.Trainer` with the Lagrangian of open units and divergence as its loss.
 
 One optimizer step:
 
-    1. name the noise of this forward pass, run the model, collect the expected open edges   A
+    1. name the noise of this forward pass, run the model, collect the expected open units    A
     2. run the frozen base on the same batch (or read its outputs from the batch)             D
        D is a mean over all items of the step, whichever micro-batch or rank they are in
-    3. loss = (A + weight R + lambda D) / (1 + lambda)      R: how far logits exceed their limit (logits.py), if asked
-    4. before the optimizer steps: reduce D over micro-batches and ranks, refuse NaN, move lambda and the bias
+    3. loss = (A + R + lambda D) / (1 + lambda)      R: the pull on logits beyond their limit, if the recipe has one
+    4. before the optimizer steps: reduce D over micro-batches and ranks, refuse NaN, step the controller
 
 Distribution, precision, accumulation, checkpoints and logging are the Trainer's own. A checkpoint holds
 one file more, `edge_gates_state.json`: a resumed run has the same lambda.
@@ -26,12 +26,12 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from ..errors import CheckpointError, DivergedTraining, refuse
 from ..gates.attention import resolve
-from ..gates.edges import Gates, Record
-from ..models.attach import attach, find_gates, write_config
+from ..gates.gate_set import GateSets, Openness
+from ..models.attach import attach, find_gates, gate_sets_of, write_config
 from ..models.forward import first_output
 from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
 from .config import SparsityConfig
-from .constraint import Ceiling
+from .controller import Controller
 from .distributed import fingerprint, rank_seed, reduced, require_agreement, require_sharding
 from .divergence import agreement, count, per_item
 from .metrics import Tally, counting
@@ -58,16 +58,19 @@ class SparsityTrainer(AtomicCheckpoints):
     def __init__(
         self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
     ) -> None:
-        self.ceiling = Ceiling.parse(args.ceiling)
+        self.ceiling = args.ceiling
         gates = find_gates(model)
         make_comparable(model, gates)
         self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
-        self.gates: Gates = gates or attach(model, impl=resolve(args.impl, args.device))
-        self.gates.seed = rank_seed(args.seed, args.process_index)
-        self.starting_bias = args.starting_bias(self.gates.bias)
+        if gates is None:
+            attach(model, impl=resolve(args.impl, args.device))
+        self.gates: GateSets = gate_sets_of(model)
+        self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
+        for one in self.gates:
+            one.limit_logits(args.recipe.logits.limit, args.recipe.logits.weight)
+        self.controller = Controller(args.ceiling, args.recipe, own_bias=self.gates.bias)
         self.fingerprint = fingerprint(model)
-        self.multiplier = args.multiplier()
-        self.forwards, self.tightened = 0, 0.0
+        self.forwards = 0
         self._window: list[Tensor] = []
         self._share: float | None = None
         self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
@@ -76,7 +79,7 @@ class SparsityTrainer(AtomicCheckpoints):
         self.causal = all(
             getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__
         )
-        self.add_callback(_Controller(self))
+        self.add_callback(_ControlSteps(self))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -103,28 +106,31 @@ class SparsityTrainer(AtomicCheckpoints):
     ) -> Any:
         """The Lagrangian on one micro-batch."""
         if model.training:
-            self.gates.step = self.forwards
+            self.gates.name_noise(step=self.forwards)
             self.forwards += 1
-        output, record = self._forward(model, inputs)
+        output, seen = self._forward(model, inputs)
         base = self._base_output(inputs)
         items = per_item(self.ceiling.kind, output, base, inputs, causal=self.causal).values
         divergence = items.sum() * self._share if model.training and self._share else items.mean()
-        openness = record.density()
+        openness = self.gates.penalty(seen)
         if model.training:
-            record.require_gradient()
+            self.gates.require_gradient(seen)
             self._window.append(divergence.detach())
-            edges = openness.detach() * record.total_visible() / len(output)
-            self._wait(expected_density=openness.detach(), expected_open_edges=edges)
-        pulled = self.args.logit_weight * record.logit_excess() if record.excess else 0.0
-        slope = self.args.schedule(steps=1).depth_slope(self.tightened)
-        priced = record.density(slope) if slope else openness
-        loss = self.multiplier.lagrangian(priced + pulled, divergence)
+            self._wait(expected_density=openness.detach(), **self._expected(seen, len(output)))
+        slope = self.controller.layer_price_slope
+        priced = self.gates.penalty(seen, slope) if slope else openness
+        loss = self.controller.lagrangian(priced + self.gates.pull(seen), divergence)
         return (loss, {"logits": output}) if return_outputs else loss
 
-    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Record]:
-        with self.gates.recording(self.args.logit_limit if self.args.logit_weight else None) as record:
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, list[Openness]]:
+        with self.gates.recording() as seen:
             output = first_output(model, features(inputs))
-        return output, record
+        return output, seen
+
+    def _expected(self, seen: list[Openness], rows: int) -> dict[str, Tensor]:
+        """Expected open units a row, by kind."""
+        kinds = zip(self.gates, seen, strict=True)
+        return {f"expected_open_{one.kind}": x.total_expected().detach() / rows for one, x in kinds}
 
     @torch.no_grad()
     def _base_output(self, inputs: dict[str, Any]) -> Tensor | None:
@@ -139,7 +145,7 @@ class SparsityTrainer(AtomicCheckpoints):
             return first_output(self.base, features(inputs))
 
     def control_step(self) -> None:
-        """Move lambda and the gate bias, once per optimizer step, by the divergence of its micro-batches."""
+        """Step the controller, once per optimizer step, by the divergence of its micro-batches."""
         divergence = torch.stack(self._window).mean()
         self._window.clear()
         measured = float(self.accelerator.reduce(divergence, reduction="mean"))  # type: ignore[arg-type]
@@ -150,16 +156,13 @@ class SparsityTrainer(AtomicCheckpoints):
                 f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; checkpoints are intact",
                 DivergedTraining,
             )
-        schedule = self.args.schedule(self.state.max_steps, self.starting_bias)
-        ceiling = schedule.ceiling(self.tightened, self.ceiling)
-        self.args.bound(self.multiplier, self.tightened)
-        self.multiplier.step(measured, ceiling, falls=not schedule.settles(self.state.global_step))
-        holds = self.multiplier.holds(ceiling)
-        step = self.state.global_step
-        self.tightened = schedule.next_tightened(self.tightened, step, holds)
-        self.gates.bias = schedule.next_bias(self.gates.bias, step, holds, self.tightened)
-        self.gates.sampling = schedule.samples(self.state.global_step + 1)
-        self._wait(divergence=measured, enforced_ceiling=ceiling.value)
+        self._wait(divergence=measured, enforced_ceiling=self.controller.enforced.value)
+        self.controller.step(measured)
+        self.use_controller()
+
+    def use_controller(self) -> None:
+        """Give the gates the bias and the noise that the controller says."""
+        self.gates.bias, self.gates.sampling = self.controller.bias, self.controller.sampling
 
     def _wait(self, **numbers: Tensor | float) -> None:
         """Keep numbers for the next log. Those on a device stay there until then: reading one waits for its stream."""
@@ -173,7 +176,7 @@ class SparsityTrainer(AtomicCheckpoints):
                 {name: sum(map(float, values)) / len(values) for name, values in self._waiting.items()}
             )
             self._waiting.clear()
-            logs["multiplier"] = self.multiplier.value
+            logs["multiplier"] = self.controller.multiplier
             logs["gate_bias"] = self.gates.bias
         super().log(logs, start_time)
 
@@ -225,22 +228,14 @@ class SparsityTrainer(AtomicCheckpoints):
     # ---- checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
-        """What the controller must remember across a resume."""
-        gates = {"bias": self.gates.bias, "sampling": self.gates.sampling}
-        return {
-            "ceiling": str(self.ceiling),
-            "multiplier": self.multiplier.state_dict(),
-            "gates": gates,
-            "forwards": self.forwards,
-            "tightened": self.tightened,
-            "seed": self.args.seed,
-            "base": self.fingerprint,
-        }
+        """What must outlive this process besides the Trainer's own state, for a resume."""
+        facts = {"seed": self.args.seed, "base": self.fingerprint}
+        return {"controller": self.controller.state_dict(), "forwards": self.forwards, **facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put a saved controller back."""
+        """Put a saved state back."""
         now = self.state_dict()
-        for name in ("ceiling", "seed", "base"):
+        for name in ("seed", "base"):
             if name in state and state[name] != now[name]:
                 raise refuse(
                     f"{name} {now[name]} on a checkpoint made with {name} {state[name]}",
@@ -248,10 +243,9 @@ class SparsityTrainer(AtomicCheckpoints):
                     "resume with what the run was started with, or start a new one in another folder",
                     CheckpointError,
                 )
-        self.multiplier.load_state_dict(state["multiplier"])
-        for name, value in state["gates"].items():
-            setattr(self.gates, name, value)
-        self.forwards, self.tightened = state["forwards"], state["tightened"]
+        self.controller.load_state_dict(state.get("controller", {}))
+        self.use_controller()
+        self.forwards = state["forwards"]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model with its gate bias in the config, and the controller beside it."""
@@ -270,11 +264,11 @@ class SparsityTrainer(AtomicCheckpoints):
     def _load_best_model(self) -> None:
         super()._load_best_model()
         best = read_state(Path(self.state.best_model_checkpoint))  # type: ignore[arg-type]
-        self.gates.bias = best["gates"]["bias"]
+        self.gates.bias = best["controller"]["bias"]
         write_config(self.accelerator.unwrap_model(self.model))
 
 
-class _Controller(TrainerCallback):
+class _ControlSteps(TrainerCallback):
     """Calls the trainer's control step when the gradients of all micro-batches are there.
 
     DDP copies the weights of rank 0 to all, so what the ranks must agree on is compared as they came in.
@@ -290,11 +284,10 @@ class _Controller(TrainerCallback):
             "the seed": args.seed,
             "the number of steps": state.max_steps,
         }
-        facts |= {"the base model": trainer.fingerprint, "lambda": trainer.multiplier.value}
+        facts |= {"the base model": trainer.fingerprint, "lambda": trainer.controller.multiplier}
         require_agreement(trainer.accelerator, facts)
-        trainer.gates.sampling = trainer.args.schedule(state.max_steps).samples(state.global_step)
-        if state.global_step == 0:  # a resumed run has its bias from the checkpoint
-            trainer.gates.bias = trainer.starting_bias
+        trainer.controller.begin(state.max_steps)
+        trainer.use_controller()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.control_step()

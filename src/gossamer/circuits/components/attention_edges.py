@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ...data.pairs import Batch
 from ...errors import require_choice
 from ...gates.attention.eager import attention_weights, repeat_heads
-from ...gates.edges import AttentionCall, Gates
+from ...gates.edges import AttentionCall, EdgeGates
 from ...models.forward import evaluating, first_output
 from ..trace import gated
 from .curve import Curve, Point
@@ -81,7 +81,7 @@ class Bench:
         gates: of the model; nothing else may intervene on them meanwhile.
     """
 
-    def __init__(self, wires: Wiring, gates: Gates) -> None:
+    def __init__(self, wires: Wiring, gates: EdgeGates) -> None:
         self.wires, self.gates = wires, gates
 
     def run(self, ids: Tensor, *extra: Any, kept: Sequence[Tensor] | None = None,

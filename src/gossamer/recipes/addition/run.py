@@ -19,7 +19,6 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +105,16 @@ def _claim(out: Path, settings: DemoSettings) -> None:
     """Refuse to continue a folder that other settings made."""
     path = out / "settings.json"
     if not path.is_file():
-        write_json(path, asdict(settings))
+        write_json(path, settings.as_dict())
         return
     found = read_json(path)
-    if found != asdict(settings):
-        names = [name for name, value in asdict(settings).items() if found.get(name) != value]
-        told = ", ".join(f"{name} {found.get(name)}, now {getattr(settings, name)}" for name in names)
+    if found != settings.as_dict():
+        names = [name for name, value in settings.as_dict().items() if found.get(name) != value]
+        told = ", ".join(
+            f"{name} {found.get(name)}, now {value}"
+            for name, value in settings.as_dict().items()
+            if name in names
+        )
         raise refuse(
             f"{out} was made with other settings ({told})",
             "possible: the same settings",
@@ -253,7 +256,7 @@ def prove(
     found = verify(base, sparse, inputs, labels, text=as_text)
     _, held_out = task.split(settings.seed)
     unseen = held_out[len(held_out) // 2 :]
-    return build_report(task, asdict(settings), found, unseen, run, impl=gates_of(sparse).impl)
+    return build_report(task, settings.as_dict(), found, unseen, run, impl=gates_of(sparse).impl)
 
 
 @contextmanager

@@ -7,14 +7,16 @@ grow back one by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainingArguments
 
 from ...errors import require_range
 from ...training.config import SparsityConfig
 from ...training.constraint import Ceiling
+from ...training.presets import recipe_of
 from .task import Addition
 
 # BERT's own default, on attention weights alone. Without it the tens slot of three bases in five reads the carry off
@@ -31,7 +33,7 @@ class DemoSettings:
     digits: int = 2
     base_steps: int = 700
     steps: int = 5000
-    ceiling: str = "kl=0.0004"
+    ceiling: Ceiling = Ceiling("kl", 0.0004)
     batch_size: int = 128
 
     def __post_init__(self) -> None:
@@ -39,7 +41,10 @@ class DemoSettings:
         require_range("base_steps", self.base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
         Addition(self.digits)
-        Ceiling.parse(self.ceiling)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as settings.json and report.json hold them."""
+        return {**asdict(self), "ceiling": str(self.ceiling)}
 
     def base(self, folder: Path) -> TrainingArguments:
         """The plain Trainer's arguments for the dense model."""
@@ -69,25 +74,7 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            gate_bias=-4.0,
-            bias_anneal=0.09,
-            bias_pace="clock",
-            loose=400.0,
-            depth_price=0.3,
-            tighten_from=0.21,
-            tighten_until=0.54,
-            tighten_pace="creep",
-            regrow=2.0,
-            settle_from=0.95,
-            logit_limit=8.0,
-            logit_weight=1.2e-4,
-            dual_rate=0.02,
-            dual_gain=0.5,
-            initial_multiplier=1.0,
-            min_multiplier=0.0155,
-            tight_min_multiplier=0.3,
-            max_multiplier=1.0,
-            tight_max_multiplier=30.0,
+            recipe=recipe_of("addition"),
             learning_rate=1e-3,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={

@@ -138,7 +138,7 @@ class Session:
 
 
 def closed(cuts: Sequence[Cut], n_layers: int, n_heads: int, length: int) -> dict[int, Tensor] | None:
-    """What is cut as `Gates.keep`: per layer, (1, H, T, T) ones with zeros where it is."""
+    """What is cut as `EdgeGates.keep`: per layer, (1, H, T, T) ones with zeros where it is."""
     keep: dict[int, Tensor] = {}
     sizes = (n_layers, n_heads, length, length)
     for cut in cuts:

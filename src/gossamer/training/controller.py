@@ -1,0 +1,173 @@
+"""What holds a run to its ceiling: constraint, schedule, multiplier and gate bias in one object; no model in sight.
+
+The problem:  minimise  A (expected open units, priced)     subject to   D <= epsilon
+The step:     minimise  (A + lambda D) / (1 + lambda)       over the weights; then, once per optimizer step,
+
+    m          <- beta m + (1 - beta) D                     moving average of the measured D
+    x           = (m - e) / unit                            how far over the enforced ceiling e, in its units
+    I          <- clamp(I + ki clip(x, -1, 1))              inside the bounds of lambda
+    log lambda  = I + kp clip(x, -1, 2)
+    e           = epsilon initial_factor ** (1 - u)         u: how far the ceiling is tightened, from 0 to 1
+    bias       -> 0, or regrow_bias (1 - u) once tightening has begun
+
+Why a ceiling and not a weight: a person knows what may be lost and cannot know a lambda. Why the logarithm: the right
+lambda spans orders of magnitude within one run. Why divide by 1 + lambda: gradient clipping and Adam then see one
+scale whatever lambda is. Why the clip: one bad batch may not throw I by more than one step of ki. Why kp: the integral
+alone answers late and swings; a proportional part damps it (Stooke et al. 2020, arXiv 2007.03964).
+Source: GECO, Rezende and Viola 2018 (arXiv 1810.00597), in the relative form.
+
+Bias and ceiling move while the enforced ceiling holds, unless the recipe's paces say otherwise: a clock can outrun the
+constraint (LOG.md). A ceiling that is `slow_when_violated` moves at `CREEP` of its pace, since lambda hardly rises
+under a ceiling that is barely missed, and a run could hang there for good. A `bidirectional` bias also rises while the
+ceiling is violated: a gate far below zero gets no gradient, and only a lifted one can come back.
+
+Over-prune, then regrow (`initial_factor` and `regrow_bias`): pruning cannot rank redundant routes, since removing one
+costs nothing until only one is left, so which one survives is arbitrary. Under a ceiling so loose that parts of the
+function are given up, then tightened slowly with lifted gates, an edge that restores something finds a gradient before
+a relay of three does; the price by layer leaves later layers for what is built on earlier ones. The bounds of lambda
+are prices of an edge: low while over-pruning, so that whole parts go; under a tight ceiling a high floor, since there
+the constraint is slack until an edge is lost, and a high cap, for what a run is stuck without. Not earlier: a ceiling
+that still tightens is violated half of the time, and a high lambda then buys edges that are not needed (LOG.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import CheckpointError, refuse
+from .constraint import Ceiling
+from .recipe import Recipe
+
+CREEP = 0.3  # how fast a violated ceiling still tightens, as a share of how fast a held one does (chosen on addition)
+REOPEN = (
+    0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
+)
+STATE = ("integral", "boost", "average", "tightened", "taken", "bias", "sampling")
+
+
+class Controller:
+    """lambda, the enforced ceiling, the gate bias and the noise of one run; `step` moves them all.
+
+    Args:
+        ceiling: what may be lost, D <= epsilon.
+        recipe: how a run moves.
+        own_bias: the gate bias of the model as it comes, +inf for open gates.
+
+    Attributes:
+        bias: the gate bias to use, in nats.
+        sampling: whether gates are sampled, or hard.
+        tightened: u, how far the ceiling is tightened, in [0, 1].
+        average: m, None before the first step.
+        taken: optimizer steps so far.
+    """
+
+    def __init__(self, ceiling: Ceiling, recipe: Recipe, *, own_bias: float = math.inf) -> None:
+        self.ceiling, self.recipe = ceiling, recipe
+        self.start = self.bias = recipe.gate.starting_bias(own_bias)
+        self.integral, self.boost = math.log(recipe.control.initial_lambda), 0.0
+        self.average: float | None = None
+        self.tightened, self.taken, self.sampling, self.steps = 0.0, 0, True, 1
+
+    def begin(self, steps: int) -> None:
+        """Say how many optimizer steps the run has; shares in the recipe are of these."""
+        if steps < 1:
+            raise refuse(f"{steps} steps", "possible: 1 or more", "pass max_steps or num_train_epochs")
+        self.steps = steps
+        self.sampling = self._samples(self.taken)
+
+    @property
+    def multiplier(self) -> float:
+        """lambda."""
+        return math.exp(self.integral + self.boost)
+
+    @property
+    def enforced(self) -> Ceiling:
+        """The ceiling in force; the one asked for when it is tight."""
+        if self.tightened >= 1:
+            return self.ceiling
+        return self.ceiling.scaled(self.recipe.ceiling.initial_factor ** (1 - self.tightened))
+
+    @property
+    def layer_price_slope(self) -> float:
+        """An open unit of layer l costs 1 + slope * l."""
+        return self.recipe.gate.layer_price_slope * (1 - self.tightened)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the moving average is at or under the enforced ceiling."""
+        return self.average is not None and self.average <= self.enforced.value
+
+    def lagrangian(self, openness: Any, divergence: Any) -> Any:
+        """(A + lambda D) / (1 + lambda), for tensors or floats; its scale does not depend on lambda."""
+        return (openness + self.multiplier * divergence) / (1 + self.multiplier)
+
+    def step(self, divergence: float) -> None:
+        """Take in the divergence of one optimizer step, and move lambda, ceiling, bias and noise.
+
+        Raises: `GossamerError` for a divergence that is not finite, which would stay in the average.
+        """
+        if not math.isfinite(divergence):
+            raise refuse(f"divergence {divergence}", "possible: a finite number", "lower the learning rate")
+        self._move_lambda(divergence)
+        holds = self.holds
+        self._tighten(holds)
+        self.bias = self._next_bias(holds)
+        self.taken += 1
+        self.sampling = self._samples(self.taken)
+
+    def _move_lambda(self, divergence: float) -> None:
+        control = self.recipe.control
+        beta = control.ema_decay
+        self.average = divergence if self.average is None else beta * self.average + (1 - beta) * divergence
+        excess = self.enforced.excess(self.average)
+        if self.taken >= control.lambda_nondecreasing_from * self.steps:
+            excess = max(0.0, excess)
+        low, high = control.bounds(self.tightened)
+        moved = self.integral + control.ki * max(-1.0, min(1.0, excess))
+        self.integral = min(math.log(high), max(math.log(low), moved))
+        self.boost = control.kp * max(-1.0, min(2.0, excess))
+
+    def _tighten(self, holds: bool) -> None:
+        recipe = self.recipe.ceiling
+        if self.taken < recipe.tighten_from * self.steps:
+            return
+        slowed = {"when_feasible": 0.0, "slow_when_violated": CREEP, "always": 1.0}[recipe.tighten_pace]
+        span = (recipe.tighten_until - recipe.tighten_from) * self.steps
+        self.tightened = min(1.0, self.tightened + (1.0 if holds else slowed) / max(1.0, span))
+
+    def _next_bias(self, holds: bool) -> float:
+        """Towards 0 from where the bias starts; with regrowth, down with the ceiling's slack once it tightens."""
+        gate = self.recipe.gate
+        if gate.regrow_bias and self.taken >= self.recipe.ceiling.tighten_from * self.steps:
+            return gate.regrow_bias * (1 - self.tightened)
+        move = abs(self.start) / max(1.0, gate.anneal * self.steps)
+        if holds or gate.pace == "always":
+            return max(0.0, self.bias - move) if self.start >= 0 else min(0.0, self.bias + move)
+        return min(self.start, self.bias + REOPEN * move) if gate.pace == "bidirectional" else self.bias
+
+    def _samples(self, step: int) -> bool:
+        return step < self.recipe.gate.noise_until * self.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs, as plain numbers, with what it must share with its start."""
+        return {"ceiling": str(self.ceiling)} | {name: getattr(self, name) for name in STATE}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put a saved state back.
+
+        Raises: `CheckpointError` for the state of another ceiling, or one that lacks something.
+        """
+        if missing := [name for name in ("ceiling", *STATE) if name not in state]:
+            raise refuse(f"a controller's state without {', '.join(missing)}", "possible: one that this version wrote",
+                         "resume from another checkpoint", CheckpointError)  # fmt: skip
+        if state["ceiling"] != str(self.ceiling):
+            raise refuse(
+                f"ceiling {self.ceiling} on a checkpoint made with ceiling {state['ceiling']}",
+                "possible: the same ceiling",
+                "resume with what the run was started with, or start a new one in another folder",
+                CheckpointError,
+            )
+        for name in STATE:
+            setattr(self, name, state[name])

@@ -1,0 +1,95 @@
+"""Named recipes: those that made the published numbers, each with the record of what came out of it.
+
+A published run also has settings of the optimizer, which are `TrainingArguments` and stand in the record's script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import refuse, require_choice
+from .recipe import PARTS, CeilingRecipe, ControlRecipe, GateRecipe, LogitRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe with its purpose and the record of what came out of it."""
+
+    purpose: str
+    record: str
+    recipe: Recipe
+
+
+PRESETS: dict[str, Preset] = {
+    "default": Preset("any model, where nothing else is known", "no record: assumed", Recipe()),
+    "addition": Preset(
+        "a small model that adds: over-prune under a loose ceiling, then regrow",
+        "benchmarks/experiments/addition/results/addition_cpu_2026-11.md",
+        Recipe(
+            gate=GateRecipe(bias=-4.0, anneal=0.09, pace="always", regrow_bias=2.0, layer_price_slope=0.3),
+            ceiling=CeilingRecipe(
+                initial_factor=400.0, tighten_from=0.21, tighten_until=0.54, tighten_pace="slow_when_violated"
+            ),
+            control=ControlRecipe(
+                ki=0.02,
+                kp=0.5,
+                lambda_bounds=(0.0155, 1.0),
+                final_lambda_bounds=(0.3, 30.0),
+                lambda_nondecreasing_from=0.95,
+            ),
+            logits=LogitRecipe(limit=8.0, weight=1.2e-4),
+        ),
+    ),
+    "language_model": Preset(
+        "a language model on text, hard gates from an open start",
+        "benchmarks/experiments/frontier/results/frontier-1200.md; there ceiling.initial_factor is "
+        "1 + (0.09 - epsilon) / epsilon, here that of kl=0.05",
+        Recipe(
+            gate=GateRecipe(bias=6.0, anneal=0.1, pace="always", noise_until=0.0),
+            ceiling=CeilingRecipe(
+                initial_factor=1.8, tighten_from=0.35, tighten_until=0.85, tighten_pace="always"
+            ),
+            control=ControlRecipe(kp=0.5, initial_lambda=3.0, lambda_bounds=(1e-3, 30.0)),
+        ),
+    ),
+    "circuits": Preset(
+        "a small language model whose component circuits are compared with those of its base",
+        "benchmarks/experiments/circuits/results/circuits_x86_64_4x16x128.md",
+        Recipe(
+            ceiling=CeilingRecipe(initial_factor=2.5, tighten_from=0.3, tighten_until=0.6),
+            control=ControlRecipe(
+                ki=0.02, kp=0.5, lambda_bounds=(1e-3, 10.0), lambda_nondecreasing_from=0.85
+            ),
+            logits=LogitRecipe(limit=8.0, weight=1.2e-4),
+        ),
+    ),
+    "sentence_encoder": Preset(
+        "a pretrained sentence encoder under a cosine ceiling",
+        "benchmarks/experiments/sentence_encoder/results/minilm.md",
+        Recipe(
+            gate=GateRecipe(bias=3.0, anneal=0.5, pace="bidirectional", noise_until=0.0),
+            control=ControlRecipe(ki=0.02, kp=0.5, ema_decay=0.8, initial_lambda=30.0),
+        ),
+    ),
+}
+
+
+def recipe_of(given: Recipe | str | Mapping[str, Any]) -> Recipe:
+    """A recipe from itself, from the name of a preset, or from a nested mapping as `Recipe.as_dict` gives it.
+
+    Raises: `GossamerError` for an unknown name, with the nearest one.
+    """
+    if isinstance(given, Recipe):
+        return given
+    if isinstance(given, str):
+        require_choice("recipe", given, PRESETS)
+        return PRESETS[given].recipe
+    parts = PARTS
+    for part, values in given.items():
+        if part not in parts or not isinstance(values, Mapping):
+            raise refuse(f"recipe with {part!r}: {values!r}", f"possible: {', '.join(sorted(parts))}, each a mapping",
+                         "see gossamer recipes")  # fmt: skip
+    flat = {f"{part}.{name}": value for part, values in given.items() for name, value in values.items()}
+    return Recipe().with_settings(flat)

@@ -1,0 +1,263 @@
+"""The controller on problems whose solution is known, and how it moves ceiling, bias and lambda; without a Trainer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossamer.errors import CheckpointError, GossamerError
+from gossamer.training.constraint import Ceiling
+from gossamer.training.controller import CREEP, Controller
+from gossamer.training.recipe import CeilingRecipe, ControlRecipe, GateRecipe, Recipe
+
+KL = Ceiling("kl", 0.1)
+
+
+def controller(steps: int = 100, ceiling: Ceiling = KL, **settings: Any) -> Controller:
+    """A controller with settings written as `gate__bias`."""
+    flat = {name.replace("__", "."): value for name, value in settings.items()}
+    made = Controller(ceiling, Recipe().with_settings(flat))
+    made.begin(steps)
+    return made
+
+
+def at(
+    made: Controller, step: int, *, tightened: float = 0.0, holds: bool = True, bias: float | None = None
+) -> Controller:
+    """The controller after one step from a given place, under a divergence that holds the ceiling or does not."""
+    made.taken, made.tightened, made.average = step, tightened, None
+    made.bias = made.bias if bias is None else bias
+    made.step(0.0 if holds else 1e6)
+    return made
+
+
+def solve(
+    slope: float, epsilon: float, kp: float, steps: int = 6000, start: float = 1.0
+) -> tuple[float, float]:
+    """Gradient descent on A(x) = x, D(x) = slope / x, whose constrained minimum is x = slope / epsilon."""
+    made = controller(
+        steps, Ceiling("kl", epsilon), control__ki=0.01, control__kp=kp, control__initial_lambda=start
+    )
+    x = 10.0
+    for _ in range(steps):
+        value = made.multiplier
+        x = max(0.05, x - 0.1 * (1 - value * slope / x**2) / (1 + value))
+        made.step(slope / x)
+    return x, made.multiplier
+
+
+@pytest.mark.parametrize("kp", [0.0, 0.5])
+@pytest.mark.parametrize(("slope", "epsilon"), [(1.0, 0.5), (2.0, 0.5), (0.3, 0.1)])
+def test_multiplier_finds_the_constrained_minimum(slope: float, epsilon: float, kp: float) -> None:
+    x, value = solve(slope, epsilon, kp)
+    assert x == pytest.approx(slope / epsilon, rel=2e-3)
+    # At the optimum dA/dx + lambda dD/dx = 0, so lambda = x^2 / slope.
+    assert value == pytest.approx((slope / epsilon) ** 2 / slope, rel=1e-2)
+
+
+def test_lagrangian_keeps_its_scale() -> None:
+    made = controller()
+    for integral in (-5.0, 0.0, 9.0):
+        made.integral = integral
+        assert 0.0 <= made.lagrangian(1.0, 1.0) <= 1.0 + 1e-12
+
+
+def test_multiplier_moves_at_most_its_rate_and_is_clamped() -> None:
+    made = controller(control__ki=0.5, control__ema_decay=0.0, control__lambda_bounds=(1e-3, 2.0))
+    made.step(1e9)
+    assert made.integral == pytest.approx(0.5)
+    for _ in range(10):
+        made.step(1e9)
+    assert made.multiplier == pytest.approx(2.0)
+
+
+def test_multiplier_starts_where_it_is_told_and_finds_the_same_minimum() -> None:
+    assert controller(control__initial_lambda=300.0).multiplier == pytest.approx(300.0)
+    # The start is a start only: the optimum of `solve` does not depend on it.
+    _, from_one = solve(1.0, 0.5, 0.0)
+    _, from_above = solve(1.0, 0.5, 0.0, start=300.0)
+    assert from_above == pytest.approx(from_one, rel=1e-3)
+    for value in (0.0, 1e-9, 1e9):
+        with pytest.raises(GossamerError, match="initial_lambda"):
+            controller(control__initial_lambda=value)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(0, 59), st.booleans())
+def test_a_resumed_controller_is_the_uninterrupted_one(values: list[float], stop: int, moves: bool) -> None:
+    settings = {
+        "gate__bias": -2.0,
+        "gate__regrow_bias": 1.0,
+        "ceiling__initial_factor": 5.0,
+        "ceiling__tighten_from": 0.2,
+    }
+    whole, part = (controller(60, **settings if moves else {}) for _ in range(2))
+    for i, value in enumerate(values):
+        if i == stop:
+            saved = json.loads(json.dumps(part.state_dict()))
+            part = controller(60, **settings if moves else {})
+            part.load_state_dict(saved)
+        whole.step(value)
+        part.step(value)
+    assert whole.state_dict() == part.state_dict()
+
+
+def test_the_state_of_another_run_is_refused() -> None:
+    state = controller().state_dict()
+    with pytest.raises(CheckpointError, match=r"ceiling kl=0.2 on a checkpoint made with ceiling kl=0.1"):
+        controller(ceiling=Ceiling("kl", 0.2)).load_state_dict(state)
+    with pytest.raises(CheckpointError, match="a controller's state without integral, boost"):
+        controller().load_state_dict({"ceiling": "kl=0.1"})
+
+
+def test_a_non_finite_divergence_is_refused() -> None:
+    with pytest.raises(
+        GossamerError, match="divergence nan; possible: a finite number; lower the learning rate"
+    ):
+        controller().step(math.nan)
+
+
+def tighten(made: Controller, holds: bool) -> list[float]:
+    values = []
+    for _ in range(100):
+        values.append(made.enforced.value)
+        made.average = None
+        made.step(0.0 if holds else 1e6)
+    return values
+
+
+def test_the_ceiling_starts_loose_and_ends_as_asked() -> None:
+    loose = {"ceiling__initial_factor": 10.0, "ceiling__tighten_from": 0.5, "ceiling__tighten_until": 0.9}
+    values = tighten(controller(**loose), holds=True)
+    assert values[0] == values[50] == pytest.approx(1.0)
+    assert all(a >= b for a, b in itertools.pairwise(values))
+    assert values[70] == pytest.approx(0.1 * 10**0.5)
+    assert values[91:] == [0.1] * 9
+
+
+def test_the_ceiling_waits_for_feasibility_unless_told_otherwise() -> None:
+    loose = {"ceiling__initial_factor": 10.0, "ceiling__tighten_from": 0.5}
+    assert set(tighten(controller(**loose), holds=False)) == {1.0}
+    assert tighten(controller(**loose, ceiling__tighten_pace="always"), holds=False)[-1] == 0.1
+
+
+def test_a_slowed_ceiling_tightens_at_its_share_of_the_pace_while_it_is_violated() -> None:
+    slow = {
+        "ceiling__tighten_from": 0.0,
+        "ceiling__tighten_until": 1.0,
+        "ceiling__tighten_pace": "slow_when_violated",
+    }
+    assert at(controller(**slow), 10, tightened=0.5).tightened == pytest.approx(0.51)
+    assert at(controller(**slow), 10, tightened=0.5, holds=False).tightened == pytest.approx(
+        0.5 + CREEP / 100
+    )
+
+
+def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
+    paced = {"gate__bias": 4.0, "gate__anneal": 0.1}
+    assert at(controller(**paced), 0, holds=False).bias == 4.0
+    assert at(controller(**paced), 0).bias == pytest.approx(3.6)
+    assert at(controller(**paced, gate__pace="always"), 0, holds=False).bias == pytest.approx(3.6)
+    assert at(controller(**paced), 0, bias=0.1).bias == 0.0
+    both = {**paced, "gate__pace": "bidirectional"}
+    assert at(controller(**both), 0, bias=0.0, holds=False).bias == pytest.approx(0.1)
+    assert at(controller(**both), 0, bias=4.0, holds=False).bias == 4.0
+    assert at(controller(**both), 0, bias=4.0).bias == pytest.approx(3.6)
+
+
+def test_gates_may_start_closed_and_open_towards_zero() -> None:
+    closed = {"gate__bias": -4.0, "gate__anneal": 0.1}
+    assert at(controller(**closed, gate__pace="always"), 0, holds=False).bias == pytest.approx(-3.6)
+    assert at(controller(**closed, gate__pace="always"), 0, bias=-0.1).bias == 0.0
+    assert at(controller(**closed), 0, holds=False).bias == -4.0
+
+
+def test_gates_are_lifted_while_the_ceiling_has_slack() -> None:
+    lifting = {
+        "gate__bias": -4.0,
+        "ceiling__tighten_from": 0.2,
+        "ceiling__tighten_until": 0.5,
+        "gate__regrow_bias": 2.0,
+    }
+    assert at(controller(**lifting), 19, bias=0.0).bias == 0.0
+    lifted = [at(controller(**lifting), 20, tightened=u, holds=False).bias for u in (0.0, 0.25, 1.0)]
+    assert lifted == [2.0, 1.5, 0.0]
+
+
+def test_depth_is_dearer_while_the_ceiling_has_slack() -> None:
+    made, found = controller(gate__layer_price_slope=1.0), []
+    for made.tightened in (0.0, 0.25, 1.0):
+        found.append(made.layer_price_slope)
+    assert found == [1.0, 0.75, 0.0]
+    assert controller().layer_price_slope == 0.0
+
+
+def test_a_floor_goes_geometrically_from_the_loose_ceiling_to_the_tight_one_and_a_cap_jumps() -> None:
+    control = ControlRecipe(lambda_bounds=(0.01, 1.0), final_lambda_bounds=(1.0, 50.0))
+    assert [control.bounds(u)[0] for u in (0.0, 0.5, 1.0)] == pytest.approx([0.01, 0.1, 1.0])
+    assert [control.bounds(u)[1] for u in (0.0, 0.5, 1.0)] == [1.0, 1.0, 50.0]
+    assert replace(control, final_lambda_bounds=None).bounds(0.5) == (0.01, 1.0)
+
+
+def test_at_the_end_lambda_only_rises() -> None:
+    settings = {"control__ki": 0.1, "control__kp": 0.5, "control__ema_decay": 0.0}
+    made = controller(10, **settings, control__lambda_nondecreasing_from=0.8)
+    made.taken = 7
+    made.step(0.05)
+    assert made.multiplier < 1.0
+    low = made.integral
+    made.step(0.05)
+    assert (made.integral, made.boost) == (low, 0.0)
+    made.step(0.2)
+    assert made.integral == pytest.approx(low + 0.1)
+
+
+@given(
+    st.sampled_from(["when_feasible", "always", "bidirectional"]),
+    st.sampled_from(["when_feasible", "slow_when_violated", "always"]),
+    st.floats(-8, 8),
+    st.lists(st.floats(0, 1), min_size=20, max_size=20),
+)
+def test_whatever_is_measured_everything_stays_in_its_range(
+    pace: str, tighten_pace: str, bias: float, values: list[float]
+) -> None:
+    gate = GateRecipe(bias=bias, anneal=0.3, pace=pace)
+    ceiling = CeilingRecipe(
+        initial_factor=3.0, tighten_from=0.2, tighten_until=0.6, tighten_pace=tighten_pace
+    )
+    made = Controller(
+        KL, Recipe(gate=gate, ceiling=ceiling, control=ControlRecipe(kp=0.5, lambda_bounds=(0.1, 10.0)))
+    )
+    made.begin(20)
+    before = 0.0
+    for value in values:
+        made.step(value)
+        assert min(0.0, bias) <= made.bias <= max(0.0, bias)
+        assert before <= made.tightened <= 1.0
+        assert 0.1 * math.exp(-0.5) <= made.multiplier <= 10.0 * math.exp(1.0) * (1 + 1e-12)
+        assert KL.value <= made.enforced.value <= 3.0 * KL.value
+        before = made.tightened
+
+
+def test_contradicting_recipes_are_refused() -> None:
+    with pytest.raises(GossamerError, match="tighten_until"):
+        CeilingRecipe(tighten_from=0.9, tighten_until=0.5)
+    with pytest.raises(
+        GossamerError, match=r"gate.pace='fast' is not known; possible: when_feasible, always, bidirect"
+    ):
+        GateRecipe(pace="fast")
+    for bounds in (
+        {"lambda_bounds": (1.0, 0.1)},
+        {"final_lambda_bounds": (1.0, 0.1)},
+        {"lambda_bounds": (2.0, 3.0)},
+    ):
+        with pytest.raises(GossamerError, match="lambda"):
+            ControlRecipe(**bounds)
+    with pytest.raises(GossamerError, match="0 steps"):
+        controller(0)
