@@ -17,6 +17,8 @@ _HOME = {
     "Circuit": "circuits.circuit",
     "GossamerError": "errors",
     "Proof": "circuits.verify",
+    "Recipe": "training.recipe",
+    "RunReport": "models.run_report",
     "SparsityConfig": "training.config",
     "SparsityTrainer": "training.trainer",
     "attach": "models.attach",
@@ -38,6 +40,7 @@ _HOME = {
 _SHOWN = {
     ("circuits.circuit", "Circuit"): "bundle",
     ("circuits.verify", "Verification"): "verification_bundle",
+    ("models.run_report", "RunReport"): "run_report_bundle",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gossamer.circuits.circuit import Circuit
+from gossamer.models.run_report import RunReport
 from gossamer.viz.monitor import History, watch_page
 from gossamer.viz.report.page import report_page
 from gossamer.viz.viewer import view
@@ -279,7 +280,7 @@ def test_axe_finds_no_serious_fault_on_pages_without_script(browser, axe, tmp_pa
         history.add_layers(step, [[loss, 0.0], [3.0, 1.0]])
     settings = {"seed": 0, "ceiling": "kl=0.01", "steps": 30}
     record = {"task": {"digits": 2}, "settings": settings, "proof": proof, "edges": [edge]}
-    pages = {"report": report_page(record, figure="<svg/>"), "run": watch_page(history)}
+    pages = {"report": report_page(RunReport.of(record), figure="<svg/>"), "run": watch_page(history)}
     page = tmp_path / "page.html"
     page.write_text(pages[kind], encoding="utf-8")
     browser.driver.get(page.as_uri())

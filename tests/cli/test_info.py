@@ -47,7 +47,7 @@ def test_a_run_shows_both_models_and_its_promise(run, capsys):
     said = capsys.readouterr().out
     assert said.count("LlamaForCausalLM (llama), 3 layers of 2 heads (1 of keys and values)") == 2
     assert "dense; can be gated" in said
-    assert "gates on, bias c = 0 nats" in said
+    assert "gates on edges, bias c = 0 nats" in said
     assert "ceiling kl=0.02, MISSED" in said
     assert f"torch {torch.__version__}" in said
 
@@ -82,7 +82,7 @@ def test_a_model_without_a_report_has_no_promise(tmp_path, capsys):
     save(model, tmp_path / "model")
     assert main(["info", str(tmp_path / "model")]) == 0
     said = capsys.readouterr().out
-    assert "gates on, all open" in said
+    assert "gates on edges, all open" in said
     assert "ceiling not on record here" in said
 
 
@@ -98,7 +98,7 @@ def test_adapters_are_described_by_their_base(tmp_path, capsys):
     assert main(["info", str(tmp_path / "adapter")]) == 0
     said = capsys.readouterr().out
     assert f"adapters of {tmp_path / 'base'}" in said
-    assert "gates on, bias c = -1 nats" in said
+    assert "gates on edges, bias c = -1 nats" in said
 
 
 def test_what_cannot_be_gated_is_said(tmp_path, capsys):

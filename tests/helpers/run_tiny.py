@@ -87,7 +87,11 @@ def main() -> None:
         "weights": run.accelerator.unwrap_model(run.model).state_dict(),
         "optimizer": run.optimizer.state_dict(),
     }
-    state |= {"controller": run.state_dict(), "history": run.state.log_history, "noise": run.gates.seed}
+    state |= {
+        "controller": run.state_dict(),
+        "history": run.state.log_history,
+        "noise": [one.seed for one in run.gates],
+    }
     torch.save(state, Path(given.out) / f"final-{run.args.process_index}.pt")
     leave()
 

@@ -7,7 +7,6 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from gossamer.circuits.verify import answers
 from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.models.attach import gates_of
 from gossamer.models.checkpoint import load, load_dense
+from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
@@ -27,14 +27,14 @@ SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunReport, str]:
     out, said = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
     report = run_demo(out, SETTINGS, sums=("36+28", "99+1"), console=Console(file=said, width=200))
     return out, report, said.getvalue()
 
 
-def test_both_models_add(made: tuple[Path, dict[str, Any], str]) -> None:
-    proof = made[1]["proof"]
+def test_both_models_add(made: tuple[Path, RunReport, str]) -> None:
+    proof = made[1].proof
     assert proof["prompts"] == 10000
     assert proof["base_exact"] == 10000
     assert proof["sparse_exact"] == 10000
@@ -42,21 +42,21 @@ def test_both_models_add(made: tuple[Path, dict[str, Any], str]) -> None:
     assert proof["unseen_exact"] == proof["unseen"] == 1000
 
 
-def test_edges_were_lost(made: tuple[Path, dict[str, Any], str]) -> None:
-    proof = made[1]["proof"]
+def test_edges_were_lost(made: tuple[Path, RunReport, str]) -> None:
+    proof = made[1].proof
     assert proof["edges_possible"] == 1936
     assert proof["edges_mean"] < 1936 / 4
     assert sum(proof["edges_per_layer"]) == pytest.approx(proof["edges_mean"])
     assert sum(map(sum, proof["edges_per_layer_and_head"])) == pytest.approx(proof["edges_mean"])
 
 
-def test_the_folder_is_whole(made: tuple[Path, dict[str, Any], str]) -> None:
+def test_the_folder_is_whole(made: tuple[Path, RunReport, str]) -> None:
     out, report, _ = made
     names = {p.name for p in out.iterdir()}
     assert {
         "base",
         "sparse",
-        "settings.json",
+        "config.yaml",
         "report.json",
         "report.md",
         "report.html",
@@ -67,23 +67,23 @@ def test_the_folder_is_whole(made: tuple[Path, dict[str, Any], str]) -> None:
         "figure.png",
     } <= names
     assert "figure-99+1.svg" in names
-    assert json.loads((out / "report.json").read_text()) == report
+    assert json.loads((out / "report.json").read_text()) == report.as_dict()
     assert not [name for name in names if name.startswith(".")]
     assert (out / "sparse" / "model.safetensors").is_file()
 
 
-def test_the_reloaded_sparse_model_is_the_one_that_was_proved(made: tuple[Path, dict[str, Any], str]) -> None:
+def test_the_reloaded_sparse_model_is_the_one_that_was_proved(made: tuple[Path, RunReport, str]) -> None:
     out, report, _ = made
     task = Addition()
     inputs, labels = task.encode(torch.arange(task.n_sums))
     sparse = load(out / "sparse")
     assert answers(sparse, inputs).equal(labels)
     circuit = trace(sparse, inputs)
-    assert circuit.mean_edges == pytest.approx(report["proof"]["edges_mean"])
+    assert circuit.mean_edges == pytest.approx(report.proof["edges_mean"])
 
 
 def test_it_runs_dense_only_where_that_is_asked_for_and_we_notice(
-    made: tuple[Path, dict[str, Any], str],
+    made: tuple[Path, RunReport, str],
 ) -> None:
     inputs, _ = Addition().encode(torch.tensor([0]))
     with pytest.raises(UnsupportedModel, match="has no gates"):
@@ -95,7 +95,7 @@ def test_it_runs_dense_only_where_that_is_asked_for_and_we_notice(
         load(made[0] / "base")
 
 
-def test_the_figure_shows_the_traced_edges(made: tuple[Path, dict[str, Any], str]) -> None:
+def test_the_figure_shows_the_traced_edges(made: tuple[Path, RunReport, str]) -> None:
     out, report, _ = made
     task = Addition()
     inputs, _ = task.encode(torch.tensor([task.parse("36+28")]))
@@ -113,26 +113,24 @@ def test_the_figure_shows_the_traced_edges(made: tuple[Path, dict[str, Any], str
         }
         pattern = re.compile(rf"{name}-(?:edge|idle)-(\d+)-(\d+)-(\d+)$")
         assert {tuple(map(int, m.groups())) for i in drawn if (m := pattern.search(i))} == merged
-        assert report["figures"]["36+28"][f"{name}_answer"] == "36+28=00064"
-        assert report["figures"]["36+28"][f"{name}_edges"] == len(circuit)
+        assert report.figures["36+28"][f"{name}_answer"] == "36+28=00064"
+        assert report.figures["36+28"][f"{name}_edges"] == len(circuit)
     for words in ("Base Model", "Sparse Model", "Sparsity-Regularised Finetuning", "Layer 0", "Layer 3"):
         assert words in svg
 
 
-def test_run_again_it_reuses_and_says_so(made: tuple[Path, dict[str, Any], str]) -> None:
+def test_run_again_it_reuses_and_says_so(made: tuple[Path, RunReport, str]) -> None:
     out, report, said = made
     assert "reused" not in said
     console = io.StringIO()
     again = run_demo(out, SETTINGS, sums=("36+28",), console=Console(file=console, width=200))
     assert console.getvalue().count("reused") == 2
-    assert again["proof"] == report["proof"]
+    assert again.proof == report.proof
     with pytest.raises(GossamerError, match="made with other settings"):
         run_demo(out, DemoSettings(seed=1, base_steps=500, steps=600))
 
 
-def test_a_newer_or_torn_checkpoint_is_refused(
-    made: tuple[Path, dict[str, Any], str], tmp_path: Path
-) -> None:
+def test_a_newer_or_torn_checkpoint_is_refused(made: tuple[Path, RunReport, str], tmp_path: Path) -> None:
     config = json.loads((made[0] / "sparse" / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(GossamerError, match="cannot be loaded"):

@@ -16,7 +16,8 @@ from gossamer.cli import main
 from gossamer.data.prompts import load_tokenizer, positions_of
 from gossamer.errors import GossamerWarning
 from gossamer.models.attach import attention_modules
-from gossamer.recipes.text import Job, rows_of
+from gossamer.recipes.sparsify_settings import SparsifySettings
+from gossamer.recipes.text import rows_of
 from helpers import families
 from helpers.letters import LETTERS, save_tokenizer
 
@@ -55,8 +56,8 @@ def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsy
         "held_out"
     ].keys()
     assert {"density_se", "keys_per_query_se", "loss_se", "gap_se"} <= report["held_out"].keys()
-    assert len(report["open_edges_per_head"]) == 2
-    keys = torch.tensor(report["keys_per_query_per_head"])
+    assert len(report["gates"]["edges"]["per_group"]) == 2
+    keys = torch.tensor(report["gates"]["edges"]["keys_per_query"])
     assert keys.shape == (2, 4)
     assert float(keys.mean()) == pytest.approx(report["held_out"]["keys_per_query"])
     card = (tmp_path / "out" / "model" / "README.md").read_text()
@@ -259,7 +260,9 @@ def test_adapters_of_one_seed_are_one_run_and_load_from_anywhere(
 
 
 def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path) -> None:
-    job = Job(str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, held_out=10**6, steps=1)
+    job = SparsifySettings(
+        str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, held_out=10**6, steps=1
+    )
     with pytest.warns(
         GossamerWarning, match=r"only \d+ held-out rows to choose by .* where 1000000 were asked for"
     ):
@@ -267,7 +270,9 @@ def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path
 
 
 def test_every_process_has_rows_of_its_own(place: Path, tmp_path: Path) -> None:
-    job = Job(str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3)
+    job = SparsifySettings(
+        str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3
+    )
     tokenizer = load_tokenizer(job.model, families.build("gpt2"), 16)
     assert [len(rows_of(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
 

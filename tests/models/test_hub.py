@@ -25,6 +25,7 @@ from gossamer.files import write_json
 from gossamer.models.checkpoint import load_for_training, save
 from gossamer.models.hub import push_to_hub
 from gossamer.models.model_card import model_card
+from gossamer.models.run_report import RunReport
 from helpers import families
 
 REPORT = {"model": "openai-community/gpt2", "data": "stdlib", "ceiling": "kl=0.02", "feasible": True, "missed": "",
@@ -82,7 +83,7 @@ def out(tmp_path: Path) -> Path:
     attach(model, bias=0.5)
     save(model, tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text(
-        model_card(REPORT, title="gpt2, sparse", where=str(tmp_path))
+        model_card(RunReport.of(REPORT), title="gpt2, sparse", where=str(tmp_path))
     )
     write_json(tmp_path / "report.json", REPORT)
     return tmp_path

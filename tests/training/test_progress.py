@@ -11,7 +11,7 @@ from rich.console import Console
 from gossamer.training.progress import ProgressLine
 
 LOG = {"loss": 0.2376, "divergence": 0.3224, "multiplier": 0.24, "expected_open_edges": 1824.0}
-WORDS = "loss 0.2376, divergence 0.3224, lambda 0.24, open edges 1,824.0, held 1,790.50"
+WORDS = "loss 0.2376, divergence 0.3224, lambda 0.24, open edges 1,824.0 (eval 1,790.5)"
 
 
 def watched(console: Console, steps: int = 3) -> None:

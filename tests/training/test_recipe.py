@@ -35,12 +35,13 @@ def test_a_preset_cites_its_record_and_survives_a_file(name: str) -> None:
     assert Recipe().with_settings(preset.recipe.changes()) == preset.recipe
 
 
-def test_settings_of_recipe_and_trainer_are_told_apart(tmp_path: Path) -> None:
+def test_a_config_takes_a_recipe_in_each_of_its_three_forms(tmp_path: Path) -> None:
     given = {"output_dir": str(tmp_path), "use_cpu": True}
-    config = configured(
-        given, {"control.kp": 0.3, "recipe": "addition", "adam_beta2": 0.9, "gate.bias": None}
-    )
-    assert config.recipe == recipe_of("addition").with_settings({"control.kp": 0.3, "gate.bias": None})
+    recipe = recipe_of("addition").with_settings({"control.kp": 0.3, "gate.bias": None})
+    for form in (recipe, recipe.as_dict()):
+        assert configured(given, {"recipe": form}).recipe == recipe
+    config = configured(given, {"recipe": recipe, "adam_beta2": 0.9})
+    assert configured(given, {"recipe": "addition"}).recipe == PRESETS["addition"].recipe
     assert (config.adam_beta2, config.ceiling) == (0.9, Ceiling("kl", 0.01))
     assert json.loads(config.to_json_string())["recipe"]["control"]["kp"] == 0.3
     assert json.loads(config.to_json_string())["ceiling"] == "kl=0.01"
@@ -63,6 +64,8 @@ def test_settings_of_recipe_and_trainer_are_told_apart(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_are_none_are_one_line(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    given = {"output_dir": str(tmp_path), "use_cpu": True}
+    of_recipe = any("." in name for name in settings)
     with pytest.raises(GossamerError, match=words) as error:
-        configured({"output_dir": str(tmp_path), "use_cpu": True}, settings)
+        _ = Recipe().with_settings(settings) if of_recipe else configured(given, settings)
     assert "\n" not in str(error.value)

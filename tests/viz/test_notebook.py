@@ -20,9 +20,10 @@ from gossamer.circuits.trace import trace
 from gossamer.circuits.verify import verify
 from gossamer.errors import GossamerError
 from gossamer.models.attach import attach
+from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.task import Addition, as_text
 from gossamer.viz.film import Filmed, film, frame_steps
-from gossamer.viz.notebook import Page, Report, bundle, verification_bundle, view
+from gossamer.viz.notebook import Page, bundle, run_report_bundle, verification_bundle, view
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_a_verification_and_a_report_show_themselves_without_script_or_style(mod
     assert "Exact answers, of 100 prompts" in shown
     assert "Both models give the same output on 100 of 100 prompts" in shown
     (tmp_path / "report.json").write_text('{"task": {"digits": 2}, "proof": {"leaks": 0}}', encoding="utf-8")
-    stored = Report.load(tmp_path)._repr_html_()
+    stored = run_report_bundle(RunReport.load(tmp_path))["text/html"]
     assert "the drawn graph is the whole graph" in stored
     for text in (shown, stored):
         assert not re.search("<script|<style|<html| id=|https?://", text)

@@ -16,6 +16,7 @@ from gossamer.circuits.circuit import Circuit
 from gossamer.circuits.verify import verify
 from gossamer.errors import GossamerError
 from gossamer.models.attach import attach
+from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.page import addition_of, pack_bert, view_addition
 from gossamer.recipes.addition.report import build_report
 from gossamer.recipes.addition.task import Addition
@@ -168,7 +169,9 @@ def test_models_of_other_tasks_are_refused():
 def test_page_and_report_call_a_position_by_the_same_name():
     task, base, sparse = adders()
     inputs, labels = task.encode(torch.arange(task.n_sums))
-    proved = build_report(task, {}, verify(base, sparse, inputs, labels), torch.arange(1), {}, impl="eager")
+    proved = build_report(
+        task, {"ceiling": "kl=0.1"}, verify(base, sparse, inputs, labels), torch.arange(1), {}, impl="eager"
+    )
     places = data_of(view_addition(base, sparse, start="3+8"))["places"]
     assert places[:4] == [
         "units digit of the first number",
@@ -176,8 +179,8 @@ def test_page_and_report_call_a_position_by_the_same_name():
         "units digit of the second number",
         "the equals sign",
     ]
-    assert proved["edges"]
-    for edge in proved["edges"]:
+    assert proved.edges
+    for edge in proved.edges:
         assert (edge["from"], edge["to"]) == (places[edge["key"]], places[edge["query"]])
 
 
@@ -191,7 +194,7 @@ REPORT = {
 
 
 def test_the_report_says_what_was_asked_kept_and_lost():
-    page = report_page(REPORT, figure="<svg/>", links={"The page": "view.html"})
+    page = report_page(RunReport.of(REPORT), figure="<svg/>", links={"The page": "view.html"})
     for words in (
         "kl=0.002",
         "9,999",
@@ -208,7 +211,7 @@ def test_the_report_says_what_was_asked_kept_and_lost():
 
 
 def test_the_report_explains_itself_to_a_stranger():
-    page = report_page(REPORT | {"proof": REPORT["proof"] | {"edges_floor": 4.545}})
+    page = report_page(RunReport.of(REPORT | {"proof": REPORT["proof"] | {"edges_floor": 4.545}}))
     for words in (
         "trained to add two numbers of 2 digits",
         "<code>36+28=?????</code>",
@@ -230,20 +233,20 @@ def test_the_report_says_what_edges_carry_where_that_is_known():
         "to": "tens slot",
         "open": 1.0,
     }
-    page = report_page(REPORT | {"edges": [edge]}, carries={(1, 2, 9, 0): "the <carry>"})
+    page = report_page(RunReport.of(REPORT | {"edges": [edge]}), carries={(1, 2, 9, 0): "the <carry>"})
     assert "what it carries" in page
     assert "the &lt;carry&gt;" in page
 
 
 @pytest.mark.parametrize("left_out", list(REPORT))
 def test_the_report_does_without_what_is_missing(left_out):
-    page = report_page({name: value for name, value in REPORT.items() if name != left_out})
+    page = report_page(RunReport.of({name: value for name, value in REPORT.items() if name != left_out}))
     assert "The limits" in page
     assert "None" not in page
 
 
 def test_an_empty_report_is_a_page():
-    assert "A model made sparse" in report_page({})
+    assert "A model made sparse" in report_page(RunReport())
 
 
 def test_scripts_are_in_the_package():

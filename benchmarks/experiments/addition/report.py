@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from gossamer import RunReport
+
 NAMES = (
     "base_exact",
     "sparse_exact",
@@ -17,18 +19,17 @@ NAMES = (
 NAMES += ("precision", "precision_relays", "recall", "leaks")
 
 
-def row(seed: int, report: dict[str, Any]) -> dict[str, Any]:
+def row(seed: int, report: RunReport) -> dict[str, Any]:
     """What the table shows of one report."""
-    run = report["run"]
     return {
         "seed": seed,
-        **{name: report["proof"][name] for name in NAMES},
-        "edges_per_layer": [round(n, 2) for n in report["proof"]["edges_per_layer"]],
-        "feasible": run.get("feasible"),
-        "kept_step": run.get("kept_step"),
-        "steps": run.get("steps"),
-        "seconds": report["seconds"],
-        "threads": report["versions"]["threads"],
+        **{name: report.proof[name] for name in NAMES},
+        "edges_per_layer": [round(n, 2) for n in report.proof["edges_per_layer"]],
+        "feasible": report.feasible,
+        "kept_step": report.kept_step,
+        "steps": report.steps,
+        "seconds": report.seconds,
+        "threads": report.versions["threads"],
     }
 
 

@@ -31,8 +31,8 @@ def main() -> None:
     reports = {s: run_demo(arguments.folder / f"seed{s}", DemoSettings(seed=s)) for s in arguments.seeds}
     rows = [row(seed, report) for seed, report in reports.items()]
     first = next(iter(reports.values()))
-    settings = {name: value for name, value in first["settings"].items() if name != "seed"}
-    record = {"settings": settings, **first["versions"], "rows": rows}
+    settings = {name: value for name, value in first.settings.items() if name != "seed"}
+    record = {"settings": settings, **first.versions, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     stem = RESULTS / f"addition_cpu_{time.strftime('%Y-%m')}"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")

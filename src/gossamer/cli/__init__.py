@@ -1,7 +1,8 @@
 """The command line: every verb is one library call, bad input is one line, and `--help` loads no torch.
 
 Each verb lives in a module of its own here, which imports what it needs inside the command. `VERBS` is the whole
-list. Exit codes: 0 done; 1 a promise that was checked and not kept; 2 bad input; 130 interrupted.
+list, by panel of the help. Exit codes: 0 done; 1 a claim that was checked and does not hold; 2 bad input; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 
 from ..errors import CeilingMissed, GossamerError, GossamerWarning
-from . import compare, demo, export, info, serve, sparsify, trace, verify, view
+from . import compare, demo, export, info, recipes, serve, sparsify, trace, verify, view
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -23,7 +24,11 @@ ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind._
 INTERRUPTED = 130
 AS_PYTHON = warnings.formatwarning
 
-VERBS = (demo, sparsify, info, trace, verify, compare, export, view, serve)
+VERBS = {
+    "Start": (demo, sparsify, recipes, info),
+    "Circuits": (trace, verify, compare, export),
+    "View": (view, serve),
+}
 
 app = typer.Typer(
     name="gossamer",
@@ -40,8 +45,9 @@ def _root() -> None:
     """Keep the verbs as subcommands, even while there is only one."""
 
 
-for _verb in VERBS:
-    _verb.register(app)
+for _panel, _verbs in VERBS.items():
+    for _verb in _verbs:
+        _verb.register(app, _panel)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

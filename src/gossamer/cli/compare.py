@@ -47,6 +47,6 @@ def _comparison_table(record: dict[str, Any]) -> Any:
     return table(title, "from base sparse of base_/_sparse", rows)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(compare)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(compare)

@@ -55,6 +55,6 @@ def export(
     typer.echo(str(path))
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(export)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(export)

@@ -47,12 +47,17 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     if bias is None:
         can = "can be gated" if model["edges"] else "its attention cannot be gated"
         return [*lines, f"  dense; {can}"]
-    lines.append("  gates on, all open" if bias == "open" else f"  gates on, bias c = {bias:g} nats")
+    kinds = ", ".join(model["gates"])
+    lines.append(f"  gates on {kinds}, " + ("all open" if bias == "open" else f"bias c = {bias:g} nats"))
     told = {True: "held", False: "MISSED", None: "not said whether it was held"}
     promise = f"{model['ceiling']}, {told[model['feasible']]}" if model["ceiling"] else "not on record here"
-    return [*lines, f"  ceiling {promise}"]
+    left = [
+        f"  open {kind} per held-out row: {sum(layers):,.1f}, by layer {', '.join(f'{n:,.1f}' for n in layers)}"
+        for kind, layers in model["open"].items()
+    ]
+    return [*lines, f"  ceiling {promise}", *left]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(info)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(info)

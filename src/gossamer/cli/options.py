@@ -1,11 +1,16 @@
-"""Arguments and options that several verbs share."""
+"""Arguments and options that several verbs share, and how they are read."""
 
 from __future__ import annotations
 
+import json
+import typing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ..errors import refuse
+from ..training.constraint import Ceiling
 
 Model = Annotated[Path, typer.Argument(help="Folder of a model, gated or dense.")]
 
@@ -25,3 +30,55 @@ Others = Annotated[
         "--other", help="A sparse model of another seed: how alike are the circuits? May be repeated."
     ),
 ]
+
+
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="A preset of how the run moves; gossamer recipes lists them.")
+]
+
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting of the recipe, as control.kp=0.3, or a field of TrainingArguments; may be repeated.",
+    ),
+]
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="A YAML file with a whole run, as config.yaml in a run's folder. Options that are given replace its lines."
+    ),
+]
+
+
+def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
+    """The options that a person gave and that are fields of `kind`, each of its field's kind."""
+    kinds = typing.get_type_hints(kind)
+    found = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)  # its class has two homes, by the version of typer
+        if name not in kinds or name in ("recipe", "settings") or source is None:
+            continue
+        if source.name == "COMMANDLINE":
+            found[name] = Ceiling.parse(value) if kinds[name] is Ceiling else value
+    return found
+
+
+def parse_settings(settings: list[str]) -> dict[str, object]:
+    """Read name=value pairs; values are JSON where they can be, else text."""
+    found: dict[str, object] = {}
+    for setting in settings:
+        name, sign, value = setting.partition("=")
+        if not sign:
+            raise refuse(
+                f"--set {setting!r}", "possible: name=value", "pass for example --set control.kp=0.3"
+            )
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found

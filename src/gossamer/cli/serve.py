@@ -39,6 +39,6 @@ def serve(
         run(folder, host=host, port=port, token=token, start=text, limits=limits)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(serve)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(serve)

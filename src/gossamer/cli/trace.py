@@ -75,6 +75,6 @@ def _standing(circuit: Any) -> list[str]:
     return [f"{len(found.always)} edges are open on every prompt, {len(found.sometimes)} on some{never}"]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(trace)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(trace)

@@ -130,6 +130,6 @@ def _alike(found: dict[str, Any]) -> str:
     )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(verify)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(verify)

@@ -45,6 +45,6 @@ def view(
     Console(stderr=True, highlight=False).print(f"{target} ({len(html.encode()) / 1e6:.1f} MB)", markup=False)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(view)
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the verb, in a panel of the help."""
+    app.command(rich_help_panel=panel)(view)

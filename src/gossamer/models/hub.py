@@ -17,6 +17,7 @@ from ..files import read_json
 from .attach import CONFIG_BLOCK
 from .checkpoint import adapter_block, read_config
 from .model_card import model_card
+from .run_report import RunReport
 
 # What the hub's HTTP client raises when nobody answers; which client that is changes between its versions.
 TRANSPORT: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -60,16 +61,9 @@ def push_to_hub(
     return str(done)
 
 
-def shared(folder: Path) -> tuple[Path, dict[str, Any]]:
+def shared(folder: Path) -> tuple[Path, RunReport]:
     """The gated model in a run's folder, and its report; nothing that would run dense passes."""
-    if not (folder / "report.json").is_file():
-        raise refuse(
-            f"{folder} has no report.json",
-            "possible: the folder of a finished gossamer sparsify",
-            "finish the run with --resume",
-            CheckpointError,
-        )
-    report = read_json(folder / "report.json")
+    report = RunReport.load(folder)
     adapter = folder / "adapter"
     if adapter.is_dir():
         adapter_block(adapter)

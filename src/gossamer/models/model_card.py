@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from .run_report import RunReport
 
 TEMPLATE = """---
 library_name: transformers
@@ -47,28 +47,33 @@ ROWS = (
 )
 
 
-def number_rows(held_out: dict[str, float]) -> list[str]:
-    """The table rows of the held-out numbers that were measured, with their standard errors."""
-    lines = []
+def held_out_rows(held_out: dict[str, float]) -> list[tuple[str, str]]:
+    """The held-out numbers that were measured, in words, each with its standard error."""
+    rows = []
     for name, words, form in ROWS:
         if name in held_out:
             error = held_out.get(f"{name}_se")
             told = form.format(held_out[name]) + ("" if error is None else f" (standard error {error:.2g})")
-            lines.append(f"| {words} | {told} |")
-    return lines
+            rows.append((words, told))
+    return rows
 
 
-def model_card(report: dict[str, Any], *, title: str, where: str) -> str:
+def number_rows(held_out: dict[str, float]) -> list[str]:
+    """The same as rows of a Markdown table."""
+    return [f"| {words} | {told} |" for words, told in held_out_rows(held_out)]
+
+
+def model_card(report: RunReport, *, title: str, where: str) -> str:
     """The README.md of a sparse model.
 
     Args:
-        report: the content of report.json.
+        report: of the run that made the model.
         title: the model's name.
         where: folder or hub id it is loaded from.
     """
-    base, data = report["model"], report["data"]
+    base, data = report.model, report.data
     # A local folder or the embedded text is no hub id, and the hub refuses a card that says it is.
-    local = report.get("local", ())
+    local = report.local
     front = "" if base in local or not _is_hub_id(base) else f"base_model: {base}\n"
     if data not in local and _is_hub_id(data):
         front += f"datasets:\n- {data.partition(':')[0]}\n"
@@ -77,9 +82,9 @@ def model_card(report: dict[str, Any], *, title: str, where: str) -> str:
         title=title,
         where=where,
         base=base,
-        ceiling=report["ceiling"],
-        kept="held on held-out data" if report["feasible"] else "NOT held: " + report["missed"],
-        rows="\n".join(number_rows(report["held_out"])),
+        ceiling=report.ceiling,
+        kept="held on held-out data" if report.feasible else "NOT held: " + report.missed,
+        rows="\n".join(number_rows(report.held_out)),
     )
 
 

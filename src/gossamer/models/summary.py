@@ -19,8 +19,10 @@ from .. import __version__
 from ..errors import CheckpointError, refuse
 from ..files import read_json
 from ..gates.attention import choose
+from ..gates.edges import EdgeGates
 from .attach import CONFIG_BLOCK, attention_modules
 from .checkpoint import BLOCK_FILE, adapter_block, architecture, bias_of, read_config
+from .run_report import FILE, RunReport
 
 PARTS = (
     "base",
@@ -66,8 +68,9 @@ def describe_model(place: Path | str) -> dict[str, Any]:
     """Architecture, family, sizes, gates and promise of one model.
 
     Returns: `bias` is c in nats, "open" for gates that are all open, None for a dense model; `edges` is False
-        where the architecture keeps its attention from the interface, so that it cannot be gated; `ceiling` and
-        `feasible` are None where no report says them.
+        where the architecture keeps its attention from the interface, so that it cannot be gated; `gates` lists the
+        kinds of gates that are on; `ceiling` and `feasible` are None where no report says them, and `open` is what
+        it says of each kind: hard open units per held-out row, by layer.
     """
     adapter = (Path(place) / "adapter_config.json").is_file()
     source = read_json(Path(place) / "adapter_config.json")["base_model_name_or_path"] if adapter else place
@@ -88,6 +91,7 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         "key_value_heads": int(getattr(text, "num_key_value_heads", None) or heads),
         "parameters": sum(p.numel() for p in model.parameters()),
         "edges": bool(attention_modules(model)) and model._can_set_attn_implementation(),
+        "gates": [] if block is None else [EdgeGates.kind],
         "bias": "open" if bias is not None and math.isinf(bias) else bias,
         **_promise(Path(place) if bias is not None else None),
     }
@@ -102,12 +106,9 @@ def _block(folder: Path, adapter: bool, config: Any) -> Any:
 
 def _promise(folder: Path | None) -> dict[str, Any]:
     """The ceiling of a gated model and whether it was held, from the report beside its folder."""
-    path = None if folder is None else folder.resolve().parent / "report.json"
-    if path is None or not path.is_file():
-        return {"ceiling": None, "feasible": None}
-    report = read_json(path)
-    run, settings = report.get("run", {}), report.get("settings", {})
-    return {
-        "ceiling": report.get("ceiling", settings.get("ceiling")),
-        "feasible": report.get("feasible", run.get("feasible")),
-    }
+    run = None if folder is None else folder.resolve().parent
+    if run is None or not (run / FILE).is_file():
+        return {"ceiling": None, "feasible": None, "open": {}}
+    report = RunReport.load(run)
+    left = {kind: units.per_layer for kind, units in report.gates.items()}
+    return {"ceiling": report.ceiling or None, "feasible": report.feasible, "open": left}

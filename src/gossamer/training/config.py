@@ -108,25 +108,16 @@ class SparsityConfig(TrainingArguments):
 def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:
     """`SparsityConfig(**given)` with `settings` over it, which come from a person.
 
-    Args:
-        settings: fields of `SparsityConfig`, and settings of the recipe, as `control.kp`.
-    Raises: `GossamerError` for a name that is neither, and for a value that it cannot take.
+    Raises: `GossamerError` for a name that is no field, and for a value that it cannot take.
     """
     known = {entry.name: entry.default for entry in fields(SparsityConfig)}
-    recipe, plain = {}, {}
     for name, value in settings.items():
-        if name in SETTINGS:
-            recipe[name] = value
-            continue
         if name not in known:
             raise unknown_setting(name, [*SETTINGS, *known])
         if isinstance(value, str) and isinstance(known[name], int | float):
             raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
-        plain[name] = value
-    whole = {**given, **plain}
-    whole["recipe"] = recipe_of(whole.get("recipe", "default")).with_settings(recipe)
     try:
-        return SparsityConfig(**whole)
+        return SparsityConfig(**{**given, **settings})
     except GossamerError:
         raise
     except (

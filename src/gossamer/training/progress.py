@@ -18,9 +18,9 @@ SHOWN = {
     "loss": "loss {:.4f}",
     "divergence": "divergence {:.4f}",
     "multiplier": "lambda {:.2g}",
-    "expected_open_edges": "open edges {:,.1f}",
-    "eval_open_edges": "held {:,.2f}",
 }
+# What is left of each kind of gate: the expected number in training, and the open ones of the last evaluation.
+EXPECTED, OPEN = "expected_open_", "eval_open_"
 
 
 class NumbersBelow(Progress):
@@ -73,7 +73,8 @@ class ProgressLine(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        self.seen.update({name: value for name, value in (logs or {}).items() if name in SHOWN})
+        shown = (*SHOWN, EXPECTED, OPEN)
+        self.seen.update({n: value for n, value in (logs or {}).items() if n.startswith(shown)})
         numbers = self.numbers()
         if self.bar is not None:
             self.bar.update(self.task, numbers=numbers)
@@ -93,4 +94,12 @@ class ProgressLine(TrainerCallback):
 
     def numbers(self) -> str:
         """The latest numbers in words."""
-        return ", ".join(form.format(self.seen[name]) for name, form in SHOWN.items() if name in self.seen)
+        told = [form.format(self.seen[name]) for name, form in SHOWN.items() if name in self.seen]
+        for name, value in self.seen.items():
+            if name.startswith(EXPECTED):
+                kind = name.removeprefix(EXPECTED)
+                opened = self.seen.get(OPEN + kind)
+                told.append(
+                    f"open {kind} {value:,.1f}" + (f" (eval {opened:,.1f})" if opened is not None else "")
+                )
+        return ", ".join(told)

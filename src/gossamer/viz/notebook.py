@@ -9,12 +9,12 @@ of the cell.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import read_json, write_text
+from ..files import write_text
+from ..models.run_report import RunReport
 from .report.page import report_body
 from .viewer import view as as_page
 
@@ -59,25 +59,6 @@ def as_frame(page: str, *, height: int = FRAME_HEIGHT) -> str:
     return f'<iframe title="{title}" style="{style}" height="{height}" srcdoc="{html.escape(page)}"></iframe>'
 
 
-@dataclass(frozen=True)
-class Report:
-    """A report that a notebook shows as tables and words, without script or style sheet.
-
-    Attributes:
-        record: as report.json holds it.
-    """
-
-    record: Mapping[str, Any]
-
-    @classmethod
-    def load(cls, folder: Path | str) -> Report:
-        """The report that `gossamer demo` left in a folder."""
-        return cls(read_json(Path(folder) / "report.json"))
-
-    def _repr_html_(self) -> str:
-        return report_body(self.record)
-
-
 def bundle(circuit: Circuit) -> dict[str, Any]:
     """The mimebundle of a circuit: SVG for pages, PNG for the rest, words for terminals."""
     figure = static_figure(circuit)
@@ -90,9 +71,14 @@ def bundle(circuit: Circuit) -> dict[str, Any]:
     }
 
 
+def run_report_bundle(report: RunReport) -> dict[str, Any]:
+    """The mimebundle of a run's report: tables and words, without script or style sheet."""
+    return {"text/plain": repr(report), "text/html": report_body(report)}
+
+
 def verification_bundle(found: Verification) -> dict[str, Any]:
     """The mimebundle of a verification: tables for pages, its fields for terminals."""
-    return {"text/plain": repr(found), "text/html": Report({"proof": found.as_record()})._repr_html_()}
+    return {"text/plain": repr(found), "text/html": report_body(RunReport(proof=found.as_record()))}
 
 
 def static_figure(circuit: Circuit) -> Any:

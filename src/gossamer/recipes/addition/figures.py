@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...circuits.trace import trace
 from ...files import write_text
+from ...models.run_report import RunReport
 from ...viz.figure import draw
 from ...viz.figure.paper import save as save_figure
 from ...viz.report.page import report_page
@@ -44,7 +45,7 @@ def write_pages(
     task: Addition,
     base: PreTrainedModel,
     sparse: PreTrainedModel,
-    report: dict[str, Any],
+    report: RunReport,
     out: Path,
     start: str,
 ) -> None:

@@ -1,20 +1,18 @@
-"""The demo's report: one record of plain numbers, and the same as a page of Markdown."""
+"""The report of a demo: its `RunReport`, and the same as a page of Markdown."""
 
 from __future__ import annotations
 
-import platform
+from collections import defaultdict
 from typing import Any
 
-import torch
-import transformers
 from torch import Tensor
 
-from ... import __version__
+from ...circuits.circuit import Circuit
 from ...circuits.verify import Verification
+from ...models.run_report import OpenUnits, RunReport, versions
 from .explain.facts import position_names
 from .task import Addition
 
-SCHEMA_VERSION = 1
 FLOOR_MEAN_TWO_DIGITS = 4.545  # the argument is in DESIGN.md: 4 digit edges at 0.9, carries at 0.45 and 0.495
 
 
@@ -26,7 +24,7 @@ def build_report(
     run: dict[str, Any],
     *,
     impl: str,
-) -> dict[str, Any]:
+) -> RunReport:
     """Gather what was asked, what was kept, and what was proved.
 
     Args:
@@ -36,20 +34,24 @@ def build_report(
         impl: the implementation of gated attention in the model that was verified.
     """
     circuit = found.circuit
-    return {
-        "schema": SCHEMA_VERSION,
-        "task": {"name": "addition", "digits": task.digits, "sums": task.n_sums, "tokens": task.length},
-        "settings": settings,
-        "versions": {
-            "gossamer": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-        },
-        "impl": impl,
-        "run": {name: value for name, value in run.items() if name != "seconds"},
-        "proof": found.as_record()
+    return RunReport(
+        recipe="addition",
+        model="base",
+        data="addition",
+        local=["base"],
+        settings=settings,
+        ceiling=settings["ceiling"],
+        feasible=run.get("feasible"),
+        missed=run.get("missed") or "",
+        kept_step=run.get("kept_step"),
+        steps=run.get("steps"),
+        chosen_on=run.get("chosen_on", {}),
+        gates={"edges": OpenUnits(_per_head(circuit))},
+        impl=impl,
+        versions=versions(),
+        seconds=run.get("seconds", {}),
+        task={"name": "addition", "digits": task.digits, "sums": task.n_sums, "tokens": task.length},
+        proof=found.as_record()
         | {
             "unseen": len(unseen),
             "unseen_exact": int(found.correct[unseen].sum()),
@@ -58,8 +60,16 @@ def build_report(
             "recall": task.recall(circuit),
             "edges_floor": FLOOR_MEAN_TWO_DIGITS if task.digits == 2 else None,
         },
-        "edges": _edges(task, found),
-    }
+        edges=_edges(task, found),
+    )
+
+
+def _per_head(circuit: Circuit) -> list[list[float]]:
+    """Open edges per prompt, [layer][head]."""
+    opened: dict[tuple[int, int], float] = defaultdict(float)
+    for (layer, head, _, _), share in circuit.frequency().items():
+        opened[layer, head] += share
+    return [[opened[layer, head] for head in range(circuit.n_heads)] for layer in range(circuit.n_layers)]
 
 
 def _edges(task: Addition, found: Verification) -> list[dict[str, Any]]:
@@ -80,16 +90,16 @@ def _edges(task: Addition, found: Verification) -> list[dict[str, Any]]:
     ]
 
 
-def as_markdown(report: dict[str, Any]) -> str:
+def as_markdown(report: RunReport) -> str:
     """The report as a page that a colleague understands without us."""
-    proof, settings, run = report["proof"], report["settings"], report["run"]
+    proof, settings = report.proof, report.settings
     lines = [
         f"# {settings['digits']}-digit addition, made sparse",
         "",
         f"Seed {settings['seed']}, {settings['base_steps']} base steps, {settings['steps']} sparsifying steps, "
-        f"ceiling {settings['ceiling']}; gossamer {report['versions']['gossamer']}, "
-        f"torch {report['versions']['torch']}, transformers {report['versions']['transformers']}, "
-        f"gated attention {report['impl']}.",
+        f"ceiling {report.ceiling}; gossamer {report.versions['gossamer']}, "
+        f"torch {report.versions['torch']}, transformers {report.versions['transformers']}, "
+        f"gated attention {report.impl}.",
         "",
         "| | base | sparse |",
         "|---|---|---|",
@@ -115,7 +125,7 @@ def as_markdown(report: dict[str, Any]) -> str:
         f"on what a higher slot has read), recall {proof['recall']:.4f}."
         + (f" Floor of the mean: {proof['edges_floor']} edges." if proof["edges_floor"] else ""),
         "",
-        *_run_lines(run),
+        *_run_lines(report),
         "## Open edges",
         "",
         "| layer | head | from | to | open in | needed |",
@@ -124,14 +134,14 @@ def as_markdown(report: dict[str, Any]) -> str:
     lines += [
         f"| {e['layer']} | {e['head']} | {e['from']} | {e['to']} | {100 * e['open']:.2f} % | "
         f"{'yes' if e['needed'] else 'no'} |"
-        for e in report["edges"]
+        for e in report.edges
     ]
     return "\n".join([*lines, ""])
 
 
-def _run_lines(run: dict[str, Any]) -> list[str]:
-    if not run:
+def _run_lines(report: RunReport) -> list[str]:
+    if report.kept_step is None or report.steps is None:
         return []
-    kept = f"The kept model was seen at step {run['kept_step']:,} of {run['steps']:,}."
-    held = "It holds the ceiling." if run["feasible"] else f"**Missed:** {run['missed']}."
+    kept = f"The kept model was seen at step {report.kept_step:,} of {report.steps:,}."
+    held = "It holds the ceiling." if report.feasible else f"**Missed:** {report.missed}."
     return [f"{kept} {held}", ""]

@@ -2,7 +2,7 @@
 
 The folder that a demo leaves (and from which it continues):
 
-    settings.json   what was asked; a folder is continued only under the same settings
+    config.yaml     what was asked; a folder is continued only under the same settings
     base/           the base model, an ordinary checkpoint            sparse/   the gated one
     work/           trainer checkpoints, until the stage that made them is done
     figure.{svg,pdf,png}, figure-12+34.* ...     report.{json,md,html}
@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,14 @@ from ...models.attach import gates_of
 from ...models.checkpoint import load, load_dense, save, save_folder
 from ...models.forward import evaluating, first_output
 from ...models.quiet import quiet
+from ...models.run_report import RunReport
 from ...training.base_model import without_dropout
 from ...training.progress import ProgressLine
 from ...training.sparsify import Outcome, sparsify
 from ...viz.film import Filmed
 from ...viz.film import film as make_film
 from ...viz.monitor import TrainingPage
+from ..run_config import FILE, read_config, write_config
 from .figures import draw_sums, write_pages
 from .report import as_markdown, build_report
 from .settings import ATTENTION_DROPOUT, DemoSettings
@@ -58,7 +61,7 @@ def run_demo(
     film: bool = False,
     print_json: bool = False,
     console: Console | None = None,
-) -> dict[str, Any]:
+) -> RunReport:
     """Make or continue the demo in `out`; returns the report, which is also written there.
 
     Runs on one thread whatever the machine has: rounding depends on the number of threads, and a run of thousands of
@@ -87,39 +90,38 @@ def run_demo(
         run = read_json(outcome_file) if outcome_file.is_file() else {}
         screen.print(f"verifying all {task.n_sums:,} sums", highlight=False)
         report = prove(task, settings, base, sparse, run)
-        report["seconds"] = {**run.get("seconds", {}), "this_call": round(time.monotonic() - started, 1)}
-        figures = draw_sums(task, base, sparse, chosen, out)
-        report["figures"] = figures
-        write_json(out / "report.json", report)
+        seconds = {**report.seconds, "this_call": round(time.monotonic() - started, 1)}
+        report = replace(report, seconds=seconds, figures=draw_sums(task, base, sparse, chosen, out))
+        report.write(out)
         write_text(out / "report.md", as_markdown(report))
         write_pages(task, base, sparse, report, out, sums[0])
     if film and not (out / "film.gif").is_file():
         screen.print("no film: the sparse model was complete already; choose another --out", highlight=False)
     if print_json:
-        print(json.dumps(report, indent=2))  # noqa: T201
+        print(json.dumps(report.as_dict(), indent=2))  # noqa: T201
     _say_result(screen, report, out)
     return report
 
 
 def _claim(out: Path, settings: DemoSettings) -> None:
     """Refuse to continue a folder that other settings made."""
-    path = out / "settings.json"
-    if not path.is_file():
-        write_json(path, settings.as_dict())
-        return
-    found = read_json(path)
-    if found != settings.as_dict():
-        names = [name for name, value in settings.as_dict().items() if found.get(name) != value]
-        told = ", ".join(
-            f"{name} {found.get(name)}, now {value}"
-            for name, value in settings.as_dict().items()
-            if name in names
-        )
+    path, now = out / FILE, settings.as_dict()
+    if path.is_file():
+        before = DemoSettings(**read_config(path, "demo", DemoSettings)).as_dict()
+    elif (out / "settings.json").is_file():  # of 0.1.0, which had one recipe
+        before = {**now, **read_json(out / "settings.json")}
+    else:
+        before = now
+    different = [
+        f"{name} {before[name]}, now {value}" for name, value in now.items() if before[name] != value
+    ]
+    if different:
         raise refuse(
-            f"{out} was made with other settings ({told})",
+            f"{out} was made with other settings ({', '.join(different)})",
             "possible: the same settings",
             "choose another --out",
         )
+    write_config(out, "demo", settings)
 
 
 def _stage(console: Console, folder: Path, what: str, reload: Any, make: Any) -> PreTrainedModel:
@@ -250,7 +252,7 @@ def prove(
     base: PreTrainedModel,
     sparse: PreTrainedModel,
     run: dict[str, Any],
-) -> dict[str, Any]:
+) -> RunReport:
     """Verify both models on all sums and gather the report."""
     inputs, labels = task.encode(torch.arange(task.n_sums))
     found = verify(base, sparse, inputs, labels, text=as_text)
@@ -270,8 +272,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _say_result(console: Console, report: dict[str, Any], out: Path) -> None:
-    proof = report["proof"]
+def _say_result(console: Console, report: RunReport, out: Path) -> None:
+    proof = report.proof
     console.print(
         f"base exact on {proof['base_exact']:,} of {proof['prompts']:,} sums, sparse on {proof['sparse_exact']:,}; "
         f"{proof['edges_mean']:.2f} of {proof['edges_possible']:,} attention edges open on average. "

@@ -1,4 +1,4 @@
-"""The recipe of the demo: every number of both trainings, in one place.
+"""The settings of the demo: every number of both trainings, in one place.
 
 Where the numbers come from is in LOG.md (2026-11-22, 2026-11-24). In one sentence: a base that learnt under attention
 dropout, gates that start closed, a ceiling so loose that the carry is given up, and then, while it tightens, edges that
@@ -16,7 +16,8 @@ from transformers import TrainingArguments
 from ...errors import require_range
 from ...training.config import SparsityConfig
 from ...training.constraint import Ceiling
-from ...training.presets import recipe_of
+from ...training.presets import PRESETS
+from ...training.recipe import Recipe
 from .task import Addition
 
 # BERT's own default, on attention weights alone. Without it the tens slot of three bases in five reads the carry off
@@ -35,6 +36,7 @@ class DemoSettings:
     steps: int = 5000
     ceiling: Ceiling = Ceiling("kl", 0.0004)
     batch_size: int = 128
+    recipe: Recipe = PRESETS["addition"].recipe
 
     def __post_init__(self) -> None:
         require_range("seed", self.seed, 0, 2**31)
@@ -43,8 +45,8 @@ class DemoSettings:
         Addition(self.digits)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as settings.json and report.json hold them."""
-        return {**asdict(self), "ceiling": str(self.ceiling)}
+        """Plain values, as config.yaml and report.json hold them."""
+        return {**asdict(self), "ceiling": str(self.ceiling), "recipe": self.recipe.as_dict()}
 
     def base(self, folder: Path) -> TrainingArguments:
         """The plain Trainer's arguments for the dense model."""
@@ -74,7 +76,7 @@ class DemoSettings:
             max_steps=self.steps,
             ceiling=self.ceiling,
             min_agreement=1.0,
-            recipe=recipe_of("addition"),
+            recipe=self.recipe,
             learning_rate=1e-3,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={

@@ -34,7 +34,7 @@ class History:
         steps: how many it will take.
         ceiling: what may be lost, as kind=value; empty if there is none.
         curves: name -> points.
-        layers: per layer, mean open edges per row at each evaluation.
+        layers: of each kind of gate, per layer, mean open units per row at each evaluation.
         started, now: seconds, of any one clock.
         done: whether the run is over.
     """
@@ -43,7 +43,7 @@ class History:
     steps: int = 0
     ceiling: str = ""
     curves: dict[str, Points] = field(default_factory=dict)
-    layers: list[Points] = field(default_factory=list)
+    layers: dict[str, list[Points]] = field(default_factory=dict)
     started: float = 0.0
     now: float = 0.0
     done: bool = False
@@ -53,12 +53,20 @@ class History:
         if isinstance(value, int | float) and math.isfinite(value):
             self.curves.setdefault(name, []).append((float(step), float(value)))
 
-    def add_layers(self, step: int, per_head: Sequence[Sequence[float]]) -> None:
-        """Note the open edges of every layer, [layer][head]."""
-        while len(self.layers) < len(per_head):
-            self.layers.append([])
-        for points, heads in zip(self.layers, per_head, strict=True):
-            points.append((float(step), float(sum(heads))))
+    def add_layers(self, step: int, per_group: Sequence[Sequence[float]], kind: str = "edges") -> None:
+        """Note the open units of one kind in every layer, [layer][group]."""
+        layers = self.layers.setdefault(kind, [])
+        while len(layers) < len(per_group):
+            layers.append([])
+        for points, groups in zip(layers, per_group, strict=True):
+            points.append((float(step), float(sum(groups))))
+
+    def kinds(self) -> list[str]:
+        """The kinds of gates that anything is known of."""
+        told = [
+            name.removeprefix("open ").partition(",")[0] for name in self.curves if name.startswith("open ")
+        ]
+        return sorted({*self.layers, *told})
 
 
 # What the trainer calls it -> what it is called here.
@@ -66,11 +74,20 @@ LOGGED = {
     "divergence": "divergence, training",
     "enforced_ceiling": "ceiling in force",
     "multiplier": "lambda",
-    "expected_open_edges": "expected open edges, training",
     "eval_divergence": "divergence, held out",
-    "eval_open_edges": "open edges, held out",
     "eval_keys_per_query": "keys per query",
 }
+
+
+def curve_of(logged: str) -> str | None:
+    """The curve that a logged number belongs to; None for a number that the page does not show."""
+    for prefix, name in (
+        ("expected_open_", "expected open {}, training"),
+        ("eval_open_", "open {}, held out"),
+    ):
+        if logged.startswith(prefix):
+            return name.format(logged.removeprefix(prefix))
+    return LOGGED.get(logged)
 
 
 class TrainingPage(Watching):
@@ -97,14 +114,15 @@ class TrainingPage(Watching):
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> None:
         for name, value in (logs or {}).items():
-            if name in LOGGED:
-                self.history.add(LOGGED[name], state.global_step, value)
+            if (curve := curve_of(name)) is not None:
+                self.history.add(curve, state.global_step, value)
         self._write()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         tally = getattr(self.trainer, "tally", None)
         if tally is not None:
-            self.history.add_layers(state.global_step, tally.per_head())
+            for kind in tally.kinds():
+                self.history.add_layers(state.global_step, tally.per_head(kind), kind)
         self._write()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -128,18 +146,7 @@ def watch_page(history: History) -> str:
             log=not history.ceiling.startswith("gap"),  # a gap may be negative; every other kind is not
             note="What is lost, and how much may be. The held-out curve is what is promised.",
         ),
-        chart(
-            "Open edges per layer, held out",
-            [Curve(f"Layer {i}", points) for i, points in enumerate(history.layers)],
-            log=True,
-            note="The mean of a row, which is one prompt. A layer without open edges stands on the axis.",
-        ),
-        chart(
-            "Open edges per row",
-            _named(curves, "open edges, held out", "expected open edges, training"),
-            log=True,
-            note="All layers together: held out those that are open, in training the expected number.",
-        ),
+        *(part for kind in history.kinds() for part in _charts_of(history, kind)),
         chart(
             "Keys per query and head, held out",
             _named(curves, "keys per query"),
@@ -160,6 +167,24 @@ def watch_page(history: History) -> str:
         words=html.escape(_words(history)),
         charts="\n".join(filter(None, charts)),
     )
+
+
+def _charts_of(history: History, kind: str) -> list[str]:
+    """What is left of one kind of gate, by layer and in all."""
+    return [
+        chart(
+            f"Open {kind} per layer, held out",
+            [Curve(f"Layer {i}", points) for i, points in enumerate(history.layers.get(kind, []))],
+            log=True,
+            note=f"The mean of a row, which is one prompt. A layer without open {kind} stands on the axis.",
+        ),
+        chart(
+            f"Open {kind} per row",
+            _named(history.curves, f"open {kind}, held out", f"expected open {kind}, training"),
+            log=True,
+            note="All layers together: held out those that are open, in training the expected number.",
+        ),
+    ]
 
 
 def _named(curves: Mapping[str, Points], *names: str) -> list[Curve]:
@@ -186,12 +211,12 @@ def _words(history: History) -> str:
     minutes = (history.now - history.started) / 60
     state = "done" if history.done else "running"
     told = [f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min."]
-    lost, edges = (history.curves.get(name) for name in ("divergence, held out", "open edges, held out"))
-    if lost and edges:
+    lost = history.curves.get("divergence, held out")
+    units = [(kind, history.curves.get(f"open {kind}, held out")) for kind in history.kinds()]
+    left = ", ".join(f"{points[-1][1]:.4g} open {kind}" for kind, points in units if points)
+    if lost and left:
         ceiling = f" under a ceiling of {history.ceiling}" if history.ceiling else ""
-        told.append(
-            f"Last evaluation: {edges[-1][1]:.4g} open edges per row at a divergence of {lost[-1][1]:.4g}{ceiling}."
-        )
+        told.append(f"Last evaluation: {left} per row at a divergence of {lost[-1][1]:.4g}{ceiling}.")
     return " ".join(told)
 
 

@@ -1,20 +1,19 @@
-"""The report as a page: what was asked, what was kept, what was lost, the controls, the limits.
+"""The report of a run as a page: what was asked, what was kept, what was lost, the controls, the limits.
 
-A pure function of report.json; whatever a report lacks is left out, and what is new to this page is not
-shown.
+A pure function of a `RunReport`; what a report lacks is left out.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
 
+from ...models.model_card import held_out_rows
+from ...models.run_report import RunReport
 from ...training.constraint import KINDS, Ceiling
 from ..viewer.page import asset, fill
 from .html import bars, bullets, number, phrase, section, share, table, text
 
-Record = Mapping[str, Any]
 HERE = __name__.rpartition(".")[0]
 # Ceilings whose unit says nothing to a reader who does not use it every day.
 MEANS = {
@@ -24,7 +23,7 @@ MEANS = {
 
 
 def report_page(
-    report: Record,
+    report: RunReport,
     *,
     figure: str = "",
     links: Mapping[str, str] | None = None,
@@ -33,7 +32,7 @@ def report_page(
     """A report as one HTML file without script.
 
     Args:
-        report: what `gossamer demo` writes as report.json.
+        report: of `gossamer demo` or `gossamer sparsify`.
         figure: an SVG of ours, set in as it is; or empty.
         links: words -> relative address of files beside the page, such as the interactive one.
         carries: (layer, head, query, key) -> what that edge carries, in words, where it is known.
@@ -49,7 +48,7 @@ def bare_page(title: str, body: str) -> str:
 
 
 def report_body(
-    report: Record, *, seen: str = "", carries: Mapping[tuple[int, int, int, int], str] | None = None
+    report: RunReport, *, seen: str = "", carries: Mapping[tuple[int, int, int, int], str] | None = None
 ) -> str:
     """The sections of a report without the page around them, as a notebook's cell shows them.
 
@@ -61,40 +60,39 @@ def report_body(
     return "\n".join(filter(None, (_what(report), *sections, *rest)))
 
 
-def _title(report: Record) -> str:
-    task = report.get("task", {})
-    return text(
-        f"{task['digits']}-digit addition, made sparse" if "digits" in task else "A model made sparse"
-    )
+def _title(report: RunReport) -> str:
+    if "digits" in report.task:
+        return text(f"{report.task['digits']}-digit addition, made sparse")
+    return text(f"{report.model}, made sparse" if report.model else "A model made sparse")
 
 
-def _what(report: Record) -> str:
+def _what(report: RunReport) -> str:
     """What this is about, for a reader who meets it here."""
-    digits, model = report.get("task", {}).get("digits"), "The model of this page"
+    digits, model = report.task.get("digits"), "The model of this page"
     if digits:
         given = f"{'36'[:digits]}+{'28'[:digits]}={'?' * (digits + 3)}" if digits < 3 else "two numbers"
         model = (
             f"A small transformer was trained to add two numbers of {digits} digits; it is given "
             f"<code>{given}</code> and fills in all answer digits at once. It"
         )
-    count = phrase("; there are {} of them per prompt", report.get("proof", {}).get("edges_possible"))
+    count = phrase("; there are {} of them per prompt", report.proof.get("edges_possible"))
     return fill(asset("intro.html", HERE), model=model, count=count)
 
 
-def _asked(report: Record) -> str:
-    settings = report.get("settings", {})
-    if not settings:
-        return ""
+def _asked(report: RunReport) -> str:
+    settings = report.settings
     words = [
-        _ceiling(settings.get("ceiling")),
+        _ceiling(report.ceiling),
+        phrase("The text is {}.", text(report.data) if report.recipe == "text" and report.data else None),
         phrase("Seed {}.", settings.get("seed")),
         phrase("The base model was trained for {} steps,", settings.get("base_steps")),
         phrase("and made sparse in {} more.", settings.get("steps")),
     ]
-    return section("What was asked", f"<p>{' '.join(words)}</p>")
+    asked = " ".join(filter(None, words))
+    return section("What was asked", f"<p>{asked}</p>" if asked else "")
 
 
-def _ceiling(asked: str | None) -> str:
+def _ceiling(asked: str) -> str:
     """What may be lost, in words: `kl=0.02` says nothing to a reader who did not type it."""
     if not asked:
         return ""
@@ -104,10 +102,10 @@ def _ceiling(asked: str | None) -> str:
     return limit + f"{text(KINDS[ceiling.kind])} (<code>{text(ceiling)}</code>){means}."
 
 
-def _kept(report: Record) -> str:
-    proof = report.get("proof", {})
+def _kept(report: RunReport) -> str:
+    proof = report.proof
     if not proof:
-        return ""
+        return section("What was kept", _open_units(report))
     whole = proof.get("prompts")
     rows = [
         (
@@ -130,9 +128,16 @@ def _kept(report: Record) -> str:
     return section("What was kept", table(("", "base model", "sparse model"), cells) + note + shares)
 
 
-def _lost(report: Record) -> str:
-    proof, run = report.get("proof", {}), report.get("run", {})
-    chosen = run.get("chosen_on", {})
+def _open_units(report: RunReport) -> str:
+    """What is left of each kind of gate, per layer, where no prompt was proved."""
+    return "".join(
+        bars(f"Open {kind} per held-out row, mean", [(f"Layer {i}", n) for i, n in enumerate(left.per_layer)])
+        for kind, left in report.gates.items()
+    )
+
+
+def _lost(report: RunReport) -> str:
+    proof, chosen = report.proof, report.chosen_on
     items = [
         phrase("Both models give the same output on {}", proof.get("same_row"))
         + phrase(" of {}", proof.get("prompts") if "same_row" in proof else None)
@@ -146,15 +151,15 @@ def _lost(report: Record) -> str:
             "Divergence from the base model, where the kept model was chosen: {}", chosen.get("divergence")
         )
         + phrase(" ± {} (standard error).", chosen.get("divergence_se")),
-        phrase("The kept model is the one of step {}", run.get("kept_step"))
-        + phrase(" of {}.", run.get("steps")),
-        phrase("<b>Missed:</b> {}.", run.get("missed") or None),
+        phrase("The kept model is the one of step {}", report.kept_step) + phrase(" of {}.", report.steps),
+        phrase("<b>Missed:</b> {}.", text(report.missed) or None),
     ]
-    return section("What was lost", bullets(items))
+    rows = [(text(words), text(told)) for words, told in held_out_rows(report.held_out)]
+    return section("What was lost", bullets(items) + (table(("on held-out data", ""), rows) if rows else ""))
 
 
-def _controls(report: Record) -> str:
-    proof = report.get("proof", {})
+def _controls(report: RunReport) -> str:
+    proof = report.proof
     leaks = proof.get("leaks")
     verdict = "the drawn graph is the whole graph" if leaks == 0 else "the drawn graph is not the whole graph"
     items = [
@@ -173,12 +178,11 @@ def _controls(report: Record) -> str:
             share(proof.get("recall")),
         ),
     ]
-    controls = report.get("controls", {})
-    rows = [(str(name), number(value)) for name, value in controls.items() if isinstance(value, int | float)]
+    rows = [(str(name), number(value)) for name, value in report.controls.items()]
     return section("The controls", bullets(items) + (table(("control", "value"), rows) if rows else ""))
 
 
-def _edges(report: Record, carries: Mapping[tuple[int, int, int, int], str]) -> str:
+def _edges(report: RunReport, carries: Mapping[tuple[int, int, int, int], str]) -> str:
     names = ("layer", "head", "query", "key")
     rows = [
         (
@@ -186,10 +190,10 @@ def _edges(report: Record, carries: Mapping[tuple[int, int, int, int], str]) -> 
             text(edge.get("to", edge.get("query", ""))),
             text(edge.get("from", edge.get("key", ""))),
             share(edge.get("open")) or "",
-            {True: "yes", False: "no"}.get(edge.get("needed"), ""),
+            {True: "yes", False: "no", None: ""}[edge.get("needed")],
             *([text(carries.get(tuple(edge.get(name) for name in names), ""))] if carries else []),  # type: ignore[arg-type]
         )
-        for edge in report.get("edges", [])
+        for edge in report.edges
     ]
     if not rows:
         return ""
@@ -208,7 +212,7 @@ def _edges(report: Record, carries: Mapping[tuple[int, int, int, int], str]) -> 
     return section("Every edge that was ever open", body)
 
 
-def _limits(report: Record) -> str:
+def _limits(report: RunReport) -> str:
     items = [
         "An edge says what is read, not what is computed from it: that happens in the layers between.",
         "Counts are of (layer, head, query, key); several heads with one edge make one line in the figure.",
@@ -219,10 +223,10 @@ def _limits(report: Record) -> str:
     return section("The limits", bullets(items))
 
 
-def _versions(report: Record) -> str:
-    found = dict(report.get("versions", {}))
-    if "impl" in report:
-        found["gated attention"] = report["impl"]
+def _versions(report: RunReport) -> str:
+    found = dict(report.versions)
+    if report.impl:
+        found["gated attention"] = report.impl
     words = ", ".join(f"{text(name)} {text(value)}" for name, value in found.items())
     return f"<footer>{words}</footer>" if words else ""
 

@@ -1,0 +1,169 @@
+"""What a run leaves as report.json: one typed schema for `gossamer demo` and `gossamer sparsify`, with a reader.
+
+Schema 2 is `RunReport`, field by field. Reports of 0.1.0 are read too: the demo's (schema 1, its outcome under
+`run`) and that of `sparsify` (no schema number, its open edges in two flat lists).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from .. import __version__
+from ..errors import CheckpointError, refuse
+from ..files import read_json, write_json
+
+SCHEMA_VERSION = 2
+FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class OpenUnits:
+    """What is left of one kind of gate.
+
+    Attributes:
+        per_group: hard open units per held-out row, [layer][group]; for edges a group is a head.
+        keys_per_query: hard open keys per query, [layer][head], for edges; empty for other kinds.
+    """
+
+    per_group: list[list[float]]
+    keys_per_query: list[list[float]] = field(default_factory=list)
+
+    @property
+    def per_layer(self) -> list[float]:
+        """Hard open units per held-out row, of each layer."""
+        return [sum(groups) for groups in self.per_group]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What was asked of a run, which model was kept, and what it loses.
+
+    Attributes:
+        recipe: "addition" for `gossamer demo`, "text" for `gossamer sparsify`.
+        model, data: what the run was given, a hub id or a path; `local` lists those that are paths.
+        settings: the whole run, as its config.yaml holds it.
+        feasible: whether the kept model holds the ceiling on held-out data; None where it is not on record.
+        missed: by how much it does not, in words; empty where it does.
+        held_out: numbers of the kept model on rows that nothing was chosen by, with standard errors as NAME_se.
+        chosen_on: the same on the rows that the kept model was chosen by.
+        gates: what is left of each kind of gate.
+        task, proof, edges, figures: of a run on addition, where every prompt is verified.
+    """
+
+    recipe: str = "text"
+    model: str = ""
+    data: str = ""
+    local: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    ceiling: str = ""
+    feasible: bool | None = None
+    missed: str = ""
+    kept_step: int | None = None
+    steps: int | None = None
+    held_out: dict[str, float] = field(default_factory=dict)
+    held_out_rows: int | None = None
+    chosen_on: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, OpenUnits] = field(default_factory=dict)
+    impl: str = ""
+    versions: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+    proof: dict[str, Any] = field(default_factory=dict)
+    edges: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+    controls: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as report.json holds them."""
+        return {"schema": SCHEMA_VERSION, **asdict(self)}
+
+    def write(self, folder: Path) -> None:
+        """Write report.json into the folder of a run."""
+        write_json(folder / FILE, self.as_dict())
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], where: Path | str = FILE) -> RunReport:
+        """The report that a record of any schema holds.
+
+        Raises: `CheckpointError` for a newer schema, and for what is no report.
+        """
+        if not isinstance(record, Mapping):
+            raise _no_report(where, "no JSON object")
+        schema = record.get("schema", 1)
+        if not isinstance(schema, int) or schema > SCHEMA_VERSION:
+            raise _no_report(where, f"schema {schema!r}")
+        values = dict(record) if schema == SCHEMA_VERSION else _upgraded(record)
+        values.pop("schema", None)
+        names = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise _no_report(where, f"unknown entries {', '.join(unknown)}")
+        try:
+            gates = {kind: OpenUnits(**units) for kind, units in values.get("gates", {}).items()}
+        except (TypeError, AttributeError) as error:
+            raise _no_report(where, "entries of another shape under gates") from error
+        return cls(**{**values, "gates": gates})
+
+    @classmethod
+    def load(cls, folder: Path | str) -> RunReport:
+        """The report in the folder of a run.
+
+        Raises: `CheckpointError` where there is none, or none that can be read.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise refuse(
+                f"{folder} has no {FILE}",
+                "possible: the folder of a finished gossamer demo or gossamer sparsify",
+                "finish the run with --resume",
+                CheckpointError,
+            )
+        return cls.of(read_json(path), path)
+
+
+def _no_report(where: Path | str, found: str) -> CheckpointError:
+    error = refuse(
+        f"{where} holds {found}",
+        f"possible: a report of schema 1 to {SCHEMA_VERSION}",
+        "update gossamer, or make the run again",
+        CheckpointError,
+    )
+    assert isinstance(error, CheckpointError)
+    return error
+
+
+def _upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A report of 0.1.0 in the names of today."""
+    values = dict(record)
+    run = values.pop("run", None) or {}
+    if run or "task" in values or "proof" in values:
+        settings = values.get("settings", {})
+        kept = ("feasible", "missed", "kept_step", "steps", "chosen_on")
+        values |= {"recipe": "addition", "model": "base", "data": "addition"}
+        values |= {name: run[name] for name in kept if run.get(name) is not None}
+        if settings.get("ceiling"):
+            values["ceiling"] = settings["ceiling"]
+    values.pop("open_edges_per_layer", None)
+    heads, keys = values.pop("open_edges_per_head", None), values.pop("keys_per_query_per_head", [])
+    if heads is not None:
+        values["gates"] = {"edges": {"per_group": heads, "keys_per_query": keys}}
+    if values.get("missed", "") is None:
+        values["missed"] = ""
+    return values
+
+
+def versions() -> dict[str, Any]:
+    """What a run's numbers depend on besides its settings."""
+    return {
+        "gossamer": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,156 @@
+"""A whole run as a YAML file: written into the folder of each run, and read back by `--config` to repeat it.
+
+    verb: sparsify            which command it is of
+    model: gpt2               each field of the verb's settings, as its options are named
+    recipe: language_model    the name of a preset, or nested: {control: {kp: 0.3}}
+
+What is given on the command line goes before the file, and the file before the defaults.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import yaml
+
+from .. import __version__
+from ..errors import GossamerError, refuse
+from ..files import write_text
+from ..training.constraint import Ceiling
+from ..training.presets import recipe_of
+from ..training.recipe import MOVED, SETTINGS, Recipe, unknown_setting
+
+FILE = "config.yaml"
+
+
+class Settings(Protocol):
+    """The settings of a verb: a dataclass whose fields are of the kinds that `_KINDS` reads."""
+
+    __dataclass_fields__: typing.ClassVar[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML."""
+        ...
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def settings_of(
+    kind: type[Kind],
+    verb: str,
+    *,
+    config: Path | None = None,
+    given: Mapping[str, Any] | None = None,
+    recipe: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Kind:
+    """The settings of one run, from a file, options, the name of a preset and single settings, in this order.
+
+    Args:
+        kind: the dataclass of the verb's settings.
+        given: fields that were named on the command line.
+        recipe: a preset, which replaces the file's recipe.
+        changes: settings of the recipe, as `{"control.kp": 0.3}`; any other goes to `settings`, if `kind` has it.
+    Raises: `GossamerError` for an unknown name, with the nearest one, and for a value of another kind.
+    """
+    values = read_config(config, verb, kind) if config else {}
+    values |= given or {}
+    if recipe is not None:
+        values["recipe"] = recipe_of(recipe)
+    names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    of_recipe, others = {}, dict(values.pop("settings", {}))
+    for name, value in (changes or {}).items():
+        if name in SETTINGS or name in MOVED or "settings" not in names:
+            of_recipe[name] = value
+        else:
+            others[name] = value
+    start = values.pop("recipe", None) or kind.__dataclass_fields__["recipe"].default
+    values["recipe"] = start.with_settings(of_recipe)
+    if others:
+        values["settings"] = others
+    missing = [n for n, entry in kind.__dataclass_fields__.items() if _is_required(entry) and n not in values]
+    if missing:
+        raise refuse(
+            f"no {missing[0].upper()}", f"possible: on the command line, or as {missing[0]} in a --config",
+            f"name the {missing[0]}"
+        )  # fmt: skip
+    return kind(**values)
+
+
+def write_config(folder: Path, verb: str, settings: Settings) -> None:
+    """Write config.yaml, from which `gossamer VERB --config` repeats the run."""
+    head = f"# gossamer {verb} --config {FILE} --out ANOTHER_FOLDER repeats this run.\n"
+    whole = {"verb": verb, "gossamer": __version__, **settings.as_dict()}
+    write_text(folder / FILE, head + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+
+
+def read_config(path: Path, verb: str, kind: type[Settings]) -> dict[str, Any]:
+    """The fields that a YAML file gives, each of its own kind.
+
+    Raises: `GossamerError` for what is no such file, another verb's, an unknown key, or a value of another kind.
+    """
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise refuse(f"{path} cannot be read ({cause})", "possible: a YAML file", "check it") from error
+    if not isinstance(found, dict):
+        raise refuse(
+            f"{path} holds no settings", "possible: lines of name: value", f"take the {FILE} of a run"
+        )
+    found.pop("gossamer", None)
+    if found.get("verb", verb) != verb:
+        raise refuse(f"{path} is of gossamer {found['verb']}", f"possible: one of gossamer {verb}",
+                     f"run gossamer {found['verb']} --config {path}")  # fmt: skip
+    found.pop("verb", None)
+    kinds = typing.get_type_hints(kind)
+    values = {}
+    for name, value in found.items():
+        if name not in kinds:
+            raise unknown_setting(str(name), kinds)
+        try:
+            values[name] = _value(name, value, kinds[name])
+        except GossamerError as error:
+            raise type(error)(f"{path}: {error}") from error
+    return values
+
+
+def _value(name: str, value: Any, kind: Any) -> Any:
+    if kind is Ceiling and isinstance(value, str):
+        return Ceiling.parse(value)
+    if kind is Recipe and isinstance(value, str | Mapping):
+        return recipe_of(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    if typing.get_origin(kind) is dict and isinstance(value, dict) and all(isinstance(n, str) for n in value):
+        return value
+    raise refuse(f"{name}: {value!r}", f"possible: {_KINDS.get(kind, 'name: value pairs')}", "write one")
+
+
+_KINDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path",
+    Ceiling: "a ceiling, as kl=0.02", Recipe: "the name of a preset, or nested settings",
+}  # fmt: skip
+
+
+def _is_required(entry: Any) -> bool:
+    return entry.default is MISSING and entry.default_factory is MISSING
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-4 for a text; here it is the number that a person means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

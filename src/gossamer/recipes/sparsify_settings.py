@@ -1,0 +1,82 @@
+"""The settings of `gossamer sparsify`: one dataclass, which its options and its config.yaml both fill."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..errors import refuse, require_choice, require_range
+from ..training.constraint import Ceiling
+from ..training.recipe import Recipe
+
+# Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
+OWN = {"recipe": "--recipe", "output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps",
+       "report_to": "--report-to",
+       "per_device_train_batch_size": "--batch", "gradient_accumulation_steps": "--accumulate", "seed": "--seed",
+       "learning_rate": "--learning-rate", "bf16": "--precision", "fp16": "--precision",
+       "gradient_checkpointing": "--checkpointing", "activation_checkpointing": "--checkpointing"}  # fmt: skip
+PRECISIONS = ("fp32", "bf16", "fp16")
+TRACKERS = ("tensorboard", "wandb", "trackio")  # each is also the name of its package
+
+
+@dataclass(frozen=True)
+class SparsifySettings:
+    """Every setting of a run of `gossamer sparsify`; `settings` holds more fields of `SparsityConfig`."""
+
+    model: str
+    data: str = "stdlib"
+    out: Path = Path("sparse")
+    ceiling: Ceiling = Ceiling("kl", 0.02)
+    length: int = 128
+    steps: int = 1000
+    batch: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    seed: int = 0
+    field: str = "text"
+    held_out: int = 64  # rows to choose by, and as many again to report on
+    held_out_share: float = 0.05
+    stream: bool = False
+    lora: int = 0  # rank; 0 for full finetuning
+    merge: bool = False
+    precision: str = "fp32"
+    checkpointing: bool = False
+    report_to: str = "none"
+    recipe: Recipe = Recipe()
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_choice("precision", self.precision, PRECISIONS)
+        require_choice("report_to", self.report_to, ("none", *TRACKERS))
+        for name in ("steps", "batch", "accumulate", "held_out"):
+            require_range(name, getattr(self, name), 1, 10**9)
+        require_range("length", self.length, 4, 10**9)  # a start, an end, and two tokens to attend between
+        require_range("lora", self.lora, 0, 10**6)
+        require_range("seed", self.seed, 0, 2**32 - 1)
+        require_range("learning_rate", self.learning_rate, 0.0, 1e3)
+        if self.merge and not self.lora:
+            raise refuse(
+                "--merge without adapters", "possible: with --lora", "pass --lora 8, or drop --merge"
+            )
+        if self.stream and self.ceiling.kind == "cosine":
+            raise refuse("--stream under a cosine ceiling, which takes whole sentences",
+                         "possible: without --stream", "drop it")  # fmt: skip
+        if self.report_to != "none" and find_spec(self.report_to) is None:
+            raise refuse(f"tracker {self.report_to} is not installed", "possible: none, or an installed one",
+                         f"pip install {self.report_to}")  # fmt: skip
+        if self.precision == "fp16" and not _has_cuda():
+            raise refuse("fp16 on a CPU", "possible: fp32, bf16", "pass --precision bf16")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as config.yaml and report.json hold them."""
+        plain = {"out": str(self.out), "ceiling": str(self.ceiling), "recipe": self.recipe.as_dict()}
+        return {**asdict(self), **plain}
+
+
+def _has_cuda() -> bool:
+    import torch  # here, so that the command line can show these defaults without it
+
+    return torch.cuda.is_available()
