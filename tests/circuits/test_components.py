@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from gossamer.circuits.components.curve import Ablator, edge_curve, head_curve, needed_edges
 from gossamer.circuits.components.graph import ComponentGraph
@@ -12,8 +13,10 @@ from gossamer.circuits.components.scores import score_edges
 from gossamer.circuits.components.wiring import wiring
 from gossamer.data.pairs import Batch
 from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.models import architectures
 from gossamer.models.forward import evaluating, first_output
 from helpers.component_cases import KINDS, batch, favourable
+from helpers.families import build
 from helpers.gated_models import prompts, tiny, tiny_gated
 
 
@@ -62,10 +65,11 @@ def test_writers_add_up_to_the_residual_stream(kind):
     model = tiny(kind).double()
     wires, ids = wiring(model), prompts()
     seen = {}
-    handle = wires.final_norm.register_forward_pre_hook(lambda m, given: seen.update(x=given[0]))
+    handle = wires.anatomy.final_norm.register_forward_pre_hook(lambda m, given: seen.update(x=given[0]))
     with evaluating(model):
         written, logits = writer_outputs(wires, ids)
-        biases = sum(block.out.bias for block in wires.blocks if block.out.bias is not None)
+        outs = [layer.o.module for layer in wires.anatomy]
+        biases = sum(out.bias for out in outs if out.bias is not None)
     handle.remove()
     torch.testing.assert_close(written.sum(0) + biases, seen["x"])
     assert logits.shape == (6, 13)
@@ -154,3 +158,18 @@ def test_bad_input_is_one_clear_line():
         Ablator(wires, [], "zero")
     with pytest.raises(UnsupportedModel, match=r"BertForMaskedLM \(bert\); possible: gpt2, gpt_neox, llama"):
         wiring(tiny("bert"))
+
+
+def test_heads_that_hooks_could_not_tell_apart_are_refused(monkeypatch):
+    monkeypatch.setitem(architectures.PRE_NORM, "phi3", architectures.PRE_NORM["llama"])
+    with pytest.raises(
+        UnsupportedModel, match=r"Phi3ForCausalLM \(phi3\), .*: heads share keys that are made together"
+    ):
+        wiring(build("phi3"))
+    model = tiny("llama")
+    attention = model.model.layers[1].self_attn
+    for name in ("q_proj", "k_proj", "v_proj"):
+        setattr(attention, name, nn.Linear(16, 8, bias=False))
+    attention.o_proj = nn.Linear(8, 16, bias=False)
+    with pytest.raises(UnsupportedModel, match=r"LlamaForCausalLM \(llama\) with 1, 2 heads"):
+        wiring(model)

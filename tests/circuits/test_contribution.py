@@ -1,8 +1,6 @@
-"""What an edge adds to the residual stream: found by the data, checked by closing edges."""
+"""What an edge adds to the residual stream: checked by closing edges."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from torch import nn
 from gossamer.circuits.contribution import Writing
 from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerWarning
-from gossamer.models.anatomy import output_projections, per_head
+from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach
 from gossamer.models.forward import evaluating
 from helpers.families import DECODERS, ENCODERS, build
@@ -26,7 +24,7 @@ def test_a_contribution_is_what_closing_the_edge_takes_away(family):
     ids = torch.randint(3, 90, (1, 6), generator=torch.Generator().manual_seed(0))
     circuit = trace(model, ids)
     assert circuit.meta["contribution"] == "residual"
-    module = output_projections(model, gates)[0]
+    module = Anatomy.of(model)[0].o.module
     seen: list[torch.Tensor] = []
     handle = module.register_forward_hook(lambda m, given, out: seen.append(out))
     first = np.flatnonzero(circuit.layer == 0)
@@ -50,11 +48,10 @@ def test_a_contribution_is_what_closing_the_edge_takes_away(family):
 
 def test_lengths_are_those_of_the_products():
     model = build("llama")
-    gates = attach(model, bias=math.inf, impl="eager")
     values = torch.randn(2, 2, 5, 8)
-    weight = per_head(output_projections(model, gates)[1], 4)
+    weight = model.model.layers[1].self_attn.o_proj.weight.T.unflatten(0, (4, 8))
     expected = torch.einsum("bhse,hem->bhsm", values.repeat_interleave(2, 1), weight).norm(dim=-1)
-    torch.testing.assert_close(Writing(model, gates).lengths(1, values), expected)
+    torch.testing.assert_close(Writing(model).lengths(1, values), expected)
 
 
 def test_a_projection_inside_an_adapter_is_not_taken_for_what_is_written():

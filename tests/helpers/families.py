@@ -117,6 +117,14 @@ ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 VISION: dict[str, tuple[str, str, dict[str, Any]]] = {"vit": ("ViTForImageClassification", "ViTConfig", VIT)}
 ALL = {**DECODERS, **ENCODERS, **VISION}
+# More names and layouts that the anatomy knows; what works on ALL is not run on these again.
+FURTHER: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "phi3": ("Phi3ForCausalLM", "Phi3Config", LIKE_LLAMA),
+    "persimmon": ("PersimmonForCausalLM", "PersimmonConfig", LIKE_LLAMA),
+    "arcee": ("ArceeForCausalLM", "ArceeConfig", LIKE_LLAMA),
+    "lfm2": ("Lfm2ForCausalLM", "Lfm2Config", {**LIKE_LLAMA, "layer_types": ["full_attention"] * 2}),
+    "albert": ("AlbertForMaskedLM", "AlbertConfig", {**ENCODER, "pad_token_id": 0, "embedding_size": 16}),
+}
 
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
     "bloom": lambda: hf.BloomForCausalLM(
@@ -134,7 +142,7 @@ REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
 
 def build(family: str, seed: int = 0) -> PreTrainedModel:
     """A tiny model with spread-out weights (of the default size, logits would hardly leave zero)."""
-    model_name, config_name, settings = ALL[family]
+    model_name, config_name, settings = {**ALL, **FURTHER}[family]
     torch.manual_seed(seed)
     model = getattr(hf, model_name)(getattr(hf, config_name)(**settings))
     with torch.no_grad():

@@ -6,7 +6,7 @@ the `top_k` largest of its query and head. Edges that an intervention closes (`E
 layer of one batch is looked at at a time, and what is kept grows with the open edges.
 
 The contribution of an edge is the length of weight * v W_h, what it adds to the residual stream through its head's
-slice W_h of the output projection, before any norm that may follow. Where that projection is not found (adapters
+slice W_h of the output projection, before any norm that may follow. Where that projection is not known (adapters
 not merged, or attention that ends otherwise) it is the length of weight * v inside the head, with a warning;
 `meta["contribution"]` says which: residual or head.
 """
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..errors import GossamerWarning, refuse, require_range
+from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, open_edges, strong_edges
 from ..gates.edges import AttentionCall, EdgeGates
 from ..models.attach import attach, detach, find_gates
@@ -76,7 +76,7 @@ def trace(
     text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
     parts = []
     with gated(model) as gates, evaluating(model):
-        writing = _writing(model, gates)
+        writing = _writing(model)
         for start in range(0, len(input_ids), batch_size):
             ids = input_ids[start : start + batch_size].to(model.device)
             mask = (
@@ -115,14 +115,14 @@ def gated(model: PreTrainedModel) -> Iterator[EdgeGates]:
         detach(model, implementation=before)
 
 
-def _writing(model: PreTrainedModel, gates: EdgeGates) -> Writing | None:
+def _writing(model: PreTrainedModel) -> Writing | None:
     """How far values move the residual stream; None, with a warning, where that cannot be known."""
-    writing = Writing(model, gates)
-    if writing.complete:
-        return writing
-    told = "output projections were not found in every layer, so contributions are lengths inside the heads; "
-    warnings.warn(told + "merge adapters first, if there are any", GossamerWarning, stacklevel=3)
-    return None
+    try:
+        return Writing(model)
+    except UnsupportedModel as error:
+        told = f"contributions are lengths inside the heads: {error}"
+        warnings.warn(told, GossamerWarning, stacklevel=3)
+        return None
 
 
 def _trace_batch(

@@ -1,189 +1,159 @@
-"""Where a layer's heads write into the residual stream: the output projection, found by following the data.
+"""Where the parts of a model's layers are: q, k, v and o of every head, the MLP's neurons, the residual stream.
 
-Letters: H heads, E width of a value, M width of the residual stream. A head's output o_h (E) enters the stream
-as o_h W_h, with W_h (E, M) the head's slice of the projection's weight; the bias belongs to no head. Names of
-modules differ from architecture to architecture, but the linear map whose input is what the attention has just
-returned is the output projection in all of them. Norms that some architectures put behind it are not part of it.
+    layer = Anatomy.of(model)[3]          # by the number that gates give it
+    layer.o.of(2)                         # the columns of o's weight that head 2 is multiplied with
+    layer.k.of(layer.kv_head(2))          # the rows of k's weight that make the keys which head 2 reads
+    layer.mlp.out.weights()               # (neurons, 1, M)
+
+A part is looked for (`parts.py`) when it is asked for, so an unknown MLP does not refuse the heads. A map is of the
+modules that the model has when it is asked: make a new one after wrapping, merging or cutting them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from torch import nn
 
 from ..errors import UnsupportedModel, refuse
-from ..gates.edges import AttentionCall, EdgeGates
+from .architectures import PRE_NORM, PreNorm
 from .attach import attention_modules
-from .forward import evaluating, first_output, probe_inputs
+from .parts import Layer, Mlp, find_mlp, find_o, find_qkv, named
+from .projections import Projection
 
 
-def in_out(module: nn.Module) -> Tensor:
-    """The (in, out) weight of a Linear or of GPT-2's Conv1D."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    return weight.T if isinstance(module, nn.Linear) else weight
+class Stream(NamedTuple):
+    """How a pre-norm block reads the residual stream: the attention through `norm`, `mlp` through `mlp_norm`."""
 
-
-def per_head(module: nn.Module, n_heads: int) -> Tensor:
-    """(H, E, M): what each head's output is multiplied with."""
-    return in_out(module).unflatten(0, (n_heads, -1))
-
-
-def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
-    return isinstance(module, nn.Linear | Conv1D)
-
-
-def output_projections(model: PreTrainedModel, gates: EdgeGates) -> dict[int, nn.Module]:
-    """Layer -> its output projection, for the layers where one is found.
-
-    A forward pass on a few tokens; what is looked for is the first linear module that reads what the layer's
-    attention returned, heads side by side. A projection inside an adapter is not what the layer writes, and is
-    left out: merge the adapter first.
-    """
-    returned: dict[int, Tensor] = {}
-    found: dict[int, nn.Module] = {}
-    adapted: set[int] = set()
-
-    def note(call: AttentionCall) -> None:
-        returned[call.layer] = call.out.transpose(1, 2).flatten(2)
-
-    def look(module: nn.Module) -> Callable[[nn.Module, tuple], None]:
-        def hook(_: nn.Module, given: tuple) -> None:
-            for layer, out in returned.items():
-                if given and isinstance(given[0], Tensor) and _same(given[0], out):
-                    if hasattr(module, "base_layer"):
-                        adapted.add(layer)
-                    elif _is_linear(module):
-                        found.setdefault(layer, module)
-
-        return hook
-
-    with ExitStack() as stack:
-        for module in model.modules():
-            if _is_linear(module) or hasattr(module, "base_layer"):
-                stack.callback(module.register_forward_pre_hook(look(module)).remove)
-        # Open gates, for a head that writes nothing could not be recognised.
-        open_gates = gates.using(sampling=False, keep=None, bias=math.inf, renormalise=False)
-        with evaluating(model), open_gates, gates.observing(note):
-            first_output(model, probe_inputs(model))
-    return {layer: module for layer, module in found.items() if layer not in adapted}
-
-
-def _same(given: Tensor, out: Tensor) -> bool:
-    return given.shape == out.shape and bool(torch.equal(given, out)) and bool(out.any())
-
-
-@dataclass(frozen=True)
-class Projection:
-    """A module that makes some of q, k, v: (B, T, S * H * D), laid out heads first or slots first."""
-
-    module: nn.Module
-    slots: tuple[int, ...]  # of q, k, v
-    heads_first: bool
-    shared_by: int = 1  # query heads per key-value head; above 1 for k and v under GQA
-
-    def split(self, output: Tensor, n_heads: int) -> Tensor:
-        """(B, T, S * H * D) -> (B, T, S, H, D), a view; under GQA of what is already repeated per query head."""
-        if self.heads_first:
-            return output.unflatten(-1, (n_heads, len(self.slots), -1)).transpose(-3, -2)
-        return output.unflatten(-1, (len(self.slots), n_heads, -1))
-
-    def weights(self, n_heads: int) -> tuple[Tensor, Tensor | None]:
-        """(M, S, H, D) and (S, H, D)."""
-        weight, bias = in_out(self.module), self.module.bias
-        return self._of_all_heads(weight, n_heads), None if bias is None else self._of_all_heads(
-            bias, n_heads
-        )
-
-    def _of_all_heads(self, parameter: Any, n_heads: int) -> Tensor:
-        split = self.split(parameter, n_heads // self.shared_by)
-        return split.repeat_interleave(self.shared_by, -2) if self.shared_by > 1 else split
-
-    def repeat(self, output: Tensor, n_heads: int) -> Tensor:
-        """(B, T, S * G * D) -> (B, T, S * H * D): every query head's own copy, the heads of a group in a row."""
-        split = output.unflatten(-1, (len(self.slots), n_heads // self.shared_by, -1))
-        return split.repeat_interleave(self.shared_by, -2).flatten(-3)
-
-
-@dataclass(frozen=True)
-class Block:
-    """One layer: its attention, two norms, the projections into attention and out of it, and the MLP."""
-
-    attention: nn.Module
     norm: nn.Module
-    projections: tuple[Projection, ...]
-    out: nn.Module
     mlp_norm: nn.Module
     mlp: nn.Module
 
 
-def _gpt2(model: PreTrainedModel) -> tuple[list[Block], nn.Module]:
-    inner: Any = model.transformer
-    blocks = [
-        Block(b.attn, b.ln_1, (Projection(b.attn.c_attn, (0, 1, 2), False),), b.attn.c_proj, b.ln_2, b.mlp)
-        for b in inner.h
-    ]
-    return blocks, inner.ln_f
+@dataclass(frozen=True)
+class LayerAnatomy(Layer):
+    """One layer of a model; a part that is not known raises `UnsupportedModel`."""
+
+    @cached_property
+    def o(self) -> Projection:
+        """The output projection, without a norm behind it: one unit a query head, slices of columns."""
+        return find_o(self)
+
+    @property
+    def q(self) -> Projection:
+        """Queries: one unit a query head, slices of rows."""
+        return self._inputs[0]
+
+    @property
+    def k(self) -> Projection:
+        """Keys: one unit a key-value head, slices of rows."""
+        return self._inputs[1]
+
+    @property
+    def v(self) -> Projection:
+        """Values: one unit a key-value head, slices of rows."""
+        return self._inputs[2]
+
+    @cached_property
+    def _inputs(self) -> tuple[Projection, Projection, Projection]:
+        return find_qkv(self, self.o)
+
+    @property
+    def n_heads(self) -> int:
+        """H: query heads."""
+        return self.o.count
+
+    @property
+    def n_kv_heads(self) -> int:
+        """G: key-value heads."""
+        return self.k.count
+
+    @property
+    def head_dim(self) -> int:
+        """D: the width of a query and of a key."""
+        return self.q.width
+
+    def kv_head(self, head: int) -> int:
+        """The key-value head that a query head reads: neighbours share one."""
+        return range(self.n_heads)[head] // (self.n_heads // self.n_kv_heads)
+
+    @cached_property
+    def mlp(self) -> Mlp:
+        """The MLP; a block with other weights, such as experts, is refused."""
+        return find_mlp(self)
+
+    @property
+    def stream(self) -> Stream:
+        """How the block reads the residual stream, in a pre-norm decoder that is known."""
+        norm, mlp_norm, mlp, _ = pre_norm(self.model)
+        return Stream(*(self.block.get_submodule(name) for name in (norm, mlp_norm, mlp)))
 
 
-def _gpt_neox(model: PreTrainedModel) -> tuple[list[Block], nn.Module]:
-    inner: Any = model.gpt_neox
-    blocks = []
-    for b in inner.layers:
-        into = (Projection(b.attention.query_key_value, (0, 1, 2), True),)
-        rest = b.attention.dense, b.post_attention_layernorm, b.mlp
-        blocks.append(Block(b.attention, b.input_layernorm, into, *rest))
-    return blocks, inner.final_layer_norm
+@dataclass(frozen=True)
+class Anatomy:
+    """A model's layers, in the order in which gates count them, which is that of execution."""
+
+    model: nn.Module = field(repr=False)
+    layers: tuple[LayerAnatomy, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Anatomy:
+        """The map of a model.
+
+        Raises: `UnsupportedModel` for a decoder that reads an encoder, and for a model whose attention does not go
+            through the attention interface of transformers.
+        """
+        config = getattr(model, "config", None)
+        if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
+            raise refuse(
+                f"the decoder of {named(model)} reads an encoder",
+                "possible: encoders and decoders",
+                "choose one",
+                UnsupportedModel,
+            )
+        found, paths = attention_modules(model), {id(module): path for path, module in model.named_modules()}
+        if not found:
+            raise refuse(
+                f"no module of {named(model)} calls the attention interface of transformers",
+                "possible: architectures that do, such as bert, gpt2, gpt_neox, llama, qwen3, gemma2",
+                "choose one of those",
+                UnsupportedModel,
+            )
+        return cls(model, tuple(LayerAnatomy(n, paths[id(x)], x, model) for n, x in enumerate(found)))
+
+    def __getitem__(self, number: int) -> LayerAnatomy:
+        return self.layers[number]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[LayerAnatomy]:
+        return iter(self.layers)
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm behind the last block of a pre-norm decoder that is known."""
+        around = self[0].block_path.rpartition(".")[0].rpartition(".")[0]  # transformer of transformer.h.0
+        return self.model.get_submodule(f"{around}.{pre_norm(self.model).final}".removeprefix("."))
+
+    @property
+    def parallel(self) -> bool:
+        """Whether, in a pre-norm decoder that is known, an MLP reads the stream without what its own attention adds."""
+        pre_norm(self.model)
+        return bool(getattr(self.model.config, "use_parallel_residual", False))
 
 
-def _llama(model: PreTrainedModel) -> tuple[list[Block], nn.Module]:
-    inner: Any = model.model
-    shared_by = model.config.num_attention_heads // model.config.num_key_value_heads
-    blocks = []
-    for b in inner.layers:
-        modules = b.self_attn.q_proj, b.self_attn.k_proj, b.self_attn.v_proj
-        into = tuple(
-            Projection(module, (slot,), False, shared_by if slot else 1)
-            for slot, module in enumerate(modules)
-        )
-        rest = b.self_attn.o_proj, b.post_attention_layernorm, b.mlp
-        blocks.append(Block(b.self_attn, b.input_layernorm, into, *rest))
-    return blocks, inner.norm
-
-
-ARCHITECTURES: dict[str, Callable[[PreTrainedModel], tuple[list[Block], nn.Module]]] = {
-    "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox,
-    "llama": _llama,
-    "mistral": _llama,
-    "qwen2": _llama,
-    "qwen3": _llama,
-}
-
-
-def attention_projections(model: nn.Module) -> list[str]:
-    """PEFT target names of every linear layer inside the attention modules, e.g. `attn.c_attn`.
-
-    Raises: `UnsupportedModel` where attention has no linear layer of its own (projections made elsewhere).
-    """
-    inside = {id(module) for module in attention_modules(model)}
-    found: set[str] = set()
-    for path, module in model.named_modules():
-        if id(module) in inside:
-            own = [n for n, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-            found |= {f"{path.rsplit('.', 1)[-1]}.{name}" for name in own}
-    if not found:
+def pre_norm(model: nn.Module) -> PreNorm:
+    """The names in a pre-norm decoder; an error for an architecture that is not known to be one."""
+    kind = str(getattr(model.config, "model_type", ""))
+    if kind not in PRE_NORM:
         raise refuse(
-            f"{type(model).__name__} has no linear layers inside its attention modules",
-            "possible: full finetuning",
-            "leave out --lora",
+            f"the residual stream of {named(model)}",
+            f"possible: {', '.join(PRE_NORM)}",
+            "choose one, or trace attention edges, which works on any gated model",
             UnsupportedModel,
         )
-    return sorted(found)
+    return PRE_NORM[kind]

@@ -115,4 +115,4 @@ def component_circuit(
             raise refuse(f"no circuit of {task} has 90 % of its effect", "possible: a size", "pass --edges")
         edges = best.kept
     kept = best_edges(wires, scores, edges)
-    return to_mib(wires.graph, scores.edges, kept, d_model=wires.out_weight(0).shape[-1])
+    return to_mib(wires.graph, scores.edges, kept, d_model=wires.anatomy[0].o.weights().shape[-1])

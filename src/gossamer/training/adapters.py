@@ -12,8 +12,8 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ..errors import refuse, require_range
-from ..models.anatomy import attention_projections
+from ..errors import UnsupportedModel, refuse, require_range
+from ..models.anatomy import Anatomy
 from ..models.attach import gates_of
 
 
@@ -23,7 +23,7 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
     Args:
         rank: of the adapters, from 1.
         alpha: LoRA's scale; twice the rank by default (assumed, a common choice).
-    Raises: `GossamerError` where peft is not installed.
+    Raises: `GossamerError` where peft is not installed, `UnsupportedModel` where attention has no linear layers.
     """
     require_range("LoRA rank", rank, 1, 4096)
     try:
@@ -33,12 +33,28 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
             "peft is not installed", "possible: full finetuning", "pip install gossamer[lora]"
         ) from error
     gates_of(model)
-    targets = attention_projections(model)
-    transposed = any(isinstance(m, Conv1D) for m in model.modules())  # GPT-2 stores weights as (in, out)
+    anatomy = Anatomy.of(model)
+    transposed = any(isinstance(module, Conv1D) for layer in anatomy for module in layer.linears.values())
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]  # a float will do
-        target_modules=targets,
-        fan_in_fan_out=transposed,
+        target_modules=targets(anatomy),
+        fan_in_fan_out=transposed,  # GPT-2 stores weights as (in, out)
     )
     return get_peft_model(model, config)
+
+
+def targets(anatomy: Anatomy) -> list[str]:
+    """PEFT target names of every linear layer inside the attention modules, e.g. `attn.c_attn`.
+
+    Raises: `UnsupportedModel` where attention has none (projections made elsewhere).
+    """
+    found = {f"{layer.path.rpartition('.')[2]}.{name}" for layer in anatomy for name in layer.linears}
+    if not found:
+        raise refuse(
+            f"{type(anatomy.model).__name__} has no linear layers inside its attention modules",
+            "possible: full finetuning",
+            "leave out --lora",
+            UnsupportedModel,
+        )
+    return sorted(found)

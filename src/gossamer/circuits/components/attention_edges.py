@@ -103,7 +103,7 @@ class Bench:
             entered.append(mixed)
             return None if kept is None else (mixed,)
 
-        handles = [block.out.register_forward_pre_hook(project) for block in self.wires.blocks]
+        handles = [layer.o.module.register_forward_pre_hook(project) for layer in self.wires.anatomy]
         with ExitStack() as stack:
             stack.enter_context(hooks(*handles, *extra))
             stack.enter_context(self.gates.using(keep=None, impl="eager", sampling=False))

@@ -74,6 +74,11 @@ class ComponentGraph:
         start = layer * (3 * self.n_heads + 1)
         return slice(start, start + 3 * self.n_heads)
 
+    def into_slot(self, layer: int, slot: int) -> slice:
+        """The readers of a layer's q, k or v (slot 0, 1 or 2), by head."""
+        start = self.into_attention(layer).start + slot * self.n_heads
+        return slice(start, start + self.n_heads)
+
     def into_mlp(self, layer: int) -> int:
         """The reader number of an MLP."""
         return self.into_attention(layer).stop

@@ -38,14 +38,14 @@ class OneEdgeEach:
         wires, graph = self.wires, self.wires.graph
         found = [
             *wires.ungrouped(),
-            wires.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1)),
+            wires.anatomy.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1)),
         ]
-        for layer, block in enumerate(wires.blocks):
-            found.append(block.norm.register_forward_pre_hook(self._note))
-            for number, projection in enumerate(block.projections):
-                found.append(projection.module.register_forward_hook(self._attention(layer, number)))
+        for layer, (norm, mlp_norm, _) in enumerate(one.stream for one in wires.anatomy):
+            found.append(norm.register_forward_pre_hook(self._note))
+            for slot, reader in enumerate(wires.readers[layer]):
+                found.append(reader.module.register_forward_hook(self._attention(layer, slot)))
             # The norm is the MLP's alone, so what it reads may be changed in place of what the MLP reads.
-            found.append(block.mlp_norm.register_forward_pre_hook(self._before(graph.into_mlp(layer))))
+            found.append(mlp_norm.register_forward_pre_hook(self._before(graph.into_mlp(layer))))
         return found
 
     def _note(self, module: nn.Module, given: tuple) -> None:
@@ -68,27 +68,21 @@ class OneEdgeEach:
 
         return hook
 
-    def _attention(self, layer: int, number: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        graph, block = self.wires.graph, self.wires.blocks[layer]
-        projection = block.projections[number]
-        start, width = graph.into_attention(layer).start, graph.n_heads
-        weight, bias = projection.weights(width)
-        here = [
-            (i, head, (self.readers == start + slot * width + head).nonzero()[:, 0])
-            for i, slot in enumerate(projection.slots)
-            for head in range(width)
-        ]
+    def _attention(self, layer: int, slot: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+        norm, reader = self.wires.anatomy[layer].stream.norm, self.wires.readers[layer][slot]
+        columns = self.wires.graph.into_slot(layer, slot)
+        weights, biases = reader.weights(), reader.biases()
+        here = [(self.readers == column).nonzero()[:, 0] for column in range(columns.start, columns.stop)]
 
         def hook(module: nn.Module, given: tuple, output: Tensor) -> Tensor:
-            if not any(len(edges) for *_, edges in here):
+            if not any(map(len, here)):
                 return output
             output = output.clone()
-            split = projection.split(output.unflatten(0, (len(self.writers), -1)), width)
-            for i, head, edges in here:
+            split = reader.split(output.unflatten(0, (len(self.writers), -1)))
+            for head, edges in enumerate(here):
                 if len(edges):
-                    read = block.norm.forward(self._patched(self.residual, edges))
-                    made = read @ weight[:, i, head]
-                    split[edges, :, :, i, head] = made if bias is None else made + bias[i, head]
+                    made = norm.forward(self._patched(self.residual, edges)) @ weights[head].T
+                    split[edges, :, :, head] = made if biases is None else made + biases[head]
             return output
 
         return hook

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import require_choice
-from ...models.anatomy import Block
 from ...models.forward import first_output
-from .wiring import Wiring
+from .wiring import Reader, Wiring
 
 ABLATIONS = ("resample", "mean", "zero")
 
@@ -40,7 +39,7 @@ def hooks(*handles: Any) -> Iterator[None]:
 def heads_out(wires: Wiring, layer: int, mixed: Tensor) -> Tensor:
     """What each head writes: (B, T, H * D) -> (H, B, T, M)."""
     split = mixed.unflatten(-1, (wires.graph.n_heads, -1))
-    return torch.einsum("bthd,hdm->hbtm", split, wires.out_weight(layer))
+    return torch.einsum("bthd,hdm->hbtm", split, wires.anatomy[layer].o.weights())
 
 
 @torch.no_grad()
@@ -51,11 +50,11 @@ def writer_outputs(wires: Wiring, ids: Tensor) -> tuple[Tensor, Tensor]:
     def note_input(module: nn.Module, given: tuple) -> None:
         found.append(given[0][None])
 
-    handles = [wires.blocks[0].norm.register_forward_pre_hook(note_input)]
-    for layer, block in enumerate(wires.blocks):
-        note = _noting(lambda x, layer=layer: found.append(heads_out(wires, layer, x)))
-        handles.append(block.out.register_forward_pre_hook(note))
-        handles.append(block.mlp.register_forward_hook(lambda m, given, out: found.append(out[None])))
+    handles = [wires.anatomy[0].stream.norm.register_forward_pre_hook(note_input)]
+    for layer in wires.anatomy:
+        note = _noting(lambda x, number=layer.number: found.append(heads_out(wires, number, x)))
+        handles.append(layer.o.module.register_forward_pre_hook(note))
+        handles.append(layer.stream.mlp.register_forward_hook(lambda m, given, out: found.append(out[None])))
     with hooks(*handles):
         logits = first_output(wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
     return torch.cat(found), logits
@@ -83,10 +82,10 @@ def ablated_outputs(wires: Wiring, clean: Tensor, corrupt: Tensor, ablation: str
     return (clean.mean((1, 2), keepdim=True) + corrupt.mean((1, 2), keepdim=True)) / 2
 
 
-def project(block: Block, number: int, n_heads: int, x: Tensor) -> Tensor:
-    """One of the block's projections of already separate inputs: (B, T, S, H, M) -> (B, T, S, H, D)."""
-    weight, bias = block.projections[number].weights(n_heads)
-    out = torch.einsum("btshm,mshd->btshd", block.norm.forward(x), weight)
+def project(norm: nn.Module, reader: Reader, x: Tensor) -> Tensor:
+    """What a reader makes of already separate inputs, through a norm: (B, T, H, M) -> (B, T, H, D)."""
+    out = torch.einsum("bthm,hdm->bthd", norm.forward(x), reader.weights())
+    bias = reader.biases()
     return out if bias is None else out + bias
 
 
@@ -103,6 +102,7 @@ class AblatedRun:
         self.dropped = wires.graph.exists.to(kept.device) & ~kept
         self.written: list[Tensor] = []
         self.residual: Tensor
+        self.into_attention: Tensor | None = None
 
     def correction(self, readers: slice) -> Tensor | None:
         """sum of (abl_w - out_w) over the dropped edges into some readers: (B, T, readers, M)."""
@@ -122,17 +122,15 @@ class AblatedRun:
 
     def _handles(self) -> list[Any]:
         wires = self.wires
-        handles = [*wires.ungrouped(), wires.final_norm.register_forward_pre_hook(self._final)]
-        for layer, block in enumerate(wires.blocks):
-            handles.append(block.norm.register_forward_pre_hook(self._enter(layer)))
-            for number, projection in enumerate(block.projections):
-                handles.append(projection.module.register_forward_hook(self._attention(layer, number)))
-            handles.append(block.out.register_forward_pre_hook(self._heads(layer)))
-            handles.append(block.mlp_norm.register_forward_pre_hook(_noting(self._note_residual)))
-            handles.append(block.mlp.register_forward_pre_hook(self._mlp(layer)))
-            handles.append(
-                block.mlp.register_forward_hook(lambda m, given, out: self.written.append(out[None]))
-            )
+        handles = [*wires.ungrouped(), wires.anatomy.final_norm.register_forward_pre_hook(self._final)]
+        for layer, (norm, mlp_norm, mlp) in enumerate(one.stream for one in wires.anatomy):
+            handles.append(norm.register_forward_pre_hook(self._enter(layer)))
+            for slot, reader in enumerate(wires.readers[layer]):
+                handles.append(reader.module.register_forward_hook(self._attention(layer, slot)))
+            handles.append(wires.anatomy[layer].o.module.register_forward_pre_hook(self._heads(layer)))
+            handles.append(mlp_norm.register_forward_pre_hook(_noting(self._note_residual)))
+            handles.append(mlp.register_forward_pre_hook(self._mlp(layer, mlp_norm)))
+            handles.append(mlp.register_forward_hook(lambda m, given, out: self.written.append(out[None])))
         return handles
 
     def _note_residual(self, x: Tensor) -> None:
@@ -143,24 +141,19 @@ class AblatedRun:
             self.residual = given[0]
             if layer == 0:
                 self.written.append(given[0][None])
+            self.into_attention = self.correction(self.wires.graph.into_attention(layer))
 
         return hook
 
-    def _attention(self, layer: int, number: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        graph, block = self.wires.graph, self.wires.blocks[layer]
-        slots = block.projections[number].slots
-        start = graph.into_attention(layer).start
-        readers = slice(start + slots[0] * graph.n_heads, start + (slots[-1] + 1) * graph.n_heads)
+    def _attention(self, layer: int, slot: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+        norm, reader = self.wires.anatomy[layer].stream.norm, self.wires.readers[layer][slot]
+        heads = slice(slot * self.wires.graph.n_heads, (slot + 1) * self.wires.graph.n_heads)
 
         def hook(module: nn.Module, given: tuple, output: Tensor) -> Tensor:
-            change = self.correction(readers)
-            if change is None:
+            if self.into_attention is None:
                 return output
-            each = self.residual[:, :, None, None] + change.unflatten(2, (len(slots), graph.n_heads))
-            replaced = output.clone()
-            block.projections[number].split(replaced, graph.n_heads).copy_(
-                project(block, number, graph.n_heads, each)
-            )
+            replaced, read = output.clone(), self.residual[:, :, None] + self.into_attention[:, :, heads]
+            reader.split(replaced).copy_(project(norm, reader, read))
             return replaced
 
         return hook
@@ -168,14 +161,14 @@ class AblatedRun:
     def _heads(self, layer: int) -> Callable[[nn.Module, tuple], None]:
         return _noting(lambda mixed: self.written.append(heads_out(self.wires, layer, mixed)))
 
-    def _mlp(self, layer: int) -> Callable[[nn.Module, tuple], tuple | None]:
+    def _mlp(self, layer: int, norm: nn.Module) -> Callable[[nn.Module, tuple], tuple | None]:
         reader = self.wires.graph.into_mlp(layer)
 
         def hook(module: nn.Module, given: tuple) -> tuple | None:
             change = self.correction(slice(reader, reader + 1))
             if change is None:
                 return None
-            return (self.wires.blocks[layer].mlp_norm.forward(self.residual + change[:, :, 0]),)
+            return (norm.forward(self.residual + change[:, :, 0]),)
 
         return hook
 

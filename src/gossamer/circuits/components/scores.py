@@ -27,11 +27,10 @@ from torch import Tensor, nn
 
 from ...data.pairs import Batch
 from ...errors import refuse, require_choice
-from ...models.anatomy import Block
 from ...models.forward import evaluating, first_output
 from .one_edge import OneEdgeEach
 from .run import ablated_outputs, hooks, writer_outputs
-from .wiring import Wiring
+from .wiring import Reader, Wiring
 
 METHODS = ("eap", "eap-ig", "exact")
 
@@ -104,21 +103,21 @@ class _Tape:
         """Hooks that feed `start` into the first block and note what passes."""
         wires = self.wires
         found = [*wires.ungrouped(), _feed(wires, start)]
-        for layer, block in enumerate(wires.blocks):
-            found += [module.register_forward_pre_hook(self._note) for module in (block.norm, block.mlp_norm)]
-            for number, projection in enumerate(block.projections):
-                found.append(projection.module.register_forward_hook(self._attention(layer, number)))
-            found.append(block.mlp.register_forward_pre_hook(self._mlp(layer)))
-        found.append(wires.final_norm.register_forward_pre_hook(self._final))
+        for layer, (norm, mlp_norm, mlp) in enumerate(one.stream for one in wires.anatomy):
+            found += [module.register_forward_pre_hook(self._note) for module in (norm, mlp_norm)]
+            for slot, reader in enumerate(wires.readers[layer]):
+                found.append(reader.module.register_forward_hook(self._attention(layer, slot)))
+            found.append(mlp.register_forward_pre_hook(self._mlp(layer)))
+        found.append(wires.anatomy.final_norm.register_forward_pre_hook(self._final))
         return found
 
     def _note(self, module: nn.Module, given: tuple) -> None:
         self.inputs[module] = given[0].detach()
 
-    def _attention(self, layer: int, number: int) -> Any:
+    def _attention(self, layer: int, slot: int) -> Any:
         def hook(module: nn.Module, given: tuple, output: Tensor) -> None:
             self.places.append(output)
-            self.owners.append(("attention", layer, number))
+            self.owners.append(("attention", layer, slot))
 
         return hook
 
@@ -145,13 +144,10 @@ def _through(norm: nn.Module, x: Tensor, cotangent: Tensor) -> Tensor:
     return torch.autograd.grad(after, before, cotangent)[0]
 
 
-def _into_attention(block: Block, number: int, x: Tensor, gradient: Tensor, n_heads: int) -> Tensor:
-    """(B, T, S * H * D) after the projection -> (B, T, S * H, M) before the norm."""
-    projection = block.projections[number]
-    weight, _ = projection.weights(n_heads)
-    split = projection.split(gradient, n_heads)
-    cotangent = torch.einsum("btshd,mshd->btshm", split, weight.detach()).flatten(2, 3)
-    return _through(block.norm, x, cotangent)
+def _into_attention(norm: nn.Module, reader: Reader, x: Tensor, gradient: Tensor) -> Tensor:
+    """(B, T, features) after the projection -> (B, T, H, M) before the norm."""
+    weights = reader.weights().detach()
+    return _through(norm, x, torch.einsum("bthd,hdm->bthm", reader.split(gradient), weights))
 
 
 def _attribute(wires: Wiring, batch: Batch, start: Tensor, change: Tensor) -> Tensor:
@@ -164,17 +160,16 @@ def _attribute(wires: Wiring, batch: Batch, start: Tensor, change: Tensor) -> Te
         ).sum()
     gradients = torch.autograd.grad(value, tape.places)
     total = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.float64)
-    for (kind, layer, number), gradient in zip(tape.owners, gradients, strict=True):
-        block = wires.blocks[layer]
+    for (kind, layer, slot), gradient in zip(tape.owners, gradients, strict=True):
+        norm, mlp_norm, _ = wires.anatomy[layer].stream
         if kind == "logits":
             into, columns = gradient.unsqueeze(2), slice(graph.n_readers - 1, graph.n_readers)
         elif kind == "mlp":
-            into = _through(block.mlp_norm, tape.inputs[block.mlp_norm], gradient.unsqueeze(2))
+            into = _through(mlp_norm, tape.inputs[mlp_norm], gradient.unsqueeze(2))
             columns = slice(graph.into_mlp(layer), graph.into_mlp(layer) + 1)
         else:
-            into = _into_attention(block, number, tape.inputs[block.norm], gradient, graph.n_heads)
-            first = graph.into_attention(layer).start + block.projections[number].slots[0] * graph.n_heads
-            columns = slice(first, first + into.shape[2])
+            into = _into_attention(norm, wires.readers[layer][slot], tape.inputs[norm], gradient)
+            columns = graph.into_slot(layer, slot)
         writers = int(graph.exists[:, columns.start].nonzero()[-1]) + 1
         moved = change[:writers].expand(-1, *into.shape[:2], -1)
         part = torch.einsum("wbtm,btrm->wr", moved, into)
@@ -184,9 +179,7 @@ def _attribute(wires: Wiring, batch: Batch, start: Tensor, change: Tensor) -> Te
 
 def _feed(wires: Wiring, start: Tensor) -> Any:
     """A hook that makes the first block read `start` instead of the embeddings."""
-    blocks = wires.model.base_model
-    first = next(module for module in blocks.modules() if wires.blocks[0].norm in module.children())
-    return first.register_forward_pre_hook(
+    return wires.anatomy[0].block.register_forward_pre_hook(
         lambda module, args, kwargs: (
             ((start, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": start})
         ),

@@ -1,6 +1,6 @@
-"""Where the components of a Hugging Face model are: its norms, projections and MLPs, by architecture.
+"""Where the components of a Hugging Face model read and write: its anatomy, with a key and a value for every head.
 
-Letters: B row, T position, M width of the residual stream, H heads, D width of a head, S slots (q, k, v).
+Letters: B row, T position, M width of the residual stream, H heads, G key-value heads, D width of a head.
 Pre-norm decoders: GPT-2, GPT-NeoX (Pythia), Llama, Mistral, Qwen2, Qwen3. Nothing is copied or rewritten; what is
 told here is only where to hang hooks and how a projection's output is laid out.
 
@@ -11,30 +11,63 @@ head's copy can be patched and the others' not. That leaves the model's function
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...errors import UnsupportedModel, refuse
-from ...models.anatomy import ARCHITECTURES, Block, Projection, per_head
+from ...models.anatomy import Anatomy, LayerAnatomy
+from ...models.parts import named
+from ...models.projections import Projection
 from .graph import ComponentGraph
 
 
 @dataclass(frozen=True)
+class Reader:
+    """One of q, k and v of a layer, for every query head.
+
+    Attributes:
+        made: as the model has it.
+        shared_by: query heads that read one of its units; above 1 for k and v under GQA.
+    """
+
+    made: Projection
+    shared_by: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The linear layer that makes it, and perhaps others of q, k and v."""
+        return self.made.module
+
+    def split(self, output: Tensor) -> Tensor:
+        """(..., features) -> (..., H, D), a view, of an output that is repeated where heads share."""
+        return replace(self.made, count=self.made.count * self.shared_by).split(output)
+
+    def weights(self) -> Tensor:
+        """(H, D, M)."""
+        weights = self.made.weights()
+        return weights if self.shared_by == 1 else weights.repeat_interleave(self.shared_by, 0)
+
+    def biases(self) -> Tensor | None:
+        """(H, D), or None."""
+        biases = self.made.biases()
+        return None if biases is None else biases.repeat_interleave(self.shared_by, 0)
+
+    def repeat(self, module: nn.Module, given: tuple, output: Tensor) -> Tensor:
+        """A hook: (..., G * D) -> (..., H * D), every query head's own copy, the heads of a group in a row."""
+        return self.made.split(output).repeat_interleave(self.shared_by, -2).flatten(-2)
+
+
+@dataclass(frozen=True)
 class Wiring:
-    """A model's components."""
+    """A model's components; `readers` are q, k and v of every layer."""
 
     model: PreTrainedModel
     graph: ComponentGraph
-    blocks: tuple[Block, ...]
-    final_norm: nn.Module
-
-    def out_weight(self, layer: int) -> Tensor:
-        """(H, D, M): what each head's output is multiplied with."""
-        return per_head(self.blocks[layer].out, self.graph.n_heads)
+    anatomy: Anatomy
+    readers: tuple[tuple[Reader, Reader, Reader], ...]
 
     def ungrouped(self) -> list[Any]:
         """Handles, to be removed: until then every query head has its own copy of its key and value.
@@ -42,16 +75,21 @@ class Wiring:
         They must be registered before any hook that reads a projection's output per head.
         """
         found: list[Any] = []
-        for block in self.blocks:
-            for projection in block.projections:
-                if projection.shared_by > 1:
-                    found.append(projection.module.register_forward_hook(self._repeating(projection)))
-            if any(projection.shared_by > 1 for projection in block.projections):
-                found.append(_OneToOne(block.attention))
+        for layer, readers in zip(self.anatomy, self.readers, strict=True):
+            shared = [reader for reader in readers if reader.shared_by > 1]
+            found += [reader.module.register_forward_hook(reader.repeat) for reader in shared]
+            if shared:
+                found.append(_OneToOne(layer.attention))
         return found
 
-    def _repeating(self, projection: Projection) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        return lambda module, given, output: projection.repeat(output, self.graph.n_heads)
+
+def _readers(layer: LayerAnatomy) -> tuple[Reader, Reader, Reader]:
+    shared_by = layer.n_heads // layer.n_kv_heads
+    if shared_by > 1 and layer.k.features != layer.k.count * layer.k.width:
+        raise layer.unknown(
+            "heads share keys that are made together with values", "k and v in layers of their own"
+        )
+    return Reader(layer.q, 1), Reader(layer.k, shared_by), Reader(layer.v, shared_by)
 
 
 class _OneToOne:
@@ -69,18 +107,16 @@ class _OneToOne:
 def wiring(model: PreTrainedModel) -> Wiring:
     """Find the components of a model.
 
-    Raises: `UnsupportedModel` naming an architecture that is not told here.
+    Raises: `UnsupportedModel` naming an architecture that is not known, or what of it is not.
     """
-    config = model.config
-    kind = config.model_type
-    if kind not in ARCHITECTURES or getattr(config, "add_cross_attention", False):
+    anatomy = Anatomy.of(model)
+    parallel, heads = anatomy.parallel, {layer.n_heads for layer in anatomy}
+    if len(heads) > 1:
         raise refuse(
-            f"component circuits of {type(model).__name__} ({kind})",
-            f"possible: {', '.join(ARCHITECTURES)}",
-            "choose one, or trace its attention edges, which works on any gated model",
+            f"layers of {named(model)} with {', '.join(map(str, sorted(heads)))} heads",
+            "possible: as many heads in every layer",
+            "trace attention edges, which works on any gated model",
             UnsupportedModel,
         )
-    heads = config.num_attention_heads
-    blocks, final = ARCHITECTURES[kind](model)
-    parallel = bool(getattr(config, "use_parallel_residual", False))
-    return Wiring(model, ComponentGraph(len(blocks), heads, parallel), tuple(blocks), final)
+    graph = ComponentGraph(len(anatomy), heads.pop(), parallel)
+    return Wiring(model, graph, anatomy, tuple(_readers(layer) for layer in anatomy))
