@@ -167,7 +167,7 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     save(tiny_gated(), tmp_path / "sparse")
 
     monkeypatch.setattr(compare, "task_prompts", known_prompts)
-    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--n-prompts", "6"]
     assert main([*ask, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["heads"]["of"] == 6
@@ -188,7 +188,7 @@ def test_compare_says_where_attention_alone_has_no_effect(tmp_path, monkeypatch,
                 block.attn.c_attn.weight[:, 32:] = 0.0
         (save_folder if name == "base" else save)(model, tmp_path / name)
     monkeypatch.setattr(compare, "task_prompts", known_prompts)
-    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--n-prompts", "6"]
     assert main([*ask, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["attention_edges"] == {"base": None, "sparse": None, "of": None}
@@ -209,7 +209,7 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
         return [cut, *found]
 
     monkeypatch.setattr(verify_task, "task_prompts", two_lengths)
-    ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--prompts", "6"]
+    ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--n-prompts", "6"]
     code = main([*ask, "--json"])
     record = json.loads(capsys.readouterr().out)
     assert record["sparse_right"]["n"] == record["leaks"]["n"] == 12
@@ -236,7 +236,7 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
     save_folder(tiny(scale=8.0), tmp_path / "base")
     monkeypatch.setattr(compare, "task_prompts", known_prompts)
     path = tmp_path / "ioi.json"
-    ask = ["export", str(tmp_path / "base"), "--format", "mib", "--task", "ioi", "--prompts", "6"]
+    ask = ["export", str(tmp_path / "base"), "--format", "mib", "--task", "ioi", "--n-prompts", "6"]
     assert main([*ask, "--edges", "20", "--out", str(path)]) == 0
     graph, scores, kept = from_mib(json.loads(path.read_text()))
     assert (graph.n_layers, graph.n_heads) == (3, 2)
@@ -255,7 +255,7 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         (["trace", "sparse"], "both or neither of --sum and --prompt"),
         (["trace", "sparse", "--sum", "36+28", "--digits", "1"], "operands of at most 1 digits"),
         (["trace", "words", "--sum", "36+28"], "a model of 13 tokens"),
-        (["trace", "sparse", "--prompt", "hello"], "has no tokenizer"),
+        (["trace", "sparse", "--prompt", "hello"], "no tokenizer in"),
         pytest.param(
             ["trace", "./nowhere", "--sum", "36+28"],
             "neither a checkpoint folder nor a model",
@@ -276,10 +276,13 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         ),
         (["verify", "base", "other", "--task", "ioi", "--other", "sparse"], "sparse: 13 tokens, 2 layers"),
         (["verify", "words", "other", "--task", "ioi"], "a base of 268 tokens and a sparse model of 13"),
-        (["compare", "words", "words", "--task", "ioi", "--prompts", "0"], "0 prompts; possible: 1 or more"),
+        (
+            ["compare", "words", "words", "--task", "ioi", "--n-prompts", "0"],
+            "0 prompts; possible: 1 or more",
+        ),
         (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
         (
-            ["compare", "words", "words", "--task", "ioi", "--prompts", "8"],
+            ["compare", "words", "words", "--task", "ioi", "--n-prompts", "8"],
             "the model does not know this task",
         ),
         (["compare", "base", "base", "--task", "ioi"], "possible: gpt2, gpt_neox, llama"),

@@ -34,7 +34,7 @@ def tiny(kind: str = "gpt2", *, seed: int = 0, scale: float = 6.0, **extra: Any)
     if kind == "gpt2":
         sizes = {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32, "vocab_size": VOCABULARY}
         off = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
-        model: PreTrainedModel = GPT2LMHeadModel(GPT2Config(**sizes, **off, **extra))
+        model: PreTrainedModel = GPT2LMHeadModel(GPT2Config(**{**sizes, **off, **extra}))
     elif kind == "gpt_neox":
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, **rest))
     elif kind == "llama":

@@ -13,7 +13,7 @@ import torch
 
 from gossamer import gates_of, load
 from gossamer.cli import main
-from gossamer.data.prompts import load_tokenizer, positions_of
+from gossamer.data.prompts import positions_of, training_tokenizer
 from gossamer.errors import GossamerWarning
 from gossamer.models.attach import attention_modules
 from gossamer.recipes.sparsify_settings import SparsifySettings
@@ -266,14 +266,14 @@ def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path
     with pytest.warns(
         GossamerWarning, match=r"only \d+ held-out rows to choose by .* where 1000000 were asked for"
     ):
-        rows_of(job, load_tokenizer(job.model, families.build("gpt2"), 16), None, 1)
+        rows_of(job, training_tokenizer(job.model, families.build("gpt2"), 16), None, 1)
 
 
 def test_every_process_has_rows_of_its_own(place: Path, tmp_path: Path) -> None:
     job = SparsifySettings(
         str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3
     )
-    tokenizer = load_tokenizer(job.model, families.build("gpt2"), 16)
+    tokenizer = training_tokenizer(job.model, families.build("gpt2"), 16)
     assert [len(rows_of(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
 
 

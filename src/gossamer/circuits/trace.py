@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.prompts import Prompt
 from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, open_edges, strong_edges
 from ..gates.edges import AttentionCall, EdgeGates
@@ -88,6 +89,11 @@ def trace(
                 _trace_batch(model, gates, ids, mask, text, positions, Choice(threshold, top_k), writing)
             )
     return concatenate(parts)
+
+
+def trace_prompt(model: PreTrainedModel, prompt: Prompt, **options: Any) -> Circuit:
+    """The circuit of one text, in its own pieces, into the positions that answer; options as for `trace`."""
+    return trace(model, prompt.ids, text=lambda _: prompt.pieces, outputs=prompt.outputs, **options)
 
 
 def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, ...]:

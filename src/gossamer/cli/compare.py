@@ -18,7 +18,9 @@ def compare(
     ablation: Annotated[
         str, typer.Option(help="What an ablated edge carries: resample, mean or zero.")
     ] = "resample",
-    prompts: Annotated[int, typer.Option(help="Prompts to score on, and as many others to measure on.")] = 64,
+    n_prompts: Annotated[
+        int, typer.Option(help="Prompts to score on, and as many others to measure on.")
+    ] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
     out: Out = None,
     json_output: Json = False,
@@ -28,7 +30,7 @@ def compare(
     from ..recipes.compare import compare as compare_models
 
     with quiet():
-        record = compare_models(base, sparse, task, ablation=ablation, n=prompts, seed=seed).as_record()
+        record = compare_models(base, sparse, task, ablation=ablation, n=n_prompts, seed=seed).as_record()
     refused = record.get("attention_edges_refused")
     more = [] if refused is None else [f"attention edges: {refused}"]
     finish(record, out, json_output, lambda: [_comparison_table(record), *more])

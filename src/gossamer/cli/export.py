@@ -19,7 +19,9 @@ def export(
     form: Annotated[
         str, typer.Option("--format", help="json, graphml, csv, neuronpedia or mib.")
     ] = "graphml",
-    prompt: Annotated[int, typer.Option(help="Which prompt, for neuronpedia.")] = 0,
+    prompt_index: Annotated[
+        int, typer.Option(help="Which prompt of the circuit, from 0, for neuronpedia.")
+    ] = 0,
     limit: Annotated[int | None, typer.Option(help="Most edges to write.")] = None,
     task: Annotated[str | None, typer.Option(help="Which task, for mib: ioi, induction ...")] = None,
     edges: Annotated[
@@ -27,7 +29,7 @@ def export(
         typer.Option(help="Size of the circuit, for mib; by default what 90 % of the effect takes."),
     ] = None,
     ablation: Annotated[str, typer.Option(help="For mib: resample, mean or zero.")] = "resample",
-    prompts: Annotated[int, typer.Option(help="For mib: prompts to score on, as many to measure on.")] = 64,
+    n_prompts: Annotated[int, typer.Option(help="For mib: prompts to score on, as many to measure on.")] = 64,
     seed: Annotated[int, typer.Option(help="For mib: seed of the prompts.")] = 0,
 ) -> None:
     """Write a circuit in a format that other tools read; mib scores a model's components on a task first."""
@@ -41,7 +43,7 @@ def export(
         from ..models.quiet import quiet
         from ..recipes.compare import component_circuit
 
-        options = {"edges": edges, "ablation": ablation, "n": prompts, "seed": seed}
+        options = {"edges": edges, "ablation": ablation, "n": n_prompts, "seed": seed}
         with quiet():
             found = component_circuit(circuit, task, **options)
         write_json(out, found)
@@ -51,7 +53,9 @@ def export(
     from ..circuits.export import export as write
     from ..circuits.export.record import load_circuit
 
-    path = write(load_circuit(circuit), out, form, prompt=prompt, limit=LIMIT if limit is None else limit)
+    path = write(
+        load_circuit(circuit), out, form, prompt=prompt_index, limit=LIMIT if limit is None else limit
+    )
     typer.echo(str(path))
 
 

@@ -14,12 +14,14 @@ def serve(
         str, typer.Option(help="Address to listen on; all but loopback need a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8642,
-    token: Annotated[
+    auth_token: Annotated[
         str, typer.Option(help="What visitors must know; `new` makes one.", envvar="GOSSAMER_TOKEN")
     ] = "",
-    text: Annotated[str, typer.Option(help="The prompt shown first.")] = "The cat sat on the",
-    tokens: Annotated[int, typer.Option(help="Longest prompt.", min=1)] = 512,
-    waiting: Annotated[int, typer.Option(help="Requests at one time.", min=1)] = 4,
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="The prompt shown first.")
+    ] = "The cat sat on the",
+    max_tokens: Annotated[int, typer.Option(help="Longest prompt, in tokens.", min=1)] = 512,
+    max_requests: Annotated[int, typer.Option(help="Most requests at one time.", min=1)] = 4,
     threshold: Annotated[
         float, typer.Option(help="Smallest weight that counts as an edge of the base.")
     ] = 0.01,
@@ -34,9 +36,9 @@ def serve(
     except ModuleNotFoundError as error:
         do = "pip install 'gossamer[serve]'"
         raise refuse(f"{error.name} is not installed", "possible: with the extra `serve`", do) from error
-    limits = Limits(tokens=tokens, waiting=waiting, threshold=threshold)
+    limits = Limits(tokens=max_tokens, waiting=max_requests, threshold=threshold)
     with quiet():
-        run(folder, host=host, port=port, token=token, start=text, limits=limits)
+        run(folder, host=host, port=port, token=auth_token, start=prompt, limits=limits)
 
 
 def register(app: typer.Typer, panel: str) -> None:

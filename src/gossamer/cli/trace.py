@@ -15,7 +15,9 @@ ROWS = 30  # edges shown in a table; all of them are in the record
 def trace(
     model: Model,
     sums: Sums = None,
-    prompt: Annotated[str | None, typer.Option(help="A text; the folder must hold the tokenizer.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="A text; the folder must hold the tokenizer.")
+    ] = None,
     digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
     threshold: Annotated[
         float, typer.Option(help="Smallest attention weight that counts, for dense models.")
@@ -32,7 +34,7 @@ def trace(
     from ..errors import refuse
     from ..models.quiet import quiet
     from ..recipes.addition.verify import trace_sums
-    from ..recipes.trace import trace_prompt
+    from ..recipes.trace import trace_text
 
     if bool(sums) == (prompt is not None):
         raise refuse(
@@ -43,7 +45,7 @@ def trace(
         if sums:
             circuit = trace_sums(model, sums, digits=digits, **options)
         else:
-            circuit = trace_prompt(model, str(prompt), **options)
+            circuit = trace_text(model, str(prompt), **options)
     circuit = circuit.live() if live else circuit
     finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit), *_standing(circuit)])
 

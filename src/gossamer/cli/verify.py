@@ -17,7 +17,7 @@ def verify(
     task: Annotated[
         str | None, typer.Option(help="A language task, as for compare; by default addition.")
     ] = None,
-    prompts: Annotated[int, typer.Option(help="Prompts of the language task.")] = 64,
+    n_prompts: Annotated[int, typer.Option(help="Prompts of the language task.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of these prompts.")] = 0,
     digits: Annotated[int, typer.Option(help="Digits of each operand, for addition.")] = 2,
     smallest: Annotated[
@@ -32,7 +32,7 @@ def verify(
     What edges of an adding model carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
     """
     if task is not None:
-        _verify_task(base, sparse, task, prompts, seed, smallest, others or [], out, json_output)
+        _verify_task(base, sparse, task, n_prompts, seed, smallest, others or [], out, json_output)
         return
     from ..circuits.verify import stands
     from ..models.quiet import quiet

@@ -10,15 +10,16 @@ import typer
 Folder = Annotated[
     Path, typer.Argument(help="Folder that holds base/ and sparse/, as gossamer demo writes it.")
 ]
-Texts = Annotated[
-    list[str] | None, typer.Option("--text", help="A prompt, for language models; may be repeated.")
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", metavar="TEXT", help="A prompt, for language models; may be repeated."),
 ]
 
 
 def view(
     folder: Folder,
     out: Annotated[Path | None, typer.Option(help="The HTML file; DIR/view.html by default.")] = None,
-    text: Texts = None,
+    prompts: Prompts = None,
     sum_: Annotated[str, typer.Option("--sum", help="The sum shown first, for models that add.")] = "36+28",
     base: Annotated[Path | None, typer.Option(help="The dense model, if not DIR/base.")] = None,
     sparse: Annotated[Path | None, typer.Option(help="The gated model, if not DIR/sparse.")] = None,
@@ -40,7 +41,7 @@ def view(
     target = folder / "view.html" if out is None else out
     dense, gated = base or folder / "base", sparse or folder / "sparse"
     with quiet():
-        html = view_folders(dense, gated, text or [], start=sum_, threshold=threshold, carries=carries)
+        html = view_folders(dense, gated, prompts or [], start=sum_, threshold=threshold, carries=carries)
     write_text(target, html)
     Console(stderr=True, highlight=False).print(f"{target} ({len(html.encode()) / 1e6:.1f} MB)", markup=False)
 

@@ -1,35 +1,102 @@
-"""From a text to the tokens that a model reads, and back to the pieces that a person reads."""
+"""A prompt: one text as a model reads it, with the pieces that a person reads and the positions that answer.
+
+Every way from a text to a table, a page, a server or an export goes through `Prompt`, so that one prompt has one
+spelling everywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
 
 from ..errors import refuse
 from .registry import task_vocabulary
 
+# A folder without one of these has no tokenizer; transformers makes an empty one for it, and says nothing.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
 
-def load_tokenizer(name: str, model: Any, length: int) -> Any:
-    """The tokenizer of a model, checked against it."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text as a model reads it.
+
+    Attributes:
+        text: as it was given.
+        ids: (1, T) token ids.
+        pieces: T strings, the text that each token stands for.
+        outputs: the positions that answer; for a text its last one, where the next token is told.
+    """
+
+    text: str
+    ids: Tensor
+    pieces: tuple[str, ...]
+    outputs: tuple[int, ...]
+
+    @classmethod
+    def of(cls, text: str, tokenizer: Any, *, most: int | None = None) -> Prompt:
+        """A text in the tokens of a tokenizer.
+
+        Args:
+            most: how many tokens it may have, such as the positions of the model.
+        Raises: `GossamerError` for no token at all, and for more than `most`.
+        """
+        ids = tokenizer(text)["input_ids"]
+        if not ids:
+            raise refuse("an empty prompt", "possible: one token or more", "type something")
+        if most is not None and len(ids) > most:
+            raise refuse(f"a prompt of {len(ids):,} tokens", f"possible: {most:,}", "shorten it")
+        return cls(text, torch.tensor([ids]), pieces(tokenizer, ids), (len(ids) - 1,))
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """Token ids as the pieces of text that they stand for, one by one."""
+    return tuple(str(tokenizer.decode([i])) for i in ids)
+
+
+def open_tokenizer(*folders: Path | str) -> Any:
+    """The tokenizer that lies in the first of these folders that has one, or of a hub id.
+
+    Raises: `GossamerError` where there is none, or none that loads.
+    """
+    for folder in folders:
+        if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
+            continue
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError, KeyError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise refuse(f"{folder}: {line}", "possible: a tokenizer that loads", "save it again") from error
+        if not tokenizer.vocab_size:
+            raise refuse(
+                f"{folder} has an empty tokenizer", "possible: a model with its tokenizer", "save it again"
+            )
+        return tokenizer
+    raise refuse(
+        f"no tokenizer in {' or '.join(map(str, folders))}",
+        f"possible: folders with tokenizer files, or models of the {len(task_vocabulary())} pieces of the tasks",
+        "save it there: tokenizer.save_pretrained(folder)",
+    )
+
+
+def training_tokenizer(name: str, model: Any, length: int) -> Any:
+    """The tokenizer of a model that is trained on rows of `length` tokens, checked against it.
+
+    Raises: `GossamerError` where the two do not belong together, or the model has fewer positions.
+    """
+    tokenizer = open_tokenizer(name)
+    vocabulary = model.config.get_text_config().vocab_size
+    if len(tokenizer) > vocabulary:
         raise refuse(
-            f"{name} has no tokenizer that can be loaded", "possible: a model with its tokenizer", "add one"
-        ) from error
-    config = model.config.get_text_config()
-    if (
-        not tokenizer.vocab_size
-    ):  # transformers makes an empty one, of its class alone, where there are no files
-        raise refuse(f"{name} has no tokenizer files", "possible: a model with its tokenizer", "add them")
-    if len(tokenizer) > config.vocab_size:
-        raise refuse(
-            f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {config.vocab_size}",
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {vocabulary}",
             "possible: a tokenizer and a model that belong together",
             "pass the folder that holds both",
         )
@@ -53,45 +120,3 @@ def positions_of(model: Any) -> int | None:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return told - module.padding_idx - 1
     return told
-
-
-def open_tokenizer(folder: Path | str) -> Any:
-    """The tokenizer of a folder or hub id."""
-    names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
-    # transformers makes an empty tokenizer for a folder without one, and says nothing.
-    if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in names):
-        raise refuse(
-            f"{folder} has no tokenizer",
-            f"possible: folders with tokenizer files, or models of the {len(task_vocabulary())} pieces of the tasks",
-            "save the tokenizer there too",
-        )
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise refuse(f"{folder}: {line}", "possible: a tokenizer that loads", "save it again") from error
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:
-    """A prompt as (1, T) token ids."""
-    ids = tokenizer(text)["input_ids"]
-    if not ids:
-        raise refuse("an empty prompt", "possible: one token or more", "type something")
-    return torch.tensor([ids])
-
-
-def pieces(tokenizer: PreTrainedTokenizerBase) -> Callable[[Tensor], tuple[str, ...]]:
-    """Token ids as the pieces of text they stand for, one by one."""
-    return lambda ids: tuple(str(tokenizer.decode([i])) for i in ids.tolist())
-
-
-def tokenizer_of(*folders: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies in the first folder that has one."""
-    for folder in folders:
-        if (folder / "tokenizer_config.json").is_file():
-            return AutoTokenizer.from_pretrained(folder)
-    raise refuse(
-        f"no tokenizer in {' or '.join(map(str, folders))}",
-        "possible: a folder with tokenizer_config.json",
-        "save it there: tokenizer.save_pretrained(folder)",
-    )

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from transformers import TrainerCallback, set_seed
 
-from ..data.prompts import load_tokenizer
+from ..data.prompts import training_tokenizer
 from ..data.sequences import TensorRows, collate_rows
 from ..data.splits import Portions
 from ..data.text import Corpus
@@ -87,7 +87,7 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     config = configure(job)
     require_writable(job.out)
     model = load_for_training(job.model)
-    tokenizer = load_tokenizer(job.model, model, job.length)
+    tokenizer = training_tokenizer(job.model, model, job.length)
     rows = rows_of(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
     begin(job.out, *facts(job, rows, config), resume=resume, first=config.process_index == 0)
     if config.process_index == 0:

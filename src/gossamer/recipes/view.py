@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from ..circuits.circuit import Circuit
-from ..circuits.trace import trace
-from ..data.prompts import encode, pieces, tokenizer_of
+from ..circuits.trace import trace_prompt
+from ..data.prompts import Prompt, open_tokenizer, positions_of
 from ..errors import refuse
 from ..models.checkpoint import load, load_dense
 from ..viz.viewer import view
@@ -46,24 +43,12 @@ def view_folders(
         )
     if not texts:
         raise refuse(
-            "a language model and no prompt", "possible: one or more", "give --text, once per prompt"
+            "a language model and no prompt", "possible: one or more", "give --prompt, once per prompt"
         )
-    tokenizer = tokenizer_of(sparse, base)
+    tokenizer = open_tokenizer(sparse, base)
+    prompts = [Prompt.of(text, tokenizer, most=positions_of(dense)) for text in texts]
     circuits = [
-        trace_texts(model, tokenizer, texts, threshold=least)
+        [trace_prompt(model, prompt, threshold=least) for prompt in prompts]  # each alone, so none is padded
         for model, least in ((dense, threshold), (gated, 0.0))
     ]
     return view(*circuits)
-
-
-def trace_texts(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    *,
-    threshold: float = 0.0,
-) -> list[Circuit]:
-    """One circuit per prompt, each traced alone, so that none is padded; the last token is the output."""
-    inputs = [encode(tokenizer, text) for text in texts]
-    shown = pieces(tokenizer)
-    return [trace(model, ids, text=shown, outputs=(ids.shape[1] - 1,), threshold=threshold) for ids in inputs]

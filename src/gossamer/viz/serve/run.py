@@ -10,7 +10,7 @@ from ...errors import GossamerError, refuse
 from .app import app
 from .session import Limits, Session
 
-LEAST_TOKEN = 16  # characters; what `--token new` makes has 43
+LEAST_TOKEN = 16  # characters; what `--auth-token new` makes has 43
 
 
 def run(
@@ -63,13 +63,13 @@ def checked_token(host: str, token: str) -> str:
         raise refuse(
             f"a token of {len(token)} characters",
             f"possible: {LEAST_TOKEN} or more, ASCII",
-            "use --token new",
+            "use --auth-token new",
         )
     if not token and not is_loopback(host):
         raise refuse(
             f"host {host} without a token",
             "possible: loopback, or a token",
-            "add --token new, or use 127.0.0.1",
+            "add --auth-token new, or use 127.0.0.1",
         )
     return token
 

@@ -2,7 +2,7 @@
 
     prompt -> tokens -> circuit and next-token distribution of base and sparse, with cut edges kept closed
 
-The base wears open gates for good, which repeat it exactly, so that its edges can be cut like those of the
+The base runs with all gates open for good, which repeats it exactly, so that its edges can be cut like those of the
 sparse model.
 """
 
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...circuits.trace import trace
-from ...data.prompts import encode, pieces, tokenizer_of
+from ...circuits.trace import trace_prompt
+from ...data.prompts import Prompt, open_tokenizer, pieces, positions_of
 from ...errors import refuse
 from ...models.attach import attach, gates_of
 from ...models.checkpoint import load, load_dense
@@ -74,12 +74,13 @@ class Session:
         gates_of(sparse)
         attach(base, bias=math.inf)
         self.models, self.tokenizer, self.limits = (base.eval(), sparse.eval()), tokenizer, limits or Limits()
+        self.most_tokens = min(self.limits.tokens, positions_of(base) or self.limits.tokens)
 
     @classmethod
     def load(cls, folder: Path, limits: Limits | None = None) -> Session:
         """The models in folder/base and folder/sparse, and the tokenizer that lies with one of them."""
         base, sparse = folder / "base", folder / "sparse"
-        tokenizer = tokenizer_of(sparse, base, folder)
+        tokenizer = open_tokenizer(sparse, base, folder)
         return cls(load_dense(base), load(sparse), tokenizer, limits)
 
     def answer(self, prompt: str, cuts: Sequence[Sequence[Cut]] = ((), ())) -> dict[str, Any]:
@@ -90,40 +91,37 @@ class Session:
             cuts: per model, the edges and heads that are kept closed.
         Raises: `GossamerError` for a prompt or a cut that cannot be.
         """
-        ids = self.tokens(prompt)
+        read = self.read(prompt)
         found = [
-            self._one(model, ids, cut, threshold)
+            self._one(model, read, cut, threshold)
             for model, cut, threshold in zip(self.models, cuts, (self.limits.threshold, 0.0), strict=True)
         ]
         return {"panels": [panel for panel, _ in found], "next": [rows for _, rows in found]}
 
-    def tokens(self, prompt: str) -> Tensor:
-        """A prompt as (1, T) token ids, within the limits."""
+    def read(self, text: str) -> Prompt:
+        """A text as a prompt within the limits."""
         limits = self.limits
-        if len(prompt) > limits.characters:
+        if len(text) > limits.characters:
             possible = f"possible: {limits.characters:,}"
-            raise refuse(f"a prompt of {len(prompt):,} characters", possible, "shorten it")
-        ids = encode(self.tokenizer, prompt)
-        if ids.shape[1] > limits.tokens:
-            raise refuse(f"a prompt of {ids.shape[1]:,} tokens", f"possible: {limits.tokens:,}", "shorten it")
-        return ids
+            raise refuse(f"a prompt of {len(text):,} characters", possible, "shorten it")
+        return Prompt.of(text, self.tokenizer, most=self.most_tokens)
 
     def _one(
-        self, model: PreTrainedModel, ids: Tensor, cut: Sequence[Cut], threshold: float
+        self, model: PreTrainedModel, prompt: Prompt, cut: Sequence[Cut], threshold: float
     ) -> tuple[dict[str, Any], list[tuple[str, float]]]:
-        gates, last = gates_of(model), ids.shape[1] - 1
-        keep = closed(cut, gates.n_layers, gates.n_heads, ids.shape[1])
+        gates, last = gates_of(model), len(prompt) - 1
+        keep = closed(cut, gates.n_layers, gates.n_heads, len(prompt))
         keep = None if keep is None else {layer: kept.to(model.device) for layer, kept in keep.items()}
         with gates.using(keep=keep), evaluating(model):
-            circuit = trace(model, ids, text=pieces(self.tokenizer), outputs=(last,), threshold=threshold)
-            logits = first_output(model, {"input_ids": ids.to(model.device)})[0, last].float()
+            circuit = trace_prompt(model, prompt, threshold=threshold)
+            logits = first_output(model, {"input_ids": prompt.ids.to(model.device)})[0, last].float()
         return circuits([circuit], most=self.limits.edges), self._likeliest(logits)
 
     def _likeliest(self, logits: Tensor) -> list[tuple[str, float]]:
         if not torch.isfinite(logits).all():
             raise refuse("the model's logits are not finite", "possible: a whole model", "load another one")
         top = logits.softmax(-1).topk(min(self.limits.shown, len(logits)))
-        words = [str(self.tokenizer.decode([i])) for i in top.indices.tolist()]
+        words = pieces(self.tokenizer, top.indices.tolist())
         return list(zip(words, top.values.tolist(), strict=True))
 
     def page_data(self, start: str = "") -> dict[str, Any]:
@@ -133,7 +131,7 @@ class Session:
             {"name": name, "title": title, "circuits": None, "model": None, **size}
             for name, title, size in zip(NAMES, TITLES, sizes, strict=True)
         ]
-        limits = {"tokens": self.limits.tokens, "characters": self.limits.characters}
+        limits = {"tokens": self.most_tokens, "characters": self.limits.characters}
         return page_data("server", panels, start=start, limits=limits)
 
 
