@@ -43,7 +43,7 @@ def test_nan_is_not_json(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(GossamerError, match=r"cannot be written \(.*\); possible: a writable folder"):
+    with pytest.raises(GossamerError, match=r"cannot be written \(.*\): expected a writable folder"):
         require_writable(tmp_path / "file" / "out")
     with pytest.raises(GossamerError, match="cannot be written"):
         write_text(tmp_path / "file" / "x.txt", "text")
@@ -56,7 +56,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
     write_text(tmp_path / "x.txt", "old")
     monkeypatch.setattr("gossamer.files.replace", full)
     with pytest.raises(
-        GossamerError, match=r"x\.txt cannot be written \(No space left on device\); possible: a writable"
+        GossamerError, match=r"x\.txt cannot be written \(No space left on device\): expected a writable"
     ):
         write_text(tmp_path / "x.txt", "new")
     assert (tmp_path / "x.txt").read_text() == "old"

@@ -45,8 +45,8 @@ def named_runs(path: Path, environment: dict[str, Any], same: Iterable[str]) -> 
     for name in same:
         if before.get(name) != environment[name]:
             raise SystemExit(
-                f"{path.name} was made with {name} {before.get(name)}, this run has {environment[name]}; "
-                "possible: the same, or another --results; pass one of them"
+                f"{path.name} was made with {name} {before.get(name)}, this run has {environment[name]}: expected the "
+                "same. Pass another --results."
             )
     return results
 

@@ -1,4 +1,4 @@
-"""The one wording for bad input: what was given, what is possible, what to do.
+"""The one wording for bad input: what is wrong, what was expected, one fix.
 
 Every error that a person can cause is a `GossamerError`, which is a `ValueError`; the command line prints its
 one line and leaves with exit code 2. Anything else that escapes is a bug of ours and keeps its traceback.
@@ -33,21 +33,25 @@ class GossamerWarning(UserWarning):
     """Something was skipped or degraded, and the person should know."""
 
 
-def refuse(got: str, possible: str, do: str, kind: type[GossamerError] = GossamerError) -> GossamerError:
-    """Build the error `got; possible; do` for the caller to raise."""
-    return kind(f"{got}; {possible}; {do}")
+def refuse(problem: str, expected: str, fix: str, kind: type[GossamerError] = GossamerError) -> GossamerError:
+    """Build the error "problem: expected expected. Fix." for the caller to raise.
+
+    Args:
+        problem: what is wrong, with the value that was given.
+        expected: what would have been right.
+        fix: one thing to do, beginning with a verb.
+    """
+    return kind(f"{problem}: expected {expected}. {fix[:1].upper()}{fix[1:]}.")
 
 
 def require_choice(name: str, got: object, choices: Iterable[object]) -> None:
     """Raise unless `got` is one of `choices`, naming all of them."""
     options = [str(choice) for choice in choices]
     if str(got) not in options:
-        raise refuse(f"{name}={got!r} is not known", f"possible: {', '.join(options)}", "choose one of them")
+        raise refuse(f"{name}={got!r} is not known", ("one of " if len(options) > 1 else "") + ", ".join(options), "choose one of them")
 
 
 def require_range(name: str, got: float, low: float, high: float) -> None:
     """Raise unless low <= got <= high (NaN fails)."""
     if not low <= got <= high:
-        raise refuse(
-            f"{name}={got!r} is out of range", f"possible: {low} to {high}", "pass a value in that range"
-        )
+        raise refuse(f"{name}={got!r} is out of range", f"{low} to {high}", "pass a value in that range")

@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise refuse(f"{path} cannot be read ({error})", "possible: a whole JSON file", "check it") from error
+        raise refuse(f"{path} cannot be read ({error})", "a whole JSON file", "check it") from error
 
 
 def require_writable(folder: Path) -> None:
@@ -83,6 +83,6 @@ def cannot_write(path: Path, error: OSError) -> GossamerError:
     reason = error.strerror or str(error)
     return refuse(
         f"{path} cannot be written ({reason})",
-        "possible: a writable folder with space",
+        "a writable folder with space",
         "choose another --out",
     )

@@ -147,11 +147,11 @@ def test_a_prompt_that_is_too_long_is_said(browser, session):
         browser.run("const t = document.getElementById('text'); t.maxLength = 99; t.value = 'x'.repeat(33)")
         browser.find("#run").click()
         answered(browser, 2)
-        assert "33 tokens; possible: 32" in browser.find("#verdict.failed").text
+        assert "33 tokens: expected at most 32" in browser.find("#verdict.failed").text
 
 
 def test_a_model_that_fails_has_a_page(browser):
-    error = refuse("sparse/config.json is torn", "possible: a whole checkpoint", "copy it again")
+    error = refuse("sparse/config.json is torn", "expected a whole checkpoint", "copy it again")
     with served(app(error)) as address:
         browser.driver.get(address)
         assert "sparse/config.json is torn" in browser.find("body").text

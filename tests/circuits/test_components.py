@@ -44,9 +44,9 @@ def test_names_find_their_edges():
     for name in names:
         writer, reader = graph.edge(name)
         assert graph.exists[writer, reader]
-    with pytest.raises(GossamerError, match="check its order"):
+    with pytest.raises(GossamerError, match="Check its order"):
         graph.edge("m1->a0.h0<q>")
-    with pytest.raises(GossamerError, match="possible: names such as"):
+    with pytest.raises(GossamerError, match="expected names such as"):
         graph.edge("a9.h9->logits")
     with pytest.raises(GossamerError, match="which this model does not have"):
         graph.require_mask(torch.ones_like(graph.exists))
@@ -150,13 +150,13 @@ def test_bad_input_is_one_clear_line():
     same = Batch(task.clean, task.clean, task.right, task.wrong, task.metric, "nothing", task.template)
     with pytest.raises(GossamerError, match="the model does not know this task"):
         head_curve(Ablator(wires, [same], "resample"))
-    with pytest.raises(GossamerError, match="ablation='half' is not known; possible: resample, mean, zero"):
+    with pytest.raises(GossamerError, match="ablation='half' is not known: expected one of resample, mean, zero"):
         Ablator(wires, [task], "half")
-    with pytest.raises(GossamerError, match="method='guess' is not known; possible: eap, eap-ig, exact"):
+    with pytest.raises(GossamerError, match="method='guess' is not known: expected one of eap, eap-ig, exact"):
         score_edges(wires, [task], method="guess")
     with pytest.raises(GossamerError, match="no prompts"):
         Ablator(wires, [], "zero")
-    with pytest.raises(UnsupportedModel, match=r"BertForMaskedLM \(bert\); possible: gpt2, gpt_neox, llama"):
+    with pytest.raises(UnsupportedModel, match=r"BertForMaskedLM \(bert\): expected gpt2, gpt_neox, llama"):
         wiring(tiny("bert"))
 
 

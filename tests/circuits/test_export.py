@@ -128,7 +128,7 @@ def test_component_circuits_in_the_form_of_mib():
     with pytest.raises(GossamerError, match="a component circuit without 'cfg'"):
         from_mib({"edges": {}})
     record["edges"]["m1->a0.h0<q>"] = {"score": 1.0, "in_graph": True}
-    with pytest.raises(GossamerError, match="check its order"):
+    with pytest.raises(GossamerError, match="Check its order"):
         from_mib(record)
 
 
@@ -136,7 +136,7 @@ def test_component_circuits_in_the_form_of_mib():
 def test_every_format_is_text_in_a_file(circuit, form, tmp_path):
     path = export(circuit, tmp_path / "out", form)
     assert path.read_text(encoding="utf-8")
-    with pytest.raises(GossamerError, match=r"a graph of [\d,]+ edges.* possible: up to 3;"):
+    with pytest.raises(GossamerError, match=r"a graph of [\d,]+ edges.* expected up to 3\."):
         export(circuit, path, form, limit=3)
 
 
@@ -144,14 +144,14 @@ def test_bad_input_is_one_clear_line(circuit, tmp_path):
     record = to_record(circuit)
     with pytest.raises(GossamerError, match="is not a circuit"):
         from_record({"schema": "other"})
-    with pytest.raises(GossamerError, match="has version 9 of gossamer-circuit; possible: version 1"):
+    with pytest.raises(GossamerError, match="has version 9 of gossamer-circuit: expected version 1"):
         from_record({**record, "version": 9})
     with pytest.raises(GossamerError, match="is torn"):
         from_record({**record, "edges": {**record["edges"], "head": [1]}})
     with pytest.raises(GossamerError, match="is torn"):
         from_record({name: part for name, part in record.items() if name != "prompts"})
     with pytest.raises(
-        GossamerError, match="format='dot' is not known; possible: json, graphml, csv, neuronpedia"
+        GossamerError, match="format='dot' is not known: expected one of json, graphml, csv, neuronpedia"
     ):
         export(circuit, tmp_path / "x", "dot")
     with pytest.raises(GossamerError, match="not GraphML"):
@@ -172,5 +172,5 @@ def test_a_missing_extra_is_named(circuit, monkeypatch):
 
     monkeypatch.setattr("gossamer.circuits.export.graphs.importlib.import_module", without)
     for use in (to_networkx, to_dataframe):
-        with pytest.raises(GossamerError, match=r"possible: the extra gossamer\[graphs\]"):
+        with pytest.raises(GossamerError, match=r"expected the extra gossamer\[graphs\]"):
             use(circuit)

@@ -236,7 +236,7 @@ def test_intervals():
     assert high == 1.0
     low, high = bootstrap(np.array([0.0, 1.0] * 50), seed=1)
     assert 0.38 < low < 0.5 < high < 0.62
-    with pytest.raises(GossamerError, match="possible: 0 <= hits <= n"):
+    with pytest.raises(GossamerError, match="expected 0 <= hits <= n"):
         wilson(2, 1)
 
 
@@ -262,7 +262,7 @@ def test_leaks_that_are_measured_already_are_the_leaks_of_the_proof():
 def test_bad_input_is_one_clear_line():
     model, ids, circuit, high, ahead, empty = broken_inputs()
     with (
-        pytest.raises(GossamerError, match="an edge with head 3; possible: 0 to 1"),
+        pytest.raises(GossamerError, match="an edge with head 3: expected 0 to 1"),
         Bench(model, high, ids).ready(),
     ):
         pass
@@ -272,7 +272,7 @@ def test_bad_input_is_one_clear_line():
         necessary(bench)
     with pytest.raises(GossamerError, match="the prompts that were traced"):
         Bench(model, circuit, ids[:2])
-    half = pytest.raises(GossamerError, match=r"scope='half' is not known; possible: prompt, union, static")
+    half = pytest.raises(GossamerError, match=r"scope='half' is not known: expected one of prompt, union, static")
     with half, Bench(model, circuit, ids).ready() as bench:
         sufficient(bench, scope="half")
     with pytest.raises(GossamerError, match="top_k=0"):
@@ -304,7 +304,7 @@ def test_verify_compares_base_and_sparse():
     found = verify(base, sparse, ids, labels)
     assert found.base_exact == len(ids)
     assert found.sparse_exact == found.same_row == int((answers(sparse, ids) == labels).all(1).sum())
-    with pytest.raises(GossamerError, match=r"possible: \(N, T\) twice"):
+    with pytest.raises(GossamerError, match=r"expected \(N, T\) twice"):
         verify(base, sparse, ids, labels[:, :2])
     with pytest.raises(GossamerError, match="has no gates"):
         verify(base, base, ids, labels)

@@ -36,5 +36,5 @@ def test_a_shrunk_circuit_is_no_larger_than_the_best_by_attribution():
 def test_a_circuit_that_explains_too_little_is_refused():
     wires, task = favourable()
     ablator = Ablator(wires, [task], "resample")
-    with pytest.raises(GossamerError, match=r"a circuit with F = 0\.000; possible: 0\.9 or more"):
+    with pytest.raises(GossamerError, match=r"a circuit with F = 0\.000: expected 0\.9 or more"):
         shrink(ablator, torch.zeros_like(wires.graph.exists))

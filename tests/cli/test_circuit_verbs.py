@@ -272,20 +272,20 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         (["verify", "base", "sparse", "--digits", "1", "--other", "base"], "of base has no gates"),
         (
             ["verify", "base", "sparse", "--digits", "1", "--other", "other"],
-            "other: 13 tokens, 3 layers of 2 heads; possible: 13 tokens, 2 layers of 2 heads",
+            "other: 13 tokens, 3 layers of 2 heads: expected 13 tokens, 2 layers of 2 heads",
         ),
         (["verify", "base", "other", "--task", "ioi", "--other", "sparse"], "sparse: 13 tokens, 2 layers"),
         (["verify", "words", "other", "--task", "ioi"], "a base of 268 tokens and a sparse model of 13"),
         (
             ["compare", "words", "words", "--task", "ioi", "--n-prompts", "0"],
-            "0 prompts; possible: 1 or more",
+            "0 prompts: expected 1 or more",
         ),
         (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
         (
             ["compare", "words", "words", "--task", "ioi", "--n-prompts", "8"],
             "the model does not know this task",
         ),
-        (["compare", "base", "base", "--task", "ioi"], "possible: gpt2, gpt_neox, llama"),
+        (["compare", "base", "base", "--task", "ioi"], "expected gpt2, gpt_neox, llama"),
         (
             ["compare", "words", "words", "--task", "ioi", "--ablation", "half"],
             "ablation='half' is not known",

@@ -71,7 +71,7 @@ def test_every_piece_has_an_id(vocabulary):
             for pieces in (pair.clean, pair.corrupt, pair.right, pair.wrong):
                 vocabulary(pieces)
         assert sum(len(batch) for batch in batches(name, 40, seed=5)) == 40
-    with pytest.raises(GossamerError, match=r"piece ' qwerty'; possible: \d+ known pieces"):
+    with pytest.raises(GossamerError, match=r"piece ' qwerty': expected \d+ known pieces"):
         vocabulary((" qwerty",))
 
 
@@ -109,10 +109,10 @@ def test_lengths_that_differ_are_refused():
         encode(both, vocabulary, 4, task="made up")
     letters = by_tokenizer(lambda text, add_special_tokens: {"input_ids": [ord(c) - 97 for c in text]})
     assert letters(("ab", "c")) == [0, 1, 2]
-    with pytest.raises(GossamerError, match=r"the answer 'bb' has 2 tokens; possible: answers of one token"):
+    with pytest.raises(GossamerError, match=r"the answer 'bb' has 2 tokens: expected answers of one token"):
         encode([Pair(("a",), ("b",), ("bb",), ("c",), 0)], letters, 4, task="made up")
     with pytest.raises(GossamerError, match="task='sudoku' is not known"):
         batches("sudoku", 3)
     for n in (0, -1):
-        with pytest.raises(GossamerError, match=f"{n} prompts; possible: 1 or more"):
+        with pytest.raises(GossamerError, match=f"{n} prompts: expected 1 or more"):
             batches("ioi", n)

@@ -69,10 +69,10 @@ def test_strong_edges_are_the_large_weights(feature):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "possible: one of the two"),
-        ({"threshold": 0.1, "top": 2}, "possible: one of the two"),
-        ({"threshold": 0.0}, "threshold=0.0; possible: above 0, up to 1"),
-        ({"top": 0}, "top=0; possible: 1 and above"),
+        ({}, "expected one of the two"),
+        ({"threshold": 0.1, "top": 2}, "expected one of the two"),
+        ({"threshold": 0.0}, "threshold=0.0: expected above 0, up to 1"),
+        ({"top": 0}, "top=0: expected 1 and above"),
     ],
 )
 def test_strong_edges_want_one_sensible_limit(arguments, words):

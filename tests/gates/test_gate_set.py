@@ -104,7 +104,7 @@ def test_sets_move_together() -> None:
     sets.bias, sets.sampling = 1.5, False
     sets.name_noise(seed=3, step=7)
     assert {(x.bias, x.sampling, x.seed, x.step) for x in sets} == {(1.5, False, 3, 7)}
-    with pytest.raises(GossamerError, match="no gates on neurons; possible: edges, heads"):
+    with pytest.raises(GossamerError, match="no gates on neurons: expected edges, heads"):
         sets.of_kind("neurons")
 
 

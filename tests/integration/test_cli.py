@@ -48,16 +48,16 @@ def test_an_unknown_option_leaves_with_2() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--sum", "36-28"], "sum '36-28'; possible: two numbers and a plus sign; write for example 36+28"),
+        (["--sum", "36-28"], "sum '36-28': expected two numbers and a plus sign. Write for example 36+28"),
         (
             ["--sum", "136+28"],
-            "sum '136+28'; possible: operands of at most 2 digits; write for example 36+28",
+            "sum '136+28': expected operands of at most 2 digits. Write for example 36+28",
         ),
-        (["--digits", "9"], "digits=9 is out of range; possible: 1 to 4; pass a value in that range"),
-        (["--steps", "0"], "steps=0 is out of range; possible: 1 to 10000000; pass a value in that range"),
+        (["--digits", "9"], "digits=9 is out of range: expected 1 to 4. Pass a value in that range"),
+        (["--steps", "0"], "steps=0 is out of range: expected 1 to 10000000. Pass a value in that range"),
         (
             ["--ceiling", "mse=1"],
-            "ceiling kind='mse' is not known; possible: kl, gap, loss, cosine; choose one of them",
+            "ceiling kind='mse' is not known: expected one of kl, gap, loss, cosine. Choose one of them",
         ),
     ],
 )

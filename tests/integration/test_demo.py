@@ -140,6 +140,6 @@ def test_a_newer_or_torn_checkpoint_is_refused(made: tuple[Path, RunReport, str]
     with pytest.raises(GossamerError, match="written by a newer gossamer"):
         load(tmp_path)
     with pytest.raises(
-        GossamerError, match=r"has no config\.json; possible: a checkpoint folder; check the path"
+        GossamerError, match=r"has no config\.json: expected a checkpoint folder. Check the path"
     ):
         load(tmp_path.parent)

@@ -267,7 +267,7 @@ def unknown(model: PreTrainedModel, part: Callable[[LayerAnatomy], Any], match: 
 @pytest.mark.parametrize("family", REFUSED)
 def test_attention_outside_the_interface_is_refused_by_name(family: str) -> None:
     with pytest.raises(
-        UnsupportedModel, match=rf"\({family}\) calls the attention interface.*possible: .*bert"
+        UnsupportedModel, match=rf"\({family}\) calls the attention interface.*expected .*bert"
     ):
         Anatomy.of(REFUSED[family]())
 
@@ -288,7 +288,7 @@ def test_an_unknown_mlp_does_not_refuse_the_heads() -> None:
     assert anatomy[1].q.count == anatomy[1].o.count == 4
     mixture = hf.MixtralForCausalLM(hf.MixtralConfig(**LIKE_LLAMA, **MOE))
     anatomy = unknown(
-        mixture, lambda layer: layer.mlp, r"\(mixtral\).*mlp.experts .*; possible: up_proj \+ down"
+        mixture, lambda layer: layer.mlp, r"\(mixtral\).*mlp.experts .*: expected up_proj \+ down"
     )
     assert anatomy[1].n_kv_heads == 2
 
@@ -326,7 +326,7 @@ def test_sizes_that_do_not_fit_are_refused_by_name() -> None:
     model.model.layers[1].self_attn.q_proj = nn.Linear(32, 64)  # as with a gate in the same layer
     unknown(model, lambda layer: layer.q, r"\(llama\).*q, k and v have 96 features and o reads 32")
     model.model.layers[1].self_attn.o_proj = nn.Linear(31, 32)
-    unknown(model, lambda layer: layer.o, r"o_proj reads 31 features; possible: heads of 8")
+    unknown(model, lambda layer: layer.o, r"o_proj reads 31 features: expected heads of 8")
     model.model.layers[1].mlp.up_proj = nn.Linear(32, 47)
     unknown(model, lambda layer: layer.mlp, r"mlp.down_proj reads 48 features")
 
@@ -344,7 +344,7 @@ def test_a_model_without_a_list_of_layers_has_heads_and_no_block() -> None:
 
 
 def test_the_stream_of_an_architecture_that_is_not_known_is_refused_by_name() -> None:
-    match = r"the residual stream of Gemma2ForCausalLM \(gemma2\); possible: gpt2, gpt_neox, llama"
+    match = r"the residual stream of Gemma2ForCausalLM \(gemma2\): expected gpt2, gpt_neox, llama"
     anatomy = unknown(build("gemma2"), lambda layer: layer.stream, match)
     for part in ("final_norm", "parallel"):
         with pytest.raises(UnsupportedModel, match=match):

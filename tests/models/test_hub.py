@@ -149,7 +149,7 @@ def test_a_hub_out_of_reach_is_one_line(out: Path, monkeypatch: pytest.MonkeyPat
     with monkeypatch.context() as patched:
         patched.setattr(HfApi, "create_repo", unreachable)
         with pytest.raises(
-            CheckpointError, match=r"cannot be written \(Name or service not known\); possible: own"
+            CheckpointError, match=r"cannot be written \(Name or service not known\): expected own"
         ):
             push_to_hub(out, REPO)
     with pytest.raises(CheckpointError, match="cannot be written"):

@@ -50,8 +50,8 @@ def test_packed_sequences_are_the_sequences(family: str, additive: bool) -> None
 
 @pytest.mark.parametrize(("mask", "told"), [
     (torch.full((1, 1, 12, 12), -0.5), "an additive attention mask with values between 0 and -inf"),
-    (torch.ones(1, 1, 12, 9, dtype=torch.bool), r"mask \(1, 1, 12, 9\); possible: broadcastable to \(B, H, T, S\)"),
-    (torch.ones(1, 3, 12, 12, dtype=torch.bool), r"mask \(1, 3, 12, 12\); possible: broadcastable"),
+    (torch.ones(1, 1, 12, 9, dtype=torch.bool), r"mask \(1, 1, 12, 9\): expected broadcastable to \(B, H, T, S\)"),
+    (torch.ones(1, 3, 12, 12, dtype=torch.bool), r"mask \(1, 3, 12, 12\): expected broadcastable"),
 ])  # fmt: skip
 def test_a_mask_that_says_something_else_is_one_line(mask: torch.Tensor, told: str) -> None:
     model, _ = gated("llama")

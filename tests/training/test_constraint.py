@@ -13,7 +13,7 @@ def test_bad_ceilings_are_one_clear_line(text: str) -> None:
     with pytest.raises(GossamerError) as error:
         Ceiling.parse(text)
     message = str(error.value)
-    assert "possible:" in message
+    assert ": expected " in message
     assert "\n" not in message
 
 

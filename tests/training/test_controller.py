@@ -118,7 +118,7 @@ def test_the_state_of_another_run_is_refused() -> None:
 
 def test_a_non_finite_divergence_is_refused() -> None:
     with pytest.raises(
-        GossamerError, match="divergence nan; possible: a finite number; lower the learning rate"
+        GossamerError, match="divergence nan: expected a finite number. Lower the learning rate"
     ):
         controller().step(math.nan)
 
@@ -249,7 +249,7 @@ def test_contradicting_recipes_are_refused() -> None:
     with pytest.raises(GossamerError, match="tighten_until"):
         CeilingRecipe(tighten_from=0.9, tighten_until=0.5)
     with pytest.raises(
-        GossamerError, match=r"gate.pace='fast' is not known; possible: when_feasible, always, bidirect"
+        GossamerError, match=r"gate.pace='fast' is not known: expected one of when_feasible, always, bidirect"
     ):
         GateRecipe(pace="fast")
     for bounds in (

@@ -103,7 +103,7 @@ def test_out_of_memory_says_what_to_lower() -> None:
     lower = what_to_lower(GPT2)
     with (
         pytest.raises(
-            GossamerError, match=r"out of memory at 8 rows of 1024 tokens; .*intact; by the estimate logits"
+            GossamerError, match=r"out of memory at 8 rows of 1024 tokens: .*intact. By the estimate logits"
         ),
         told_when_out_of_memory(8, 1024, lower),
     ):

@@ -338,18 +338,18 @@ def test_any_prompt_of_many(pair):
     page = ElementTree.fromstring(to_svg(draw(both, both, prompt=1), prefix=""))
     assert words(page, "base-input-") == list(tokens)
     assert len(groups(page, "sparse-edge-")) == 6
-    with pytest.raises(GossamerError, match="prompt 2; possible: 0 to 1"):
+    with pytest.raises(GossamerError, match="prompt 2: expected 0 to 1"):
         draw(both, both, prompt=2)
 
 
 def test_bad_input_is_told_in_one_line(pair):
     other = sparse(*sum_tokens(11, 22, 2))
     with pytest.raises(
-        GossamerError, match=r"different prompts: '3 6 .*' and '1 1 .*; possible: one prompt for both"
+        GossamerError, match=r"different prompts: '3 6 .*' and '1 1 .*: expected one prompt for both"
     ):
         draw(pair[0], other)
     with pytest.raises(
-        GossamerError, match=r"120 tokens side by side on 3\.4 in; possible: up to \d\d, .*at least 8"
+        GossamerError, match=r"120 tokens side by side on 3\.4 in: expected up to \d\d, .*at least 8"
     ):
         draw_one(circuit_of([], ("a",) * 120, ("a",) * 120))
     draw_one(circuit_of([], ("a",) * 120, ("a",) * 120), width=9.0)
@@ -403,7 +403,7 @@ def test_save_names_its_files(small, tmp_path):
     assert save(small, stem) == [Path(f"{stem}.{suffix}") for suffix in ("svg", "pdf", "png")]
     assert save(small, str(tmp_path / "one.PDF")) == [tmp_path / "one.PDF"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "one.PDF"]
-    with pytest.raises(GossamerError, match=r"f\.gif as a figure; possible: svg, pdf, png"):
+    with pytest.raises(GossamerError, match=r"f\.gif as a figure: expected svg, pdf, png"):
         save(small, [tmp_path / "f.svg", tmp_path / "f.gif"])
     with pytest.raises(GossamerError, match="'' as a figure"):
         save(small, "")
@@ -412,7 +412,7 @@ def test_save_names_its_files(small, tmp_path):
 def test_an_unwritable_folder_is_told_and_leaves_nothing(small, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(
-        GossamerError, match=r"cannot write .*: (Not a directory|File exists); possible: a folder"
+        GossamerError, match=r"cannot write .*: (Not a directory|File exists): expected a folder"
     ):
         save(small, tmp_path / "file" / "figure")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -94,12 +94,12 @@ def heaviest(panel) -> list[int]:
     ("prompt", "cuts", "words"),
     [
         ("", None, "an empty prompt"),
-        ("x" * 33, None, "a prompt of 33 tokens; possible: 32"),
+        ("x" * 33, None, "a prompt of 33 tokens: expected at most 32"),
         ("x" * 41, None, "a prompt of 41 characters"),
         (7, None, "a question is"),
         ("a", [[]], "a question is"),
         ("a", [[[0, 0, True, 0]], []], "a question is"),
-        ("a", [[[0, 0, 5, 0]], []], "edge 0,0,5,0; possible: 2 layers, 2 heads, 1 tokens"),
+        ("a", [[[0, 0, 5, 0]], []], "edge 0,0,5,0: expected one of 2 layers, 2 heads, 1 tokens"),
         ("a", [[[-1, 0]], []], "edge -1,0"),
     ],
 )
@@ -161,7 +161,7 @@ def test_a_failing_model_is_said(session, monkeypatch):
 
 
 def test_no_model_is_a_page_that_says_why():
-    with testclient.TestClient(app(refuse("<x> is torn", "possible: whole ones", "copy it again"))) as client:
+    with testclient.TestClient(app(refuse("<x> is torn", "expected whole ones", "copy it again"))) as client:
         front = client.get("/")
         assert front.status_code == 503
         assert "&lt;x&gt; is torn" in front.text

@@ -58,7 +58,7 @@ def index(records: list[Record]) -> dict[tuple[str, int, str, str], Record]:
     for record in records:
         key = (record["task"], record["seed"], record["ablation"], record["variant"])
         if key in found:
-            raise refuse(f"two records of {key}", "possible: one", "summarise one setting at a time")
+            raise refuse(f"two records of {key}", "one record of each", "summarise one setting at a time")
         found[key] = record
     return found
 

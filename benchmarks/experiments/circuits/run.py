@@ -79,7 +79,7 @@ def require_settings(folder: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
     elif (kept := read_json(path)) != settings:
         other = {name: value for name, value in kept.items() if settings.get(name) != value}
-        raise refuse(f"{folder} holds models made with {other}", "possible: the same", "choose another --out")
+        raise refuse(f"{folder} holds models made with {other}", "the same settings", "choose another --out")
 
 
 def found_for(

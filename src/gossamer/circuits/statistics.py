@@ -18,7 +18,7 @@ def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
         hits.
     """
     if not 0 <= hits <= n:
-        raise refuse(f"{hits} hits of {n}", "possible: 0 <= hits <= n", "count again")
+        raise refuse(f"{hits} hits of {n}", "0 <= hits <= n", "count again")
     if n == 0:
         return 0.0, 1.0
     share, scale = hits / n, 1 + z * z / n
@@ -36,7 +36,7 @@ def bootstrap(values: np.ndarray, *, seed: int = 0, draws: int = 2000) -> tuple[
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values):
-        raise refuse(f"values {values.shape}", "possible: (N,) with N >= 1", "pass one number per prompt")
+        raise refuse(f"values {values.shape}", "(N,) with N >= 1", "pass one number per prompt")
     rng = np.random.default_rng(seed)
     means = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)])
     return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))

@@ -68,11 +68,9 @@ def trace(
     """
     require_range("threshold", threshold, 0.0, 1.0)
     if top_k is not None and top_k < 1:
-        raise refuse(f"top_k={top_k}", "possible: 1 and above, or None", "pass one of them")
+        raise refuse(f"top_k={top_k}", "1 and above, or None", "pass one of them")
     if input_ids.dim() != 2 or not len(input_ids):
-        raise refuse(
-            f"input_ids {tuple(input_ids.shape)}", "possible: (N, T) with N >= 1", "stack the prompts"
-        )
+        raise refuse(f"input_ids {tuple(input_ids.shape)}", "(N, T) with N >= 1", "stack the prompts")
     positions = output_positions(outputs, input_ids.shape[1])
     text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
     parts = []
@@ -100,9 +98,7 @@ def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, .
     """The output positions as numbers from 0, all of them by default; negative ones count from the end."""
     found = tuple(range(length)) if outputs is None else tuple(p + length if p < 0 else p for p in outputs)
     if not found or not all(0 <= position < length for position in found):
-        raise refuse(
-            f"outputs {outputs} of {length} tokens", f"possible: 0 to {length - 1}", "choose some of them"
-        )
+        raise refuse(f"outputs {outputs} of {length} tokens", f"0 to {length - 1}", "choose some of them")
     return found
 
 

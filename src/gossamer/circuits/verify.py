@@ -171,7 +171,7 @@ def verify(
     if input_ids.shape != labels.shape or not len(input_ids):
         raise refuse(
             f"input_ids {tuple(input_ids.shape)}, labels {tuple(labels.shape)}",
-            "possible: (N, T) twice",
+            "(N, T) twice",
             "stack rows",
         )
     gates = gates_of(sparse)

@@ -37,7 +37,7 @@ def export(
 
     if (form == "mib") != (task is not None):
         got = f"--format {form} {'without' if task is None else 'with'} --task"
-        raise refuse(got, "possible: --format mib with --task", "for example --format mib --task ioi")
+        raise refuse(got, "--format mib with --task", "write for example --format mib --task ioi")
     if task is not None:
         from ..files import write_json
         from ..models.quiet import quiet

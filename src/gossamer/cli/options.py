@@ -74,9 +74,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
     for setting in settings:
         name, sign, value = setting.partition("=")
         if not sign:
-            raise refuse(
-                f"--set {setting!r}", "possible: name=value", "pass for example --set control.kp=0.3"
-            )
+            raise refuse(f"--set {setting!r}", "name=value", "pass for example --set control.kp=0.3")
         try:
             found[name.strip()] = json.loads(value)
         except ValueError:

@@ -34,8 +34,8 @@ def serve(
         from ..viz.serve.run import run
         from ..viz.serve.session import Limits
     except ModuleNotFoundError as error:
-        do = "pip install 'gossamer[serve]'"
-        raise refuse(f"{error.name} is not installed", "possible: with the extra `serve`", do) from error
+        do = "run pip install 'gossamer[serve]'"
+        raise refuse(f"{error.name} is not installed", "the extra gossamer[serve]", do) from error
     limits = Limits(tokens=max_tokens, waiting=max_requests, threshold=threshold)
     with quiet():
         run(folder, host=host, port=port, token=auth_token, start=prompt, limits=limits)

@@ -37,9 +37,7 @@ def trace(
     from ..recipes.trace import trace_text
 
     if bool(sums) == (prompt is not None):
-        raise refuse(
-            "both or neither of --sum and --prompt", "possible: one of them", "for example --sum 36+28"
-        )
+        raise refuse("both or neither of --sum and --prompt", "one of them", "write for example --sum 36+28")
     options = {"threshold": threshold, "top_k": top_k}
     with quiet():
         if sums:

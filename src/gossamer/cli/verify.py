@@ -65,7 +65,7 @@ def _verify_task(
     from ..recipes.verify_task import study_task
 
     if smallest:
-        raise refuse("--smallest with --task", "possible: --smallest on sums", "leave one of them out")
+        raise refuse("--smallest with --task", "--smallest on sums", "leave one of them out")
     with quiet():
         record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
     finish(record, out, as_json, lambda: _task_verified(record))

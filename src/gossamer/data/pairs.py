@@ -94,9 +94,7 @@ class Vocabulary:
     def __call__(self, pieces: Sequence[str]) -> list[int]:
         missing = [piece for piece in pieces if piece not in self.ids]
         if missing:
-            raise refuse(
-                f"piece {missing[0]!r}", f"possible: {len(self)} known pieces", "build from the same tasks"
-            )
+            raise refuse(f"piece {missing[0]!r}", f"{len(self)} known pieces", "build from the same tasks")
         return [self.ids[piece] for piece in pieces]
 
     def text(self, ids: Tensor) -> tuple[str, ...]:
@@ -127,14 +125,14 @@ def encode(
         if len(clean) != len(corrupt):
             raise refuse(
                 f"{task}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}",
-                "possible: prompts of equal length",
+                "prompts of equal length",
                 f"change {''.join(pair.corrupt)!r}, or take another tokenizer",
             )
         right, wrong = (_answer_ids(task, options, tokenize) for options in (pair.right, pair.wrong))
         if right & wrong:
             raise refuse(
                 f"{task}: an answer that is right and wrong",
-                "possible: one of both",
+                "one of both",
                 "take another tokenizer",
             )
         groups[len(clean)].append((clean, corrupt, right, wrong, pair.template))
@@ -147,7 +145,7 @@ def _answer_ids(task: str, options: Pieces, tokenize: Callable[[Pieces], list[in
         ids = tokenize((option,))
         if len(ids) != 1:
             got = f"{task}: the answer {option!r} has {len(ids)} tokens"
-            raise refuse(got, "possible: answers of one token", "take another tokenizer or other words")
+            raise refuse(got, "answers of one token", "take another tokenizer or other words")
         found.add(ids[0])
     return found
 

@@ -48,9 +48,9 @@ class Prompt:
         """
         ids = tokenizer(text)["input_ids"]
         if not ids:
-            raise refuse("an empty prompt", "possible: one token or more", "type something")
+            raise refuse("an empty prompt", "one token or more", "type something")
         if most is not None and len(ids) > most:
-            raise refuse(f"a prompt of {len(ids):,} tokens", f"possible: {most:,}", "shorten it")
+            raise refuse(f"a prompt of {len(ids):,} tokens", f"at most {most:,}", "shorten it")
         return cls(text, torch.tensor([ids]), pieces(tokenizer, ids), (len(ids) - 1,))
 
     def __len__(self) -> int:
@@ -74,15 +74,13 @@ def open_tokenizer(*folders: Path | str) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise refuse(f"{folder}: {line}", "possible: a tokenizer that loads", "save it again") from error
+            raise refuse(f"{folder}: {line}", "a tokenizer that loads", "save it again") from error
         if not tokenizer.vocab_size:
-            raise refuse(
-                f"{folder} has an empty tokenizer", "possible: a model with its tokenizer", "save it again"
-            )
+            raise refuse(f"{folder} has an empty tokenizer", "a model with its tokenizer", "save it again")
         return tokenizer
     raise refuse(
         f"no tokenizer in {' or '.join(map(str, folders))}",
-        f"possible: folders with tokenizer files, or models of the {len(task_vocabulary())} pieces of the tasks",
+        f"folders with tokenizer files, or models of the {len(task_vocabulary())} pieces of the tasks",
         "save it there: tokenizer.save_pretrained(folder)",
     )
 
@@ -97,12 +95,12 @@ def training_tokenizer(name: str, model: Any, length: int) -> Any:
     if len(tokenizer) > vocabulary:
         raise refuse(
             f"the tokenizer of {name} has {len(tokenizer)} tokens, its model {vocabulary}",
-            "possible: a tokenizer and a model that belong together",
+            "a tokenizer and a model that belong together",
             "pass the folder that holds both",
         )
     positions = positions_of(model)
     if positions is not None and length > positions:
-        raise refuse(f"length {length} on a model of {positions} positions", f"possible: up to {positions}",
+        raise refuse(f"length {length} on a model of {positions} positions", f"up to {positions}",
                      f"pass --length {positions}")  # fmt: skip
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -55,7 +55,7 @@ def batches(
     """`n` pairs of a task as tensors, one batch per prompt length; word-level unless a tokenizer is given."""
     require_choice("task", name, TASKS)
     if n < 1:
-        raise refuse(f"{n} prompts", "possible: 1 or more", "ask for more")
+        raise refuse(f"{n} prompts", "1 or more", "ask for more")
     if tokenize is None:
         vocabulary = task_vocabulary()
         tokenize, n_vocabulary = vocabulary, len(vocabulary)

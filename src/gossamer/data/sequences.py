@@ -22,7 +22,7 @@ class TensorRows(Dataset):
     def __init__(self, **columns: Tensor) -> None:
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) != 1:
-            raise refuse(f"columns of lengths {lengths}", "possible: one length for all", "cut them alike")
+            raise refuse(f"columns of lengths {lengths}", "one length for all", "cut them alike")
         self.columns = columns
 
     def __len__(self) -> int:

@@ -92,7 +92,7 @@ def _documents(source: str, field: str, split: str) -> Iterator[str]:
     if path.suffix or source.startswith((".", "/", "~")):
         raise refuse(
             f"data {source!r} does not exist",
-            "possible: stdlib, a text, JSONL or parquet file, a folder of them, or a hub dataset",
+            "stdlib, a text, JSONL or parquet file, a folder of them, or a hub dataset",
             "check the path",
         )
     return _hub(source, field, split)
@@ -112,9 +112,7 @@ def _text_file(path: Path) -> Iterator[str]:
             raise ValueError("it holds zero bytes")
         yield content.decode("utf-8")
     except ValueError as error:
-        raise refuse(
-            f"{path} is not text ({error})", "possible: UTF-8 text, JSONL, parquet", "convert it"
-        ) from error
+        raise refuse(f"{path} is not text ({error})", "UTF-8 text, JSONL, parquet", "convert it") from error
 
 
 def _table(path: Path, field: str) -> Iterator[str]:
@@ -135,7 +133,7 @@ def _table(path: Path, field: str) -> Iterator[str]:
         LookupError,
     ) as error:  # pyarrow's are ValueErrors
         raise refuse(
-            f"{path} cannot be read as a table ({_line(error)})", "possible: JSONL, parquet", "check it"
+            f"{path} cannot be read as a table ({_line(error)})", "JSONL, parquet", "check it"
         ) from error
 
 
@@ -148,7 +146,7 @@ def _hub(source: str, field: str, split: str) -> Iterator[str]:
     except (OSError, RuntimeError, ValueError, LookupError) as error:
         raise refuse(
             f"data {source!r} is no file here and cannot be had from the hub ({_line(error)})",
-            "possible: stdlib, a text, JSONL or parquet file, a folder, or a hub dataset with network access",
+            "stdlib, a text, JSONL or parquet file, a folder, or a hub dataset with network access",
             "check the name, or log in if it is gated",
         ) from error
     return _column(rows, field, source)
@@ -159,7 +157,7 @@ def _column(rows: Iterable[dict[str, Any]], field: str, source: str) -> Iterator
         if not isinstance(row.get(field), str):
             raise refuse(
                 f"{source} has no text in column {field!r}",
-                f"possible: {', '.join(map(str, row)) or 'none'}",
+                f"{', '.join(map(str, row)) or 'none'}",
                 "name the column that holds the text with --field",
             )
         yield row[field]
@@ -251,6 +249,6 @@ def too_short(corpus: Corpus, rows: int, length: int, purpose: str) -> Exception
     more = ", a larger --held-out-share" if purpose == HOLD_OUT else ""
     return refuse(
         f"{corpus.source} gives {rows} rows of {length} tokens to {purpose}",
-        f"possible: at least {2 if purpose == HOLD_OUT else 1}",
+        f"at least {2 if purpose == HOLD_OUT else 1}",
         f"pass more documents{more}, or a smaller --length",
     )

@@ -186,9 +186,7 @@ class GateSets(tuple[GateSet, ...]):
         """The set of one kind."""
         found = [one for one in self if one.kind == kind]
         if not found:
-            raise refuse(
-                f"no gates on {kind}", f"possible: {', '.join(one.kind for one in self)}", "attach them"
-            )
+            raise refuse(f"no gates on {kind}", f"{', '.join(one.kind for one in self)}", "attach them")
         return found[0]
 
     @contextmanager
@@ -224,6 +222,6 @@ class GateSets(tuple[GateSet, ...]):
         if torch.is_grad_enabled() and any(x.expected and not x.expected[-1].requires_grad for x in seen):
             raise refuse(
                 "the penalty has no gradient",
-                "possible: trainable query and key projections, non-reentrant gradient checkpointing",
+                "trainable query and key projections, non-reentrant gradient checkpointing",
                 "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
             )

@@ -110,7 +110,7 @@ class Anatomy:
         if getattr(config, "is_encoder_decoder", False) or getattr(config, "add_cross_attention", False):
             raise refuse(
                 f"the decoder of {named(model)} reads an encoder",
-                "possible: encoders and decoders",
+                "encoders and decoders",
                 "choose one",
                 UnsupportedModel,
             )
@@ -118,7 +118,7 @@ class Anatomy:
         if not found:
             raise refuse(
                 f"no module of {named(model)} calls the attention interface of transformers",
-                "possible: architectures that do, such as bert, gpt2, gpt_neox, llama, qwen3, gemma2",
+                "architectures that do, such as bert, gpt2, gpt_neox, llama, qwen3, gemma2",
                 "choose one of those",
                 UnsupportedModel,
             )
@@ -152,7 +152,7 @@ def pre_norm(model: nn.Module) -> PreNorm:
     if kind not in PRE_NORM:
         raise refuse(
             f"the residual stream of {named(model)}",
-            f"possible: {', '.join(PRE_NORM)}",
+            f"{', '.join(PRE_NORM)}",
             "choose one, or trace attention edges, which works on any gated model",
             UnsupportedModel,
         )

@@ -41,7 +41,7 @@ def gates_of(model: nn.Module) -> EdgeGates:
         do = "load it with gossamer.load(path)" if gated else "call gossamer.attach(model)"
         came = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
         what = f"{type(model).__name__}{came} has no gates ({hint})"
-        raise refuse(what, "possible: a gated model", do, UnsupportedModel)
+        raise refuse(what, "a gated model", do, UnsupportedModel)
     return gates
 
 
@@ -94,20 +94,18 @@ def attach(
     modules = attention_modules(model)
     name = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
-        raise refuse(
-            f"{name} is an encoder-decoder", "possible: encoders and decoders", "choose one", UnsupportedModel
-        )
+        raise refuse(f"{name} is an encoder-decoder", "encoders and decoders", "choose one", UnsupportedModel)
     if not modules or not model._can_set_attn_implementation():
         raise refuse(
             f"{name} does not send its attention through the attention interface of transformers",
-            "possible: architectures that do, such as bert, gpt2, gpt_neox, llama, qwen3, gemma2",
+            "architectures that do, such as bert, gpt2, gpt_neox, llama, qwen3, gemma2",
             "choose one of those",
             UnsupportedModel,
         )
     if getattr(model.config, "output_attentions", False):
         raise refuse(
             f"{name} has output_attentions=True in its config",
-            "possible: gossamer.trace, which lists the open edges with their weights",
+            "False, as gossamer.trace lists the open edges with their weights",
             "set it to False",
             UnsupportedModel,
         )

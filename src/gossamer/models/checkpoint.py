@@ -50,7 +50,7 @@ def adapter_block(folder: Path) -> dict[str, Any]:
     if not (folder / BLOCK_FILE).is_file():
         raise refuse(
             f"{folder} holds adapters without gates ({BLOCK_FILE} is missing)",
-            "possible: adapters that gossamer wrote",
+            "adapters that gossamer wrote",
             "load it with peft, or make a model sparse first",
             CheckpointError,
         )
@@ -76,7 +76,7 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
     if block is None:
         raise refuse(
             f"{path} is a dense checkpoint",
-            "possible: folders that gossamer wrote, whose config.json has a block edge_gates",
+            "folders that gossamer wrote, whose config.json has a block edge_gates",
             "load it with transformers, or make it sparse first",
             CheckpointError,
         )
@@ -99,13 +99,11 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
 def bias_of(block: Any, path: Path | str) -> float:
     """The gate bias in an `edge_gates` block, or an error for a block that this version does not know."""
     if not isinstance(block, dict) or not isinstance(block.get("version"), int) or "bias" not in block:
-        raise refuse(
-            f"{path}: edge_gates is {block!r}", "possible: {version, bias}", "save it again", CheckpointError
-        )
+        raise refuse(f"{path}: edge_gates is {block!r}", "{version, bias}", "save it again", CheckpointError)
     if block["version"] > SCHEMA_VERSION:
         raise refuse(
             f"{path} was written by a newer gossamer (edge_gates version {block['version']})",
-            f"possible: versions up to {SCHEMA_VERSION}",
+            f"versions up to {SCHEMA_VERSION}",
             "upgrade gossamer",
             CheckpointError,
         )
@@ -124,7 +122,7 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
             line = "its weights have other shapes than its config.json says"
         raise refuse(
             f"{path} cannot be loaded ({line})",
-            "possible: a whole checkpoint",
+            "a whole checkpoint",
             "copy it again, config.json and weights together",
             CheckpointError,
         ) from error
@@ -137,7 +135,7 @@ def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
     if cls is None:
         raise refuse(
             f"{path} names no architecture that transformers has ({names})",
-            "possible: checkpoints of transformers models",
+            "checkpoints of transformers models",
             "add `architectures` to its config.json",
             CheckpointError,
         )
@@ -154,14 +152,14 @@ def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -
     if CONFIG_BLOCK in config.__dict__:
         raise refuse(
             f"{name} was saved with gates and would run dense here, as a base that it is not",
-            "possible: a dense model",
+            "a dense model",
             "pass the base model, or load this one with gossamer.load(path)",
             CheckpointError,
         )
     if getattr(config, "output_attentions", False):
         raise refuse(
             f"{name} has output_attentions=True in its config",
-            "possible: gossamer.trace, which lists the open edges with their weights",
+            "False, as gossamer.trace lists the open edges with their weights",
             "set it to false in config.json",
             UnsupportedModel,
         )
@@ -182,13 +180,13 @@ def read_config(path: Path | str, **options: Any) -> Any:
             read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
             raise refuse(
                 f"{path} has a config.json that transformers cannot use ({str(error).strip().splitlines()[0]})",
-                "possible: the models of this version of transformers",
+                "the models of this version of transformers",
                 "check its model_type, or upgrade transformers",
                 CheckpointError,
             ) from error
         raise refuse(
             f"{path} is neither a checkpoint folder nor a model that can be reached",
-            "possible: a folder with config.json, or a hub id with network access",
+            "a folder with config.json, or a hub id with network access",
             "check the name, and log in if the model is gated",
             CheckpointError,
         ) from error
@@ -202,10 +200,8 @@ def _no_config(folder: Path) -> Exception:
     if (folder / "adapter_config.json").is_file():
         return refuse(
             f"{folder} holds adapters, not a model",
-            "possible: a dense model",
+            "a dense model",
             "pass the model they were made for, or load them with gossamer.load(path)",
             CheckpointError,
         )
-    return refuse(
-        f"{folder} has no config.json", "possible: a checkpoint folder", "check the path", CheckpointError
-    )
+    return refuse(f"{folder} has no config.json", "a checkpoint folder", "check the path", CheckpointError)

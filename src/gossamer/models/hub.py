@@ -54,7 +54,7 @@ def push_to_hub(
     except (TRANSPORT, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         raise refuse(
             f"{repo_id} cannot be written ({str(error).strip().splitlines()[0]})",
-            "possible: owner/name, a token that may write, and network access",
+            "owner/name, a token that may write, and network access",
             "check the name, or log in with hf auth login",
             CheckpointError,
         ) from error
@@ -71,7 +71,7 @@ def shared(folder: Path) -> tuple[Path, RunReport]:
         if Path(base).exists():
             raise refuse(
                 f"{adapter} holds adapters of {base}, which is a folder of this machine",
-                "possible: a merged model, or adapters of a model on the hub",
+                "a merged model, or adapters of a model on the hub",
                 "share the base first and put its id into adapter_config.json, or run with --lora and --merge",
                 CheckpointError,
             )
@@ -79,7 +79,7 @@ def shared(folder: Path) -> tuple[Path, RunReport]:
     if CONFIG_BLOCK not in read_config(folder / "model").__dict__:
         raise refuse(
             f"{folder / 'model'} is a dense checkpoint",
-            "possible: a model that gossamer sparsify kept",
+            "a model that gossamer sparsify kept",
             "make it sparse first",
             CheckpointError,
         )

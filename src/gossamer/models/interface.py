@@ -52,21 +52,21 @@ def edge_gate_attention(
     if gates is None:
         raise refuse(
             f"{type(module).__name__} runs attn_implementation={KEY!r} but has no gates",
-            "possible: a model with gates attached",
+            "a model with gates attached",
             "call gossamer.attach(model) or load it with gossamer.load(path)",
             UnsupportedModel,
         )
     if position_bias is not None:
         raise refuse(
             f"{type(module).__name__} adds a position bias to its logits",
-            "possible: models without one",
+            "models without one",
             "choose another architecture",
             UnsupportedModel,
         )
     if output_attentions or getattr(module.config, "output_attentions", False):
         raise refuse(
             "output_attentions=True on a gated model",
-            "possible: gossamer.trace, which lists the open edges with their weights",
+            "no such argument, as gossamer.trace lists the open edges with their weights",
             "drop output_attentions",
             UnsupportedModel,
         )
@@ -95,7 +95,7 @@ def as_visible(mask: Tensor | None) -> Tensor | None:
     if not bool((visible | (mask <= torch.finfo(mask.dtype).min / 2)).all()):
         raise refuse(
             "an additive attention mask with values between 0 and -inf",
-            "possible: masks that only say where an edge may exist",
+            "masks that only say where an edge may exist",
             "pass a bool mask, True where it may",
             UnsupportedModel,
         )

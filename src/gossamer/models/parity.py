@@ -40,8 +40,8 @@ def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module],
     if missing:
         raise refuse(
             f"{name}: the gated attention ran in {len(set(called))} of {len(modules)} attention modules",
-            "possible: architectures that call the attention interface in every layer",
-            f"attention modules never called: {missing}",
+            "architectures that call the attention interface in every layer",
+            f"choose another model; these modules were never called: {missing}",
             UnsupportedModel,
         )
     error = (output - reference).abs().max().item()
@@ -49,7 +49,7 @@ def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module],
     if not error <= TOLERANCE.get(output.dtype, 5e-2) * scale:
         raise refuse(
             f"{name} with open gates differs from its own eager attention by {error:.3g}",
-            f"possible: at most {TOLERANCE.get(output.dtype, 5e-2) * scale:.3g}",
+            f"at most {TOLERANCE.get(output.dtype, 5e-2) * scale:.3g}",
             "report the architecture: its attention does more than softmax over masked logits",
             UnsupportedModel,
         )
@@ -77,7 +77,7 @@ def _check_causal(
     if leak > allowed:
         raise refuse(
             f"{type(model).__name__}: editing the last token changed earlier outputs by {leak:.3g}",
-            "possible: a causal model sees no future",
+            "no change, as a causal model sees no future",
             "report the architecture: its causal mask did not reach the gates",
             UnsupportedModel,
         )

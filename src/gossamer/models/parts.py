@@ -75,12 +75,12 @@ class Layer:
         """The layer as the model lists it: attention, MLP and norms."""
         return self.model.get_submodule(self.block_path)
 
-    def unknown(self, got: str, possible: str) -> GossamerError:
+    def unknown(self, got: str, expected: str) -> GossamerError:
         """The error for a part that is not known."""
         where = f"{type(self.attention).__name__} at {self.path}"
         return refuse(
             f"layer {self.number} of {named(self.model)}, {where}: {got}",
-            f"possible: {possible}",
+            expected,
             "add what it has to gossamer/models/architectures.py, or choose another model",
             UnsupportedModel,
         )
@@ -91,7 +91,7 @@ class Layer:
         if wrapped:
             raise refuse(
                 f"layer {self.number} of {named(self.model)} has an adapter on {', '.join(wrapped)}",
-                "possible: linear layers without one",
+                "linear layers without one",
                 "merge the adapter first (merge_and_unload)",
                 UnsupportedModel,
             )

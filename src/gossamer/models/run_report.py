@@ -120,7 +120,7 @@ class RunReport:
         if not path.is_file():
             raise refuse(
                 f"{folder} has no {FILE}",
-                "possible: the folder of a finished gossamer demo or gossamer sparsify",
+                "the folder of a finished gossamer demo or gossamer sparsify",
                 "finish the run with --resume",
                 CheckpointError,
             )
@@ -130,7 +130,7 @@ class RunReport:
 def _no_report(where: Path | str, found: str) -> CheckpointError:
     error = refuse(
         f"{where} holds {found}",
-        f"possible: a report of schema 1 to {SCHEMA_VERSION}",
+        f"a report of schema 1 to {SCHEMA_VERSION}",
         "update gossamer, or make the run again",
         CheckpointError,
     )

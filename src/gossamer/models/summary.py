@@ -47,7 +47,7 @@ def describe(place: Path | str) -> dict[str, Any]:
     if not whole and not found:
         raise refuse(
             f"{place} holds no model",
-            f"possible: a folder with config.json, or with one of {', '.join(f'{x}/' for x in PARTS)}",
+            f"a folder with config.json, or with one of {', '.join(f'{x}/' for x in PARTS)}",
             "check the path",
             CheckpointError,
         )

@@ -45,7 +45,7 @@ def load_authors(
     wanted = model.state_dict()
     for name, weight in converted.items():
         if wanted[name].shape != weight.shape:
-            raise _unlike(f"{name} has shape {tuple(weight.shape)}", f"possible: {tuple(wanted[name].shape)}")
+            raise _unlike(f"{name} has shape {tuple(weight.shape)}", f"{tuple(wanted[name].shape)}")
     model.load_state_dict(converted, strict=False)
     attach(model, bias=bias, **options)
     return model
@@ -58,10 +58,10 @@ def read(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise _unlike(
             f"{path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})",
-            "possible: a final.pth",
+            "a final.pth",
         ) from error
     if not isinstance(state, dict) or "embed.W_E" not in state:
-        raise _unlike(f"{path} has no tensor embed.W_E", "possible: a state dict in TransformerLens names")
+        raise _unlike(f"{path} has no tensor embed.W_E", "a state dict in TransformerLens names")
     return {name: weight for name, weight in state.items() if not name.endswith(BUFFERS)}
 
 
@@ -72,9 +72,7 @@ def config_of(state: dict[str, Tensor], vocabulary: int | None) -> GPT2Config:
         vocabulary = GPT2_VOCABULARY if rows == 50304 else rows
     layers = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
     if layers < 1 or vocabulary > rows:
-        raise _unlike(
-            f"{layers} layers and {rows} tokens", f"possible: 1 layer and {vocabulary} tokens or more"
-        )
+        raise _unlike(f"{layers} layers and {rows} tokens", f"1 layer and {vocabulary} tokens or more")
     tied = torch.equal(state["embed.W_E"], _need(state, "unembed.W_U").T)
     return GPT2Config(
         vocab_size=vocabulary, n_positions=len(_need(state, "pos_embed.W_pos")), n_embd=width, n_layer=layers,
@@ -98,14 +96,14 @@ def convert(state: dict[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
     }
     shift = left.pop("unembed.b_U", None)
     if shift is not None and float((shift - shift.mean()).abs().max()) > 0:
-        raise _unlike("unembed.b_U is not constant", "possible: no bias on the logits, as GPT-2")
+        raise _unlike("unembed.b_U is not constant", "no bias on the logits, as GPT-2")
     norm("ln_final", "transformer.ln_f")
     for i in range(config.n_layer):
         norm(f"blocks.{i}.ln1", f"transformer.h.{i}.ln_1")
         norm(f"blocks.{i}.ln2", f"transformer.h.{i}.ln_2")
         found |= _block(left, i, config.n_embd)
     if left:
-        raise _unlike(f"tensors left over: {', '.join(sorted(left)[:5])}", "possible: those of a GPT-2")
+        raise _unlike(f"tensors left over: {', '.join(sorted(left)[:5])}", "those of a GPT-2")
     return found
 
 
@@ -133,9 +131,9 @@ def _block(left: dict[str, Tensor], i: int, width: int) -> dict[str, Tensor]:
 
 def _need(state: dict[str, Tensor], name: str) -> Tensor:
     if name not in state:
-        raise _unlike(f"tensor {name} is missing", "possible: a whole GPT-2 in TransformerLens names")
+        raise _unlike(f"tensor {name} is missing", "a whole GPT-2 in TransformerLens names")
     return state[name]
 
 
-def _unlike(got: str, possible: str) -> Exception:
-    return refuse(got, possible, "check which file this is", CheckpointError)
+def _unlike(got: str, expected: str) -> Exception:
+    return refuse(got, expected, "check which file this is", CheckpointError)

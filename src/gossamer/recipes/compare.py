@@ -104,7 +104,7 @@ def component_circuit(
     Raises: `GossamerError` as for `compare`, for `edges` below 1, and where no size reaches 90 %.
     """
     if edges is not None and edges < 1:
-        raise refuse(f"edges={edges}", "possible: 1 and above, or None", "pass one of them")
+        raise refuse(f"edges={edges}", "1 and above, or None", "pass one of them")
     model = open_model(folder)
     wires = wiring(model)
     scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
@@ -112,7 +112,9 @@ def component_circuit(
     if edges is None:
         best = needed_edges(Ablator(wires, fresh, ablation), scores).needed()
         if best is None:
-            raise refuse(f"no circuit of {task} has 90 % of its effect", "possible: a size", "pass --edges")
+            raise refuse(
+                f"no circuit of {task} has 90 % of its effect", "a size that is given", "pass --edges"
+            )
         edges = best.kept
     kept = best_edges(wires, scores, edges)
     return to_mib(wires.graph, scores.edges, kept, d_model=wires.anatomy[0].o.weights().shape[-1])

@@ -37,7 +37,7 @@ def open_others(folders: Sequence[Path | str], like: PreTrainedModel) -> list[Pr
         if theirs != ours:
             raise refuse(
                 "{}: {} tokens, {} layers of {} heads".format(folder, *theirs),
-                "possible: {} tokens, {} layers of {} heads, as the model it is compared with".format(*ours),
+                "{} tokens, {} layers of {} heads, as the model it is compared with".format(*ours),
                 "pass a model of another seed",
             )
         found.append(model)

@@ -77,7 +77,7 @@ def settings_of(
     missing = [n for n, entry in kind.__dataclass_fields__.items() if _is_required(entry) and n not in values]
     if missing:
         raise refuse(
-            f"no {missing[0].upper()}", f"possible: on the command line, or as {missing[0]} in a --config",
+            f"no {missing[0].upper()}", f"one on the command line, or as {missing[0]} in a --config",
             f"name the {missing[0]}"
         )  # fmt: skip
     return kind(**values)
@@ -99,14 +99,12 @@ def read_config(path: Path, verb: str, kind: type[Settings]) -> dict[str, Any]:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         cause = " ".join(str(error).split()) or type(error).__name__
-        raise refuse(f"{path} cannot be read ({cause})", "possible: a YAML file", "check it") from error
+        raise refuse(f"{path} cannot be read ({cause})", "a YAML file", "check it") from error
     if not isinstance(found, dict):
-        raise refuse(
-            f"{path} holds no settings", "possible: lines of name: value", f"take the {FILE} of a run"
-        )
+        raise refuse(f"{path} holds no settings", "lines of name: value", f"take the {FILE} of a run")
     found.pop("gossamer", None)
     if found.get("verb", verb) != verb:
-        raise refuse(f"{path} is of gossamer {found['verb']}", f"possible: one of gossamer {verb}",
+        raise refuse(f"{path} is of gossamer {found['verb']}", f"one of gossamer {verb}",
                      f"run gossamer {found['verb']} --config {path}")  # fmt: skip
     found.pop("verb", None)
     kinds = typing.get_type_hints(kind)
@@ -134,7 +132,7 @@ def _value(name: str, value: Any, kind: Any) -> Any:
         return value
     if typing.get_origin(kind) is dict and isinstance(value, dict) and all(isinstance(n, str) for n in value):
         return value
-    raise refuse(f"{name}: {value!r}", f"possible: {_KINDS.get(kind, 'name: value pairs')}", "write one")
+    raise refuse(f"{name}: {value!r}", f"{_KINDS.get(kind, 'name: value pairs')}", "write one")
 
 
 _KINDS = {

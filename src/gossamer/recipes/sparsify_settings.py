@@ -58,17 +58,15 @@ class SparsifySettings:
         require_range("seed", self.seed, 0, 2**32 - 1)
         require_range("learning_rate", self.learning_rate, 0.0, 1e3)
         if self.merge and not self.lora:
-            raise refuse(
-                "--merge without adapters", "possible: with --lora", "pass --lora 8, or drop --merge"
-            )
+            raise refuse("--merge without adapters", "--lora with it", "pass --lora 8, or drop --merge")
         if self.stream and self.ceiling.kind == "cosine":
             raise refuse("--stream under a cosine ceiling, which takes whole sentences",
-                         "possible: without --stream", "drop it")  # fmt: skip
+                         "whole texts", "drop --stream")  # fmt: skip
         if self.report_to != "none" and find_spec(self.report_to) is None:
-            raise refuse(f"tracker {self.report_to} is not installed", "possible: none, or an installed one",
-                         f"pip install {self.report_to}")  # fmt: skip
+            raise refuse(f"tracker {self.report_to} is not installed", "none, or an installed one",
+                         f"run pip install {self.report_to}")  # fmt: skip
         if self.precision == "fp16" and not _has_cuda():
-            raise refuse("fp16 on a CPU", "possible: fp32, bf16", "pass --precision bf16")
+            raise refuse("fp16 on a CPU", "fp32, bf16", "pass --precision bf16")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml and report.json hold them."""

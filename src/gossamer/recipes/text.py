@@ -73,9 +73,7 @@ def configure(job: SparsifySettings) -> SparsityConfig:
         given[CHECKPOINTING] = True
     for name in job.settings:
         if name in OWN:
-            raise refuse(
-                f"--set {name}, which has an option of its own", f"possible: {OWN[name]}", "pass that"
-            )
+            raise refuse(f"--set {name}, which has an option of its own", f"{OWN[name]}", "pass that")
     return configured(given, job.settings)
 
 

@@ -113,7 +113,7 @@ def study_task(
     if dense.config.vocab_size != gated.config.vocab_size:
         raise refuse(
             f"a base of {dense.config.vocab_size} tokens and a sparse model of {gated.config.vocab_size}",
-            "possible: two models of one vocabulary",
+            "two models of one vocabulary",
             "pass the base that the sparse model was made from",
         )
     further = open_others(others, gated)

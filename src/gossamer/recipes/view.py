@@ -38,13 +38,9 @@ def view_folders(
         words = carries_beside(sparse, gated) if carries is None else read_carries(carries, gated)
         return view_addition(dense, gated, start=start, carries=words)
     if carries is not None:
-        raise refuse(
-            "what edges carry, for a language model", "possible: models that add", "leave out --carries"
-        )
+        raise refuse("what edges carry, for a language model", "models that add", "leave out --carries")
     if not texts:
-        raise refuse(
-            "a language model and no prompt", "possible: one or more", "give --prompt, once per prompt"
-        )
+        raise refuse("a language model and no prompt", "one or more", "give --prompt, once per prompt")
     tokenizer = open_tokenizer(sparse, base)
     prompts = [Prompt.of(text, tokenizer, most=positions_of(dense)) for text in texts]
     circuits = [

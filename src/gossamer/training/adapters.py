@@ -30,7 +30,7 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise refuse(
-            "peft is not installed", "possible: full finetuning", "pip install gossamer[lora]"
+            "peft is not installed", "the extra gossamer[lora]", "run pip install 'gossamer[lora]'"
         ) from error
     gates_of(model)
     anatomy = Anatomy.of(model)
@@ -53,7 +53,7 @@ def targets(anatomy: Anatomy) -> list[str]:
     if not found:
         raise refuse(
             f"{type(anatomy.model).__name__} has no linear layers inside its attention modules",
-            "possible: full finetuning",
+            "a model with some",
             "leave out --lora",
             UnsupportedModel,
         )

@@ -43,9 +43,7 @@ def frozen_base(
         )
         return None
     if base is model:
-        raise refuse(
-            "base is the model itself", "possible: a separate dense model", "pass a copy, or leave it out"
-        )
+        raise refuse("base is the model itself", "a separate dense model", "pass a copy, or leave it out")
     frozen = copy.deepcopy(model) if base is None else base
     return frozen.eval().requires_grad_(False)
 
@@ -60,7 +58,7 @@ def make_comparable(model: PreTrainedModel, gates: EdgeGates | None) -> None:
     if gates is None and CONFIG_BLOCK in model.config.__dict__:
         raise refuse(
             "a model saved with gates but loaded without them would be taken for a dense base",
-            "possible: a dense model, or a gated one",
+            "a dense model, or a gated one",
             "load it with gossamer.load(path)",
             UnsupportedModel,
         )

@@ -98,7 +98,7 @@ class SparsityConfig(TrainingArguments):
         if given.get("use_reentrant", False):
             raise refuse(
                 "reentrant gradient checkpointing, which drops the penalty's gradient without a word",
-                "possible: use_reentrant=False",
+                "use_reentrant=False",
                 f"set {CHECKPOINTING}_kwargs={{'use_reentrant': False}}",
             )
         setattr(self, CHECKPOINTING, True)
@@ -115,7 +115,7 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
         if name not in known:
             raise unknown_setting(name, [*SETTINGS, *known])
         if isinstance(value, str) and isinstance(known[name], int | float):
-            raise refuse(f"{name}={value!r}", "possible: a number, true or false", "check what follows --set")
+            raise refuse(f"{name}={value!r}", "a number, true or false", "check what follows --set")
     try:
         return SparsityConfig(**{**given, **settings})
     except GossamerError:
@@ -126,5 +126,5 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
         ImportError,
     ) as error:  # what TrainingArguments says of values it cannot take
         told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise refuse(f"settings that cannot be taken ({told})", "possible: values of the right kind",
+        raise refuse(f"settings that cannot be taken ({told})", "values of the right kind",
                      "check what follows --set") from error  # fmt: skip

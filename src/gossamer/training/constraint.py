@@ -34,9 +34,7 @@ class Ceiling:
     def __post_init__(self) -> None:
         require_choice("ceiling kind", self.kind, KINDS)
         if not (math.isfinite(self.value) and self.value > 0):
-            raise refuse(
-                f"ceiling {self.kind}={self.value}", "possible: a number above 0", "pass for example kl=0.02"
-            )
+            raise refuse(f"ceiling {self.kind}={self.value}", "a number above 0", "pass for example kl=0.02")
         if self.unit <= 0:
             object.__setattr__(self, "unit", self.value * (0.01 if self.kind == "loss" else 1.0))
 
@@ -49,7 +47,7 @@ class Ceiling:
         except ValueError:
             raise refuse(
                 f"ceiling {text!r}",
-                f"possible: kind=number, kind one of {', '.join(KINDS)}",
+                f"kind=number, kind one of {', '.join(KINDS)}",
                 "pass for example kl=0.02",
             ) from None
         return cls(kind.strip(), number)

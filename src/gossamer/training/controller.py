@@ -73,7 +73,7 @@ class Controller:
     def begin(self, steps: int) -> None:
         """Say how many optimizer steps the run has; shares in the recipe are of these."""
         if steps < 1:
-            raise refuse(f"{steps} steps", "possible: 1 or more", "pass max_steps or num_train_epochs")
+            raise refuse(f"{steps} steps", "1 or more", "pass max_steps or num_train_epochs")
         self.steps = steps
         self.sampling = self._samples(self.taken)
 
@@ -109,7 +109,7 @@ class Controller:
         Raises: `GossamerError` for a divergence that is not finite, which would stay in the average.
         """
         if not math.isfinite(divergence):
-            raise refuse(f"divergence {divergence}", "possible: a finite number", "lower the learning rate")
+            raise refuse(f"divergence {divergence}", "a finite number", "lower the learning rate")
         self._move_lambda(divergence)
         holds = self.holds
         self._tighten(holds)
@@ -160,12 +160,12 @@ class Controller:
         Raises: `CheckpointError` for the state of another ceiling, or one that lacks something.
         """
         if missing := [name for name in ("ceiling", *STATE) if name not in state]:
-            raise refuse(f"a controller's state without {', '.join(missing)}", "possible: one that this version wrote",
+            raise refuse(f"a controller's state without {', '.join(missing)}", "one that this version wrote",
                          "resume from another checkpoint", CheckpointError)  # fmt: skip
         if state["ceiling"] != str(self.ceiling):
             raise refuse(
                 f"ceiling {self.ceiling} on a checkpoint made with ceiling {state['ceiling']}",
-                "possible: the same ceiling",
+                "the same ceiling",
                 "resume with what the run was started with, or start a new one in another folder",
                 CheckpointError,
             )

@@ -94,7 +94,7 @@ def require_agreement(accelerator: Any, facts: dict[str, Any]) -> None:
         if bool((everyone[:, i] != everyone[0, i]).any()):
             raise refuse(
                 f"ranks disagree on {name} (rank {accelerator.process_index} has {value})",
-                "possible: the same command, code, model and data on every rank",
+                "the same command, code, model and data on every rank",
                 "compare what each of them was started with",
             )
 
@@ -108,7 +108,7 @@ def require_sharding(accelerator: Any, *, asked: bool) -> None:
     if (asked or parse_flag_from_env("ACCELERATE_USE_FSDP")) and kind != DistributedType.FSDP:
         raise refuse(
             f"fsdp was asked for, but accelerate would run {kind.value} on {accelerator.device.type}",
-            "possible: several processes on accelerators that it shards over",
+            "several processes on accelerators that it shards over",
             "leave fsdp out, or start the same command with torchrun on GPUs",
         )
 

@@ -86,7 +86,7 @@ def kl_per_token(base: Tensor, sparse: Tensor) -> Tensor:
 def cross_entropy_per_token(logits: Tensor, targets: Tensor | None) -> Tensor:
     """-log p(target) in nats, (N, V) and (N,) -> (N,)."""
     if targets is None:
-        raise refuse("a batch without labels", "possible: the kl or cosine ceiling, or labels", "add labels")
+        raise refuse("a batch without labels", "the kl or cosine ceiling, or labels", "add labels")
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
@@ -108,9 +108,7 @@ def per_item(
         sparse, base: model outputs on the same batch; `base` may be None for `loss` alone.
     """
     if kind != "loss" and base is None:
-        raise refuse(
-            f"ceiling {kind} without a base model", "possible: the loss ceiling", "pass the base model"
-        )
+        raise refuse(f"ceiling {kind} without a base model", "the loss ceiling", "pass the base model")
     if kind == "cosine":
         mask = inputs.get("attention_mask")
         similarity = F.cosine_similarity(pooled(sparse.float(), mask), pooled(base.float(), mask), dim=-1)  # type: ignore[union-attr]

@@ -168,6 +168,6 @@ def told_when_out_of_memory(batch: int, length: int, lower: str) -> Iterator[Non
             raise
         raise refuse(
             f"out of memory at {batch} rows of {length} tokens",
-            "possible: less at a time; the last checkpoint is intact",
+            "less at a time; the last checkpoint is intact",
             f"by the estimate {lower}; then --resume, or a new --out if the model, --length or --lora changed",
         ) from error

@@ -89,7 +89,7 @@ def recipe_of(given: Recipe | str | Mapping[str, Any]) -> Recipe:
     parts = PARTS
     for part, values in given.items():
         if part not in parts or not isinstance(values, Mapping):
-            raise refuse(f"recipe with {part!r}: {values!r}", f"possible: {', '.join(sorted(parts))}, each a mapping",
-                         "see gossamer recipes")  # fmt: skip
+            raise refuse(f"recipe with {part!r}: {values!r}", f"{', '.join(sorted(parts))}, each a mapping",
+                         "list them with gossamer recipes")  # fmt: skip
     flat = {f"{part}.{name}": value for part, values in given.items() for name, value in values.items()}
     return Recipe().with_settings(flat)

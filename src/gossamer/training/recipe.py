@@ -222,14 +222,12 @@ def _of_kind(name: str, value: Any, kind: Any) -> Any:
     if Bounds in kinds:
         if isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(x) for x in value):
             return tuple(float(x) for x in value)
-        raise refuse(
-            f"{name}={value!r}", "possible: two numbers, [low, high]", "pass for example [0.001, 10000]"
-        )
+        raise refuse(f"{name}={value!r}", "two numbers, [low, high]", "pass for example [0.001, 10000]")
     if float in kinds and _is_number(value):
         return float(value)  # type: ignore[arg-type]
     if str in kinds and isinstance(value, str):
         return value
-    raise refuse(f"{name}={value!r}", f"possible: a {'number' if float in kinds else 'word'}", "pass one")
+    raise refuse(f"{name}={value!r}", f"a {'number' if float in kinds else 'word'}", "pass one")
 
 
 def _is_number(value: Any) -> bool:
@@ -265,9 +263,7 @@ MOVED = {
 def unknown_setting(name: str, known: typing.Iterable[str]) -> Exception:
     """The error for a setting that there is not: where it is now, or the nearest name."""
     if name in MOVED:
-        return refuse(
-            f"setting {name!r} is now {MOVED[name]!r}", "possible: the new name", f"pass {MOVED[name]}"
-        )
+        return refuse(f"setting {name!r} is now {MOVED[name]!r}", "the new name", f"pass {MOVED[name]}")
     choices = list(known)
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     near = (
@@ -275,4 +271,4 @@ def unknown_setting(name: str, known: typing.Iterable[str]) -> Exception:
         or [choice for choice in choices if choice.endswith(f".{name}")]
         or ["those of `gossamer recipes`"]
     )
-    return refuse(f"no setting {name!r}", f"possible: {', '.join(near)}", "check the name")
+    return refuse(f"no setting {name!r}", f"{', '.join(near)}", "check the name")

@@ -80,9 +80,7 @@ class AtomicCheckpoints(Trainer):
 def _not_saved(folder: Path, error: Exception) -> Exception:
     if isinstance(error, OSError):
         return cannot_write(folder, error)
-    return refuse(
-        f"no checkpoint in {folder} ({error})", "possible: a disk with space", "free some, then --resume"
-    )
+    return refuse(f"no checkpoint in {folder} ({error})", "a disk with space", "free some, then --resume")
 
 
 def write_manifest(folder: Path) -> None:
@@ -127,7 +125,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise refuse(
             f"{folder} has no {STATE_FILE}",
-            "possible: checkpoints that SparsityTrainer wrote",
+            "checkpoints that SparsityTrainer wrote",
             "resume from another checkpoint",
             CheckpointError,
         )

@@ -40,7 +40,7 @@ def begin(
     if not resume:
         raise refuse(
             f"{folder} holds the checkpoints of an earlier run",
-            "possible: to go on with it, or to start another elsewhere",
+            "--resume, or a folder without checkpoints",
             "pass --resume, or another --out",
             CheckpointError,
         )
@@ -53,7 +53,7 @@ def compare(before: dict[str, Any], fixed: dict[str, Any], movable: dict[str, An
     for name, then, now in _changes(before["fixed"], fixed):
         raise refuse(
             f"{name} {now} on a run that was started with {then}",
-            "possible: the same",
+            "the same value",
             "resume with what the run was started with, or start another in a new --out",
             CheckpointError,
         )

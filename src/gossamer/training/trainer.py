@@ -152,7 +152,7 @@ class SparsityTrainer(AtomicCheckpoints):
         if not math.isfinite(measured):
             raise refuse(
                 f"divergence became {measured} at step {self.state.global_step + 1}",
-                "possible: finite numbers only",
+                "finite numbers only",
                 f"lower learning_rate ({self.args.learning_rate:g}) or use fp32; checkpoints are intact",
                 DivergedTraining,
             )
@@ -239,7 +239,7 @@ class SparsityTrainer(AtomicCheckpoints):
             if name in state and state[name] != now[name]:
                 raise refuse(
                     f"{name} {now[name]} on a checkpoint made with {name} {state[name]}",
-                    f"possible: the same {name}",
+                    f"the same {name}",
                     "resume with what the run was started with, or start a new one in another folder",
                     CheckpointError,
                 )

@@ -95,9 +95,7 @@ def film(
     Raises: `GossamerError` without frames, or where the file cannot be written.
     """
     if not frames:
-        raise refuse(
-            "a film without frames", "possible: one or more", "pass Filmed to the trainer as a callback"
-        )
+        raise refuse("a film without frames", "one or more", "pass Filmed to the trainer as a callback")
     images = _same_size([_drawn(base, frame, dpi, options) for frame in frames])
     palette = _palette(images[0])  # one for all, so that nothing flickers
     still = [image.quantize(COLOURS, palette=palette, dither=Image.Dither.NONE) for image in images]

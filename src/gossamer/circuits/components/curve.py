@@ -39,7 +39,7 @@ class Ablator:
 
     def __init__(self, wires: Wiring, batches: Sequence[Batch], ablation: str) -> None:
         if not batches:
-            raise refuse("no prompts", "possible: one batch or more", "pass more")
+            raise refuse("no prompts", "one batch or more", "pass more")
         self.wires, self.batches, self.ablation = wires, batches, ablation
         self.instead: list[Tensor] = []
         with evaluating(wires.model):

@@ -44,7 +44,7 @@ class Effect:
             raise refuse(
                 f"the effect on {self.batches[0].task} is {told}, too near zero to divide by: "
                 "the model does not know this task",
-                f"possible: an effect above {CERTAIN:g} standard errors",
+                f"an effect above {CERTAIN:g} standard errors",
                 "train it on the task, or choose another",
             )
 

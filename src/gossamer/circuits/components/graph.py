@@ -131,14 +131,10 @@ class ComponentGraph:
         """(writer, reader) of `SRC->DST`; an edge that the model does not have is an error."""
         source, _, target = name.partition("->")
         if source not in self.writers or target not in self.readers:
-            raise refuse(
-                f"edge {name!r}", "possible: names such as input->a0.h0<q>, a0.h1->m0, m1->logits", "check it"
-            )
+            raise refuse(f"edge {name!r}", "names such as input->a0.h0<q>, a0.h1->m0, m1->logits", "check it")
         writer, reader = self.writers.index(source), self.readers.index(target)
         if not self.exists[writer, reader]:
-            raise refuse(
-                f"edge {name!r}", "possible: from an earlier writer into a later reader", "check its order"
-            )
+            raise refuse(f"edge {name!r}", "from an earlier writer into a later reader", "check its order")
         return writer, reader
 
     def require_mask(self, kept: Tensor) -> None:
@@ -147,14 +143,14 @@ class ComponentGraph:
             shape = tuple(self.exists.shape)
             raise refuse(
                 f"edges {tuple(kept.shape)}",
-                f"possible: {shape}, writers x readers",
+                f"{shape}, writers x readers",
                 "build it for this model",
             )
         if bool((kept.cpu() & ~self.exists).any()):
             names = (kept.cpu() & ~self.exists).nonzero()[0].tolist()
             raise refuse(
                 f"edge {self.writers[names[0]]}->{self.readers[names[1]]}, which this model does not have",
-                f"possible: the {self.n_edges:,} edges of its graph",
+                f"the {self.n_edges:,} edges of its graph",
                 "drop it",
             )
 

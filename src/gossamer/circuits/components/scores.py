@@ -72,7 +72,7 @@ def score_edges(
     """
     require_choice("method", method, METHODS)
     if not batches or steps < 1:
-        raise refuse(f"{len(batches)} batches, {steps} steps", "possible: at least one of each", "pass more")
+        raise refuse(f"{len(batches)} batches, {steps} steps", "at least one of each", "pass more")
     total = torch.zeros(wires.graph.n_writers, wires.graph.n_readers, dtype=torch.float64)
     with evaluating(wires.model):
         for batch in batches:

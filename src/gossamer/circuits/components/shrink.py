@@ -33,7 +33,7 @@ def shrink(ablator: Ablator, kept: Tensor, *, share: float = 0.9) -> Tensor:
     if (start := ablator.faithfulness(now)) < share:
         raise refuse(
             f"a circuit with F = {start:.3f}",
-            f"possible: {share:g} or more, so that something can go",
+            f"{share:g} or more, so that something can go",
             "keep more edges",
         )
     while True:

@@ -114,7 +114,7 @@ def wiring(model: PreTrainedModel) -> Wiring:
     if len(heads) > 1:
         raise refuse(
             f"layers of {named(model)} with {', '.join(map(str, sorted(heads)))} heads",
-            "possible: as many heads in every layer",
+            "as many heads in every layer",
             "trace attention edges, which works on any gated model",
             UnsupportedModel,
         )

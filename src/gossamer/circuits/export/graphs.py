@@ -28,8 +28,8 @@ def _extra(name: str) -> Any:
     except ImportError as error:
         raise refuse(
             f"{name} is not installed",
-            "possible: the extra gossamer[graphs]",
-            "pip install 'gossamer[graphs]'",
+            "the extra gossamer[graphs]",
+            "run pip install 'gossamer[graphs]'",
         ) from error
 
 
@@ -107,7 +107,7 @@ def from_networkx(graph: Any) -> Circuit:
         about["edges"] = {name: [data[RENAMED.get(name, name)] for data in edges] for name in names}
     except (KeyError, ValueError) as error:
         raise refuse(
-            f"a graph without {error}", "possible: graphs that gossamer made", "export the circuit again"
+            f"a graph without {error}", "graphs that gossamer made", "export the circuit again"
         ) from error
     return from_record(about, where="the graph")
 
@@ -128,6 +128,6 @@ def from_graphml(text: str) -> Circuit:
     except (networkx.NetworkXError, SyntaxError) as error:
         line = str(error).splitlines()[0]
         raise GossamerError(
-            f"not GraphML ({line}); possible: files that gossamer wrote; check the file"
+            f"not GraphML ({line}): expected a file that gossamer wrote. Check the file."
         ) from error
     return from_networkx(graph)

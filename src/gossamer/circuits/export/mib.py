@@ -69,7 +69,7 @@ def from_mib(record: Any) -> tuple[ComponentGraph, Tensor, Tensor]:
     except (KeyError, TypeError) as error:
         raise refuse(
             f"a component circuit without {error}",
-            "possible: cfg, nodes and edges as EAP-IG writes them",
+            "cfg, nodes and edges as EAP-IG writes them",
             "check it",
         ) from error
     return graph, scores, kept

@@ -29,7 +29,7 @@ def require_size(circuit: Circuit, limit: int, extra: int = 0, what: str = "edge
     if len(circuit) + extra > limit:
         raise refuse(
             f"a graph of {len(circuit) + extra:,} {what} on {circuit.n_prompts:,} prompts",
-            f"possible: up to {limit:,}",
+            f"up to {limit:,}",
             "choose fewer prompts, a higher threshold, the live part, or raise the limit",
         )
 
@@ -40,7 +40,7 @@ def to_record(circuit: Circuit) -> dict[str, Any]:
     columns = {name: getattr(circuit, name) for name in COLUMNS}
     bad = [name for name in VALUE_FIELDS if not np.isfinite(columns[name]).all()]
     if bad:
-        raise refuse(f"{bad[0]} with infinite or missing values", "possible: finite numbers", "trace again")
+        raise refuse(f"{bad[0]} with infinite or missing values", "finite numbers", "trace again")
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -65,14 +65,14 @@ def from_record(record: Any, *, where: str = "the record") -> Circuit:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise refuse(
             f"{where} is not a circuit",
-            f"possible: JSON with schema {SCHEMA!r}",
+            f"JSON with schema {SCHEMA!r}",
             "check the file",
             CheckpointError,
         )
     if record.get("version") != VERSION:
         raise refuse(
             f"{where} has version {record.get('version')!r} of {SCHEMA}",
-            f"possible: version {VERSION}",
+            f"version {VERSION}",
             "upgrade gossamer",
             CheckpointError,
         )
@@ -80,7 +80,7 @@ def from_record(record: Any, *, where: str = "the record") -> Circuit:
         return _built(record)
     except (KeyError, TypeError, ValueError) as error:
         raise refuse(
-            f"{where} is torn ({type(error).__name__}: {error})", "possible: a whole file", "export it again",
+            f"{where} is torn ({type(error).__name__}: {error})", "a whole file", "export it again",
             CheckpointError,
         ) from error  # fmt: skip
 

@@ -26,7 +26,7 @@ def _gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings)
     except ImportError as missing:
         got = f"impl='triton', but {missing.name} cannot be imported"
         do = "pip install triton, or pass impl='blockwise'"
-        raise refuse(got, "possible: eager, blockwise", do) from missing
+        raise refuse(got, "eager, blockwise", do) from missing
     return gated_attention_triton(q, k, v, settings)
 
 
@@ -162,7 +162,7 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
         and q.shape[1] % k.shape[1] == 0
     )
     if not fits:
-        want = "possible: (B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G"
+        want = "(B, H, T, D), (B, G, S, D), (B, G, S, E) with H a multiple of G"
         raise refuse(f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}", want, "reshape")
 
 

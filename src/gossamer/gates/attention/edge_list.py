@@ -84,11 +84,11 @@ def strong_edges(
     """
     if (threshold is None) == (top is None):
         got = f"threshold={threshold}, top={top}"
-        raise refuse(got, "possible: one of the two", "pass threshold=0.01, say, and no top")
+        raise refuse(got, "one of the two", "pass threshold=0.01, say, and no top")
     if threshold is not None and not 0 < threshold <= 1:
-        raise refuse(f"threshold={threshold}", "possible: above 0, up to 1", "pass a weight")
+        raise refuse(f"threshold={threshold}", "above 0, up to 1", "pass a weight")
     if top is not None and top < 1:
-        raise refuse(f"top={top}", "possible: 1 and above", "pass a number of keys")
+        raise refuse(f"top={top}", "1 and above", "pass a number of keys")
 
     def select(s: Tensor, weight: Tensor) -> Tensor:
         if threshold is not None:

@@ -131,7 +131,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> None:
         raise cannot("triton", f"a head wider than {WIDEST}", ["blockwise", "eager"])
     if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         got = f"impl='triton' with tensors on {q.device.type}"
-        raise refuse(got, "possible: cuda", "pass impl='blockwise', or set TRITON_INTERPRET=1 to test")
+        raise refuse(got, "cuda", "pass impl='blockwise', or set TRITON_INTERPRET=1 to test")
 
 
 def gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

@@ -39,28 +39,26 @@ class Settings(NamedTuple):
     def check(self, q: Tensor, k: Tensor) -> None:
         """Raise one clear line for numbers that mean nothing and for tensors that do not fit q and k."""
         if math.isnan(self.bias):
-            raise refuse("bias=nan", "possible: any number of nats, +inf for open gates", "pass one")
+            raise refuse("bias=nan", "any number of nats, +inf for open gates", "pass one")
         if self.window is not None and self.window < 1:
-            raise refuse(f"window={self.window}", "possible: 1 and above, or None", "pass one of them")
+            raise refuse(f"window={self.window}", "1 and above, or None", "pass one of them")
         if not 0 <= self.dropout < 1:
-            raise refuse(f"dropout={self.dropout}", "possible: 0 <= dropout < 1", "pass a probability")
+            raise refuse(f"dropout={self.dropout}", "0 <= dropout < 1", "pass a probability")
         if self.dropout and self.dropout_key is None:
             got = f"dropout={self.dropout} without a key, so that nothing could repeat its draw"
-            raise refuse(
-                got, "possible: dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)"
-            )
+            raise refuse(got, "dropout_key or noise", "pass dropout_key=NoiseKey(seed, step, layer)")
         if self.mask is not None and self.mask.dtype.is_floating_point:
             got = f"mask is {self.mask.dtype}"
-            raise refuse(got, "possible: bool, True where an edge may exist", "pass `mask == 0`")
+            raise refuse(got, "bool, True where an edge may exist", "pass `mask == 0`")
         pairs = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
         if self.mask is not None and not _spreads(self.mask.shape, pairs):
-            got, want = f"mask {tuple(self.mask.shape)}", f"possible: broadcastable to (B, H, T, S) = {pairs}"
+            got, want = f"mask {tuple(self.mask.shape)}", f"broadcastable to (B, H, T, S) = {pairs}"
             raise refuse(got, want, "reshape, or leave out what is not there")
         if self.sinks is not None and self.sinks.shape != (q.shape[1],):
             got = f"sinks {tuple(self.sinks.shape)}"
-            raise refuse(got, f"possible: ({q.shape[1]},), one per head", "reshape")
+            raise refuse(got, f"({q.shape[1]},), one per head", "reshape")
         if self.segments is not None and self.segments.shape != (k.shape[0], k.shape[2]):
-            want = f"possible: ({k.shape[0]}, {k.shape[2]}), one per key position"
+            want = f"({k.shape[0]}, {k.shape[2]}), one per key position"
             raise refuse(f"segments {tuple(self.segments.shape)}", want, "reshape")
 
     def refuse_eager_only(self, impl: str) -> None:

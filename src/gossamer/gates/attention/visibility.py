@@ -48,7 +48,7 @@ def cannot(impl: str, what: str, can: list[str]) -> UnsupportedModel:
     """The error for what an implementation cannot do; it names those which can."""
     error = refuse(
         f"impl={impl!r} cannot do {what}",
-        f"possible: {', '.join(can)}",
+        f"{', '.join(can)}",
         f"pass impl={can[0]!r}",
         UnsupportedModel,
     )

@@ -51,13 +51,11 @@ def view_addition(
     """
     task = addition_of(base.config)
     if task is None or addition_of(sparse.config) != task:
-        raise refuse(
-            "models that are not of one addition task", "possible: those of gossamer demo", "use view()"
-        )
+        raise refuse("models that are not of one addition task", "those of gossamer demo", "use view()")
     if base.num_parameters() + sparse.num_parameters() > MOST_PARAMETERS:
         raise refuse(
             f"models of {base.num_parameters():,} and {sparse.num_parameters():,} parameters in one page",
-            f"possible: {MOST_PARAMETERS:,} together",
+            f"{MOST_PARAMETERS:,} together",
             "trace some prompts and use view()",
         )
     task.parse(start)
@@ -99,7 +97,7 @@ def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
     if config.hidden_act != "gelu":
         raise refuse(
             f"hidden_act={config.hidden_act!r}",
-            "possible: gelu",
+            "gelu",
             "build the model with Addition.model_config",
         )
     state = {name: value.detach().float().cpu().numpy() for name, value in model.state_dict().items()}

@@ -118,7 +118,7 @@ def _claim(out: Path, settings: DemoSettings) -> None:
     if different:
         raise refuse(
             f"{out} was made with other settings ({', '.join(different)})",
-            "possible: the same settings",
+            "the same settings",
             "choose another --out",
         )
     write_config(out, "demo", settings)
@@ -153,9 +153,7 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
     )
     _train(trainer, "base model", work, console)
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise refuse(
-            "the base model's weights are not finite", "possible: a stable run", "report it", DivergedTraining
-        )
+        raise refuse("the base model's weights are not finite", "a stable run", "report it", DivergedTraining)
     save_folder(model.eval(), out / "base")
     _finish(out, "base", started)
     return model

@@ -70,20 +70,18 @@ class Addition:
         """The number of the sum first + second."""
         top = 10**self.digits - 1
         if not (0 <= first <= top and 0 <= second <= top):
-            raise refuse(
-                f"{first} + {second}", f"possible: two numbers from 0 to {top}", "choose other operands"
-            )
+            raise refuse(f"{first} + {second}", f"two numbers from 0 to {top}", "choose other operands")
         return first * 10**self.digits + second
 
     def parse(self, text: str) -> int:
         """The number of the sum written as `36+28`; spaces are allowed."""
         parts = [part.strip() for part in text.split("+")]
         if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
-            raise refuse(f"sum {text!r}", "possible: two numbers and a plus sign", "write for example 36+28")
+            raise refuse(f"sum {text!r}", "two numbers and a plus sign", "write for example 36+28")
         if any(len(part) > self.digits for part in parts):
             raise refuse(
                 f"sum {text!r}",
-                f"possible: operands of at most {self.digits} digits",
+                f"operands of at most {self.digits} digits",
                 "write for example 36+28",
             )
         return self.index(int(parts[0]), int(parts[1]))

@@ -40,7 +40,7 @@ def require_adding(model: PreTrainedModel, task: Addition) -> PreTrainedModel:
     if size != len(VOCABULARY) or length < task.length:
         raise refuse(
             f"{type(model).__name__} with {size} tokens and {length} positions",
-            f"possible: a model of {len(VOCABULARY)} tokens and at least {task.length} positions that adds",
+            f"a model of {len(VOCABULARY)} tokens and at least {task.length} positions that adds",
             "make one with gossamer demo, or pass --prompt",
         )
     return model

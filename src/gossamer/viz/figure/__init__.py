@@ -59,9 +59,9 @@ def draw(
     pair = [base.of_prompt(prompt), sparse.of_prompt(prompt)]
     if pair[0].tokens != pair[1].tokens:
         shown = " and ".join(repr(" ".join(circuit.tokens[0])[:40]) for circuit in pair)
-        possible = "possible: one prompt for both"
+        expected = "one prompt for both"
         raise refuse(
-            f"circuits on different prompts: {shown}", possible, "trace both models on the same prompts"
+            f"circuits on different prompts: {shown}", expected, "trace both models on the same prompts"
         )
     return _compose(pair, ("base", "sparse"), titles, arrow, Look(width, strongest, font, live_only))
 

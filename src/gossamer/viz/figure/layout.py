@@ -135,7 +135,7 @@ def fit_labels(widest: float, n_tokens: int, width: float, *, frame: float) -> L
     if pitch < least:
         raise refuse(
             f"{n_tokens} tokens side by side on {width:.1f} in",
-            f"possible: up to {max(0, int((width - frame) / least))}, so that they can be read",
+            f"up to {max(0, int((width - frame) / least))}, so that they can be read",
             f"pass a width of at least {frame + least * n_tokens + 0.05:.1f}, or draw a shorter prompt",
         )
     turned = min(TOKEN_SIZE, pitch * POINTS / 1.2)

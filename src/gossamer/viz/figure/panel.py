@@ -47,7 +47,7 @@ class Look:
         try:
             self.face()
         except ValueError as error:
-            known = "possible: a family known to matplotlib.font_manager"
+            known = "a family known to matplotlib.font_manager"
             raise refuse(
                 f"font={self.font!r} is not installed", known, "install it or leave it out"
             ) from error

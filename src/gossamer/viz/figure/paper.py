@@ -112,7 +112,7 @@ def save(figure: Figure, where: str | Path | Sequence[str | Path], *, dpi: float
     except OSError as error:
         raise refuse(
             f"cannot write {error.filename or paths[0]}: {error.strerror}",
-            "possible: a folder with room that you may write to",
+            "a folder with room that you may write to",
             "choose another path",
         ) from error
     finally:
@@ -125,17 +125,13 @@ def _paths(where: str | Path | Sequence[str | Path]) -> list[Path]:
     if isinstance(where, (str, Path)):
         path = Path(where)
         if not path.name:
-            raise refuse(
-                f"{str(where)!r} as a figure", "possible: a path such as out/figure", "name the file"
-            )
+            raise refuse(f"{str(where)!r} as a figure", "a path such as out/figure", "name the file")
         known = path.suffix[1:].lower() in FORMATS
         return [path] if known else [path.with_name(f"{path.name}.{suffix}") for suffix in FORMATS]
     paths = [Path(path) for path in where]
     for path in paths:
         if path.suffix[1:].lower() not in FORMATS:
-            raise refuse(
-                f"{path} as a figure", f"possible: {', '.join(FORMATS)}", "end the path in one of them"
-            )
+            raise refuse(f"{path} as a figure", f"{', '.join(FORMATS)}", "end the path in one of them")
     return paths
 
 

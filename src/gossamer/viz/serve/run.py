@@ -62,13 +62,13 @@ def checked_token(host: str, token: str) -> str:
     if token and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable()):
         raise refuse(
             f"a token of {len(token)} characters",
-            f"possible: {LEAST_TOKEN} or more, ASCII",
+            f"{LEAST_TOKEN} or more, ASCII",
             "use --auth-token new",
         )
     if not token and not is_loopback(host):
         raise refuse(
             f"host {host} without a token",
-            "possible: loopback, or a token",
+            "loopback, or a token",
             "add --auth-token new, or use 127.0.0.1",
         )
     return token

@@ -102,8 +102,8 @@ class Session:
         """A text as a prompt within the limits."""
         limits = self.limits
         if len(text) > limits.characters:
-            possible = f"possible: {limits.characters:,}"
-            raise refuse(f"a prompt of {len(text):,} characters", possible, "shorten it")
+            expected = f"at most {limits.characters:,}"
+            raise refuse(f"a prompt of {len(text):,} characters", expected, "shorten it")
         return Prompt.of(text, self.tokenizer, most=self.most_tokens)
 
     def _one(
@@ -119,7 +119,7 @@ class Session:
 
     def _likeliest(self, logits: Tensor) -> list[tuple[str, float]]:
         if not torch.isfinite(logits).all():
-            raise refuse("the model's logits are not finite", "possible: a whole model", "load another one")
+            raise refuse("the model's logits are not finite", "a whole model", "load another one")
         top = logits.softmax(-1).topk(min(self.limits.shown, len(logits)))
         words = pieces(self.tokenizer, top.indices.tolist())
         return list(zip(words, top.values.tolist(), strict=True))
@@ -141,8 +141,8 @@ def closed(cuts: Sequence[Cut], n_layers: int, n_heads: int, length: int) -> dic
     sizes = (n_layers, n_heads, length, length)
     for cut in cuts:
         if not all(0 <= x < size for x, size in zip(cut, sizes, strict=False)):
-            possible = f"possible: {n_layers} layers, {n_heads} heads, {length} tokens"
-            raise refuse(f"edge {','.join(map(str, cut))}", possible, "cut an edge that is drawn")
+            expected = f"one of {n_layers} layers, {n_heads} heads, {length} tokens"
+            raise refuse(f"edge {','.join(map(str, cut))}", expected, "cut an edge that is drawn")
         layer, *place = cut
         keep.setdefault(layer, torch.ones(1, n_heads, length, length))[(0, *place)] = 0
     return keep or None

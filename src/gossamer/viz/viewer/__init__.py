@@ -47,13 +47,9 @@ def view(
     sides = [_parts(side) for side in (base, sparse) if side is not None]
     tokens = [[row for part in side for row in part.tokens] for side in sides]
     if tokens[0] != tokens[-1]:
-        raise refuse(
-            "circuits on different prompts", "possible: one list of prompts", "trace both on the same"
-        )
+        raise refuse("circuits on different prompts", "one list of prompts", "trace both on the same")
     if not tokens[0]:
-        raise refuse(
-            "a circuit without prompts", "possible: one prompt or more", "trace the model on a prompt"
-        )
+        raise refuse("a circuit without prompts", "one prompt or more", "trace the model on a prompt")
     names = ("circuit",) if sparse is None else ("base", "sparse")
     titles = titles or (("Circuit",) if sparse is None else ("Base Model", "Sparse Model"))
     panels = [

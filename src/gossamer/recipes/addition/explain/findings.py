@@ -55,7 +55,7 @@ def read_carries(path: Path, model: PreTrainedModel) -> dict[Edge, str]:
     if not {"weights", "edges", "bundles"} <= found.keys():
         raise refuse(
             f"{path} does not say what edges carry",
-            "possible: what gossamer verify writes",
+            "what gossamer verify writes",
             "run gossamer verify again",
         )
     if found["weights"] != fingerprint(model):
