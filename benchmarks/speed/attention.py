@@ -58,9 +58,9 @@ def measure(case: Case, names: list[str], device: str, dtype: torch.dtype, round
         return {**row, "milliseconds": medians(calls, rounds)}
 
 
-def table(rows: list[dict[str, Any]], names: list[str], told: dict[str, Any]) -> list[str]:
+def table(rows: list[dict[str, Any]], names: list[str], message: dict[str, Any]) -> list[str]:
     """The record as a page of Markdown."""
-    lines = ["# Gated attention: time", "", ", ".join(f"{k} {v}" for k, v in told.items()), ""]
+    lines = ["# Gated attention: time", "", ", ".join(f"{k} {v}" for k, v in message.items()), ""]
     lines += [
         "Milliseconds, median of interleaved runs; the last columns are ratios in that run.",
         "",
@@ -109,15 +109,15 @@ def main(argv: list[str] | None = None) -> None:
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     chosen = cases(device, asked.quick)
     names = chosen[0][1]
-    told = circumstances(device, dtype)
+    message = circumstances(device, dtype)
     rows = []
     for case, contestants in chosen:
         rows.append(measure(case, contestants, device, dtype, asked.rounds))
         print(case.length, case.mode, rows[-1].get("refused") or rows[-1]["milliseconds"], flush=True)
-    lines = table(rows, names, told) + (OPEN if device == "cpu" else [])
+    lines = table(rows, names, message) + (OPEN if device == "cpu" else [])
     print("\n".join(lines))
     if not asked.quick:
-        page = save(RESULTS, "attention", device, {"circumstances": told, "rows": rows}, lines)
+        page = save(RESULTS, "attention", device, {"circumstances": message, "rows": rows}, lines)
         title = "Forward and backward, sampled gates"
         plot(drawn(rows, names), page.with_suffix(".svg"), unit="milliseconds", title=title)
 

@@ -77,10 +77,10 @@ def measure(length: int, n: int, rounds: int) -> dict[str, Any]:
     return row | {"hard/sdpa": round(ratio(times, "hard", "sdpa"), 3)}
 
 
-def table(rows: list[dict[str, Any]], told: dict[str, Any]) -> list[str]:
+def table(rows: list[dict[str, Any]], message: dict[str, Any]) -> list[str]:
     """The record as a page of Markdown."""
     names = ["prompt", "new", "impl", "sdpa_ms", "hard_ms", "hard/sdpa"]
-    lines = ["# Generation with a KV cache: time", "", ", ".join(f"{k} {v}" for k, v in told.items()), ""]
+    lines = ["# Generation with a KV cache: time", "", ", ".join(f"{k} {v}" for k, v in message.items()), ""]
     lines += ["A GPT-2 of 4 layers, 128 wide, 4,096 tokens; medians over interleaved rounds.", ""]
     lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
@@ -96,15 +96,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args(argv)
     torch.set_num_threads(asked.threads)
-    told = {**circumstances("cpu", torch.float32), "clock": "processor time", "rounds": asked.rounds}
+    message = {**circumstances("cpu", torch.float32), "clock": "processor time", "rounds": asked.rounds}
     rows = []
     for length in (128, 896):
         rows.append(measure(length, 16 if asked.quick else 64, asked.rounds))
         print(rows[-1], flush=True)
-    lines = table(rows, told)
+    lines = table(rows, message)
     print("\n".join(lines))
     if not asked.quick:
-        save(RESULTS, "generation", "cpu", {"circumstances": told, "rows": rows}, lines)
+        save(RESULTS, "generation", "cpu", {"circumstances": message, "rows": rows}, lines)
 
 
 if __name__ == "__main__":

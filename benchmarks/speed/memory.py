@@ -116,8 +116,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     names = ["triton", "sdpa"] if device == "cuda" else ["blockwise", "eager", "sdpa"]
     lengths = [512, 1024] if asked.quick else [1024, 2048, 4096]
-    told = circumstances(device, dtype)
-    lines = ["# Gated attention: peak memory", "", ", ".join(f"{k} {v}" for k, v in told.items())]
+    message = circumstances(device, dtype)
+    lines = ["# Gated attention: peak memory", "", ", ".join(f"{k} {v}" for k, v in message.items())]
     lines += ["", "| T | implementation | MB above the inputs | seconds |", "|---|---|---|---|"]
     rows: list[dict[str, Any]] = []
     for length in lengths:
@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
         lines.append(f"| {length} | {took['edges']} | {took['MB']:.0f} | {took['seconds']:.1f} |")
     print("\n".join(lines))
     if not asked.quick:
-        page = save(RESULTS, "memory", device, {"circumstances": told, "rows": rows}, lines)
+        page = save(RESULTS, "memory", device, {"circumstances": message, "rows": rows}, lines)
         title = "Forward and backward, sampled gates"
         plot(drawn(rows), page.with_suffix(".svg"), unit="MB above the inputs", title=title)
 

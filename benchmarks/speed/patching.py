@@ -20,10 +20,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.speed import RESULTS
+from gossamer.circuits.components.component_model import wiring
 from gossamer.circuits.components.one_edge import OneEdgeEach
 from gossamer.circuits.components.run import writer_outputs
 from gossamer.circuits.components.scores import score_edges
-from gossamer.circuits.components.wiring import wiring
 from gossamer.data.pairs import Batch
 from gossamer.files import write_json
 

@@ -157,10 +157,10 @@ def measure(setting: Setting, impl: str, rounds: int) -> dict[str, Any]:
     return row | {f"{name}/dense": round(ratio(times, name, "dense"), 3) for name in ("sparse", "kl")}
 
 
-def table(rows: list[dict[str, Any]], told: dict[str, Any]) -> list[str]:
+def table(rows: list[dict[str, Any]], message: dict[str, Any]) -> list[str]:
     """The record as a page of Markdown."""
     names = ["model", "impl", "B", "T", "dense_ms", "sparse_ms", "kl_ms", "sparse/dense", "kl/dense"]
-    lines = ["# Sparsifying: time of a whole step", "", ", ".join(f"{k} {v}" for k, v in told.items()), ""]
+    lines = ["# Sparsifying: time of a whole step", "", ", ".join(f"{k} {v}" for k, v in message.items()), ""]
     lines += ["Medians over interleaved rounds; sparse: no teacher; kl: with the frozen base's forward.", ""]
     lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
@@ -178,16 +178,16 @@ def main(argv: list[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     torch.set_num_threads(asked.threads)
     lengths = [128] if asked.quick else [128, 256, 512, 1024]
-    told = {**circumstances("cpu", torch.float32), "clock": "processor time", "rounds": asked.rounds}
+    message = {**circumstances("cpu", torch.float32), "clock": "processor time", "rounds": asked.rounds}
     rows = []
     for setting in (addition(), *(language(n) for n in lengths)):
         for impl in asked.impl:
             rows.append(measure(setting, impl, asked.rounds))
             print(rows[-1], flush=True)
-    lines = table(rows, told)
+    lines = table(rows, message)
     print("\n".join(lines))
     if not asked.quick:
-        save(RESULTS, "training", "cpu", {"circumstances": told, "rows": rows}, lines)
+        save(RESULTS, "training", "cpu", {"circumstances": message, "rows": rows}, lines)
 
 
 if __name__ == "__main__":

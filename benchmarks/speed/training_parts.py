@@ -139,10 +139,10 @@ def _rounded(times: Times) -> Times:
     return {name: round(ms, 2) for name, ms in times.items()}
 
 
-def table(rows: list[dict[str, Any]], told: dict[str, Any]) -> list[str]:
+def table(rows: list[dict[str, Any]], message: dict[str, Any]) -> list[str]:
     """The record as a page of Markdown."""
     names = ["model", "T", "dense ms", "sparse ms", "sparse/dense", *TOLD]
-    lines = ["# A sparsifying step, part by part", "", ", ".join(f"{k} {v}" for k, v in told.items()), ""]
+    lines = ["# A sparsifying step, part by part", "", ", ".join(f"{k} {v}" for k, v in message.items()), ""]
     lines += [
         "Shares of the sparsifying step under KL to the frozen base; medians over interleaved rounds.",
         "",
@@ -168,12 +168,12 @@ def main(argv: list[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     torch.set_num_threads(1)
     settings = [language(128)] if asked.quick else [addition(), language(128), language(512)]
-    told = {**circumstances("cpu", torch.float32), "clock": "processor time", "rounds": asked.rounds}
+    message = {**circumstances("cpu", torch.float32), "clock": "processor time", "rounds": asked.rounds}
     rows = [measure(setting, asked.impl, asked.rounds) for setting in settings]
-    lines = table(rows, told)
+    lines = table(rows, message)
     print("\n".join(lines))
     if not asked.quick:
-        save(RESULTS, "training-parts", "cpu", {"circumstances": told, "rows": rows}, lines)
+        save(RESULTS, "training-parts", "cpu", {"circumstances": message, "rows": rows}, lines)
 
 
 if __name__ == "__main__":

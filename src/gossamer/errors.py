@@ -48,7 +48,8 @@ def require_choice(name: str, got: object, choices: Iterable[object]) -> None:
     """Raise unless `got` is one of `choices`, naming all of them."""
     options = [str(choice) for choice in choices]
     if str(got) not in options:
-        raise refuse(f"{name}={got!r} is not known", ("one of " if len(options) > 1 else "") + ", ".join(options), "choose one of them")
+        expected = ("one of " if len(options) > 1 else "") + ", ".join(options)
+        raise refuse(f"{name}={got!r} is not known", expected, "choose one of them")
 
 
 def require_range(name: str, got: float, low: float, high: float) -> None:

@@ -72,7 +72,7 @@ def test_nothing_to_compare_is_open_and_mixed_settings_are_refused() -> None:
         None,
         "open",
     )
-    with pytest.raises(GossamerError, match="summarise one setting at a time"):
+    with pytest.raises(GossamerError, match="Summarise one setting at a time"):
         both(three("a", 0, 90, 10) * 2)
 
 

@@ -12,14 +12,20 @@ from benchmarks.speed.training_parts import PARTS, split
 from gossamer.files import write_json
 
 
-def measured(keys: float, gap: float) -> dict[str, Any]:
-    held_out = {"keys_per_query": keys, "gap": gap, "gap_se": 0.001, "kl": abs(gap), "agreement": 0.9}
+def measured(keys: float, delta_ce: float) -> dict[str, Any]:
+    held_out = {
+        "keys_per_query": keys,
+        "delta_ce": delta_ce,
+        "delta_ce_se": 0.001,
+        "kl": abs(delta_ce),
+        "agreement": 0.9,
+    }
     return {"held_out": held_out, "steps": 10, "cpu_seconds": 1.0}
 
 
 @pytest.mark.parametrize(("name", "kind", "first"), [
-    ("gap=0.03 seed 0", "gap", True),
-    ("gap=0.03 seed 2", "gap", False),
+    ("delta_ce=0.03 seed 0", "delta_ce", True),
+    ("delta_ce=0.03 seed 2", "delta_ce", False),
     ("loss+0.03 seed 0", "loss", True),
     ("topk-8", "topk", True),
     ("topk-renormalised-16", "topk-renormalised", True),
@@ -33,7 +39,7 @@ def test_every_run_belongs_to_a_line_of_the_figure(name: str, kind: str, first: 
 
 @pytest.mark.parametrize("runs", [
     {"topk-4": measured(4, 0.1), "random-4": measured(4, 3.0)},
-    {"gap=0.03 seed 0": measured(5, 0.02), "gap=0.03 seed 1": measured(6, -0.02), "topk-4": measured(4, 0.1)},
+    {"delta_ce=0.03 seed 0": measured(5, 0.02), "delta_ce=0.03 seed 1": measured(6, -0.02), "topk-4": measured(4, 0.1)},
 ])  # fmt: skip
 def test_what_is_measured_so_far_is_drawn(runs: dict[str, Any], tmp_path: Path) -> None:
     write_json(tmp_path / "frontier.json", {"environment": {"steps": 10}, "runs": runs})

@@ -147,7 +147,8 @@ def test_hover_says_what_an_edge_carries_where_that_is_known(browser, adders, tm
     page = tmp_path / "carries.html"
     words = {edge: "<b>the carry</b>"}
     page.write_text(
-        view_addition(adders.base, adders.sparse, circuit=adders.circuit, carries=words), encoding="utf-8"
+        view_addition(adders.base, adders.sparse, circuit=adders.circuit, edge_findings=words),
+        encoding="utf-8",
     )
     browser.open(page)
     browser.size(1280)

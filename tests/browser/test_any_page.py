@@ -67,7 +67,10 @@ def test_hostile_tokens_are_text(browser, tmp_path):
     page = tmp_path / 'page "<b>.html'
     page.write_text(
         view(
-            *pair, title="<b>'title'</b></title>", titles=("<i>A</i>", "B"), carries={(0, 1, 0): "<u>it</u>"}
+            *pair,
+            title="<b>'title'</b></title>",
+            titles=("<i>A</i>", "B"),
+            edge_findings={(0, 1, 0): "<u>it</u>"},
         ),
         encoding="utf-8",
     )

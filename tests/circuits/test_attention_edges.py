@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from gossamer.circuits.components.attention_edges import (
-    Bench,
+    EdgePatcher,
     best_of_each,
     edge_scores,
     needed_attention_edges,
     replacements,
 )
+from gossamer.circuits.components.component_model import wiring
 from gossamer.circuits.components.effect import sizes_around_first
-from gossamer.circuits.components.wiring import wiring
 from gossamer.circuits.trace import gated, trace
 from gossamer.errors import GossamerError
 from gossamer.models.attach import gates_of
@@ -26,42 +26,42 @@ from helpers.gated_models import tiny, tiny_gated
 KINDS = ("gpt2", "llama", "llama-gqa")
 
 
-def bench_of(kind: str) -> Bench:
+def bench_of(kind: str) -> EdgePatcher:
     model = tiny_gated(kind).double()
-    return Bench(wiring(model), gates_of(model))
+    return EdgePatcher(wiring(model), gates_of(model))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
 def test_keeping_all_edges_is_the_model_itself(kind, ablation):
-    bench, task = bench_of(kind), batch()
-    with evaluating(bench.wires.model):
-        own = first_output(bench.wires.model, {"input_ids": task.clean})[:, -1]
-        instead = replacements(bench, task, ablation)
-        _, reads, _ = bench.run(task.clean)
+    patcher, task = bench_of(kind), batch()
+    with evaluating(patcher.wires.model):
+        own = first_output(patcher.wires.model, {"input_ids": task.clean})[:, -1]
+        instead = replacements(patcher, task, ablation)
+        _, reads, _ = patcher.run(task.clean)
         kept = [torch.ones_like(read.weight) for read in reads]
-        logits, _, _ = bench.run(task.clean, kept=kept, instead=instead)
+        logits, _, _ = patcher.run(task.clean, kept=kept, instead=instead)
     torch.testing.assert_close(logits, own)
 
 
 def test_without_any_edge_each_head_brings_what_it_brings_on_the_corrupt_prompt():
-    bench, task = bench_of("gpt2"), batch()
-    with evaluating(bench.wires.model):
-        instead = replacements(bench, task, "resample")
-        _, reads, entered = bench.run(task.corrupt)
+    patcher, task = bench_of("gpt2"), batch()
+    with evaluating(patcher.wires.model):
+        instead = replacements(patcher, task, "resample")
+        _, reads, entered = patcher.run(task.corrupt)
         none = [torch.zeros_like(read.weight) for read in reads]
-        _, _, replaced = bench.run(task.clean, kept=none, instead=instead)
+        _, _, replaced = patcher.run(task.clean, kept=none, instead=instead)
     torch.testing.assert_close(replaced, entered)
 
 
 def test_zero_ablation_of_all_but_some_edges_is_what_closing_their_gates_does():
-    bench, task = bench_of("gpt2"), batch()
-    model = bench.wires.model
+    patcher, task = bench_of("gpt2"), batch()
+    model = patcher.wires.model
     with evaluating(model):
-        instead = replacements(bench, task, "zero")
-        kept = best_of_each(edge_scores(bench, task, instead), 9)
-        logits, _, _ = bench.run(task.clean, kept=kept, instead=instead)
-        with bench.gates.using(keep=dict(enumerate(kept))):
+        instead = replacements(patcher, task, "zero")
+        kept = best_of_each(edge_scores(patcher, task, instead), 9)
+        logits, _, _ = patcher.run(task.clean, kept=kept, instead=instead)
+        with patcher.gates.using(keep=dict(enumerate(kept))):
             closed = first_output(model, {"input_ids": task.clean})[:, -1]
     torch.testing.assert_close(logits, closed)
 
@@ -71,16 +71,16 @@ def test_a_score_is_the_effect_of_a_small_step_towards_the_ablated_edge(ablation
     # A dense model: gates pass their gradient straight through, which no finite step sees.
     model, task = tiny().double(), batch(n=2)
     with gated(model) as gates, evaluating(model):
-        bench = Bench(wiring(model), gates)
-        instead = replacements(bench, task, ablation)
+        patcher = EdgePatcher(wiring(model), gates)
+        instead = replacements(patcher, task, ablation)
         same = dataclasses.replace(task, corrupt=task.clean)  # the path of the gradient is then one point
-        scores = edge_scores(bench, same, instead, steps=1)
-        own = task.measure(bench.run(task.clean)[0])
+        scores = edge_scores(patcher, same, instead, steps=1)
+        own = task.measure(patcher.run(task.clean)[0])
         for layer in range(3):
             strongest = int(scores[0, layer].abs().argmax())
             kept = [torch.ones_like(scores[:, 0]) for _ in range(3)]
             kept[layer][0].view(-1)[strongest] -= 1e-6
-            moved = task.measure(bench.run(task.clean, kept=kept, instead=instead)[0])
+            moved = task.measure(patcher.run(task.clean, kept=kept, instead=instead)[0])
             expected = scores[0, layer].flatten()[strongest]
             torch.testing.assert_close((moved[0] - own[0]) / 1e-6, expected, rtol=1e-4, atol=1e-8)
 
@@ -89,9 +89,9 @@ def test_a_gated_model_whose_other_edges_are_closed_needs_no_more_than_its_open_
     model = tiny_gated(seed=3)
     wires, task = wiring(model), batch(n=4)
     with gated(model) as gates, evaluating(model):
-        bench = Bench(wires, gates)
-        instead = replacements(bench, task, "zero")
-        scores = edge_scores(bench, task, instead)
+        patcher = EdgePatcher(wires, gates)
+        instead = replacements(patcher, task, "zero")
+        scores = edge_scores(patcher, task, instead)
     opened = trace(model, task.clean)
     assert (scores != 0).flatten(1).sum(1).max() <= max(
         int((opened.prompt == i).sum()) for i in range(len(task))

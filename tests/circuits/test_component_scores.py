@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from gossamer.circuits.components.component_model import wiring
 from gossamer.circuits.components.curve import Ablator, best_edges
 from gossamer.circuits.components.run import AblatedRun, writer_outputs
 from gossamer.circuits.components.scores import score_edges
-from gossamer.circuits.components.wiring import wiring
 from gossamer.models.forward import evaluating
 from helpers.component_cases import KINDS, batch, favourable
 from helpers.gated_models import GROUPED, tiny

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from gossamer.circuits.components.component_model import wiring
 from gossamer.circuits.components.curve import Ablator, edge_curve, head_curve, needed_edges
 from gossamer.circuits.components.graph import ComponentGraph
 from gossamer.circuits.components.run import AblatedRun, writer_outputs
 from gossamer.circuits.components.scores import score_edges
-from gossamer.circuits.components.wiring import wiring
 from gossamer.data.pairs import Batch
 from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.models import architectures
@@ -150,9 +150,13 @@ def test_bad_input_is_one_clear_line():
     same = Batch(task.clean, task.clean, task.right, task.wrong, task.metric, "nothing", task.template)
     with pytest.raises(GossamerError, match="the model does not know this task"):
         head_curve(Ablator(wires, [same], "resample"))
-    with pytest.raises(GossamerError, match="ablation='half' is not known: expected one of resample, mean, zero"):
+    with pytest.raises(
+        GossamerError, match="ablation='half' is not known: expected one of resample, mean, zero"
+    ):
         Ablator(wires, [task], "half")
-    with pytest.raises(GossamerError, match="method='guess' is not known: expected one of eap, eap-ig, exact"):
+    with pytest.raises(
+        GossamerError, match="method='guess' is not known: expected one of eap, eap-ig, exact"
+    ):
         score_edges(wires, [task], method="guess")
     with pytest.raises(GossamerError, match="no prompts"):
         Ablator(wires, [], "zero")

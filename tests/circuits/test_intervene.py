@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from gossamer.circuits.intervene import Bench, leaks, necessary, sufficient
+from gossamer.circuits.intervene import PatchedModel, leaks, necessary, sufficient
 from gossamer.circuits.minimal import minimal
 from gossamer.circuits.stability import jaccard, match_heads, overlap, paraphrased, resampled, stable
 from gossamer.circuits.statistics import bootstrap, wilson
 from gossamer.circuits.trace import trace
-from gossamer.circuits.verify import answers, prove, stands, verify
+from gossamer.circuits.verify import all_claims_hold, answers, prove, verify
 from gossamer.errors import GossamerError
 from gossamer.models.attach import find_gates, gates_of
 from gossamer.models.forward import evaluating, first_output
@@ -36,8 +36,8 @@ def live_alone_and_own(kind, seed, renormalise):
         circuit = trace(model, ids, outputs=[-1])
         live = circuit.live()
         assert 0 < len(live) < len(circuit), "an empty test: no edge is dead, or all are"
-        with Bench(model, live, ids).ready() as bench:
-            with bench.gates.using(bias=math.inf, keep=bench.keep_own()(bench.all_rows)):
+        with PatchedModel(model, live, ids).ready() as patched:
+            with patched.gates.using(bias=math.inf, keep=patched.keep_own()(patched.all_rows)):
                 alone = outputs_of(model, ids, [-1])
             return alone, outputs_of(model, ids, [-1])
 
@@ -58,8 +58,8 @@ def test_the_denominator_is_a_door_that_dead_edges_can_use():
 def test_held_open_edges_are_the_hard_gates(kind):
     model, ids = tiny_gated(kind), prompts()
     circuit = trace(model, ids)
-    bench = Bench(model, circuit, ids)
-    with bench.ready(), bench.gates.using(bias=math.inf, keep=bench.keep_own()(bench.all_rows)):
+    patched = PatchedModel(model, circuit, ids)
+    with patched.ready(), patched.gates.using(bias=math.inf, keep=patched.keep_own()(patched.all_rows)):
         again = trace(model, ids)
         same = outputs_of(model, ids, slice(None))
     for name in ("prompt", "layer", "head", "query", "key", "logit", "weight", "contribution"):
@@ -70,10 +70,10 @@ def test_held_open_edges_are_the_hard_gates(kind):
 def test_a_circuit_is_sufficient_in_every_scope_that_says_so():
     model, ids = tiny_gated(), prompts()
     circuit = trace(model, ids, outputs=[-1])
-    with Bench(model, circuit, ids).ready() as bench:
-        assert sufficient(bench, scope="prompt").same == len(ids)
-        assert sufficient(bench, scope="union").same == len(ids)
-        record = sufficient(bench, scope="static").as_record()
+    with PatchedModel(model, circuit, ids).ready() as patched:
+        assert sufficient(patched, scope="prompt").same == len(ids)
+        assert sufficient(patched, scope="union").same == len(ids)
+        record = sufficient(patched, scope="static").as_record()
     assert record["n"] == len(ids)
     assert record["interval"] == wilson(record["same"], len(ids))
 
@@ -81,24 +81,24 @@ def test_a_circuit_is_sufficient_in_every_scope_that_says_so():
 def test_a_circuit_without_its_edges_is_not_sufficient():
     model, ids = tiny_gated(), prompts(n=40)
     circuit = trace(model, ids, outputs=[-1])
-    with Bench(model, circuit.select(np.array([0])), ids).ready() as bench:
-        assert sufficient(bench).same < len(ids)
+    with PatchedModel(model, circuit.select(np.array([0])), ids).ready() as patched:
+        assert sufficient(patched).same < len(ids)
 
 
 def test_necessity_is_what_one_prompt_at_a_time_gives():
     model, ids = tiny_gated(), prompts(n=2, length=5)
     circuit = trace(model, ids, outputs=[-1])
-    with Bench(model, circuit, ids, batch_size=7).ready() as bench:
-        found = necessary(bench)
+    with PatchedModel(model, circuit, ids, batch_size=7).ready() as patched:
+        found = necessary(patched)
         for number, broken in zip(found.number, found.broken, strict=True):
             row = torch.tensor([int(circuit.prompt[number])])
-            keep = bench.blank(1, True)
+            keep = patched.blank(1, True)
             place = [int(getattr(circuit, name)[number]) for name in ("head", "query", "key")]
             keep[int(circuit.layer[number])][0, place[0], place[1], place[2]] = False
-            before, after = bench.run(row), bench.run(row, lambda part, keep=keep: keep)
+            before, after = patched.run(row), patched.run(row, lambda part, keep=keep: keep)
             assert bool((before != after).any()) == bool(broken)
     assert sum(broken for broken, _ in found.edges.values()) == found.broken.sum()
-    assert found.as_record()["idle"] == len(found.idle)
+    assert found.as_record()["redundant"] == len(found.redundant)
 
 
 def test_exhaustive_search_is_never_beaten_by_greedy():
@@ -106,8 +106,8 @@ def test_exhaustive_search_is_never_beaten_by_greedy():
     gates_of(model).bias = -0.2
     circuit = trace(model, ids, outputs=[-1])
     assert 2 <= len(circuit.live()) <= 12, len(circuit.live())
-    with Bench(model, circuit, ids).ready() as bench:
-        best, quick = minimal(bench, method="exhaustive"), minimal(bench, method="greedy")
+    with PatchedModel(model, circuit, ids).ready() as patched:
+        best, quick = minimal(patched, method="exhaustive"), minimal(patched, method="greedy")
     assert best.same == quick.same == best.n
     assert len(best.edges) <= len(quick.edges)
     assert (best.method, quick.method, quick.ties) == ("exhaustive", "greedy", None)
@@ -118,24 +118,24 @@ def test_exhaustive_search_is_never_beaten_by_greedy():
 def test_greedy_leaves_no_edge_that_could_go():
     model, ids = tiny_gated(), prompts(n=5, length=5)
     circuit = trace(model, ids, outputs=[-1])
-    with Bench(model, circuit, ids).ready() as bench:
-        found = minimal(bench, method="greedy")
-        own = bench.run(bench.all_rows)
-        assert (bench.run(bench.all_rows, bench.keep_edges(found.edges)) == own).all()
+    with PatchedModel(model, circuit, ids).ready() as patched:
+        found = minimal(patched, method="greedy")
+        own = patched.run(patched.all_rows)
+        assert (patched.run(patched.all_rows, patched.keep_edges(found.edges)) == own).all()
         for edge in found.edges:
             rest = [other for other in found.edges if other != edge]
-            assert (bench.run(bench.all_rows, bench.keep_edges(rest)) != own).any()
+            assert (patched.run(patched.all_rows, patched.keep_edges(rest)) != own).any()
 
 
 def test_leaks_compares_with_the_renormalised_run():
     model, ids = tiny_gated(), prompts(n=30)
     circuit = trace(model, ids)
-    with Bench(model, circuit, ids).ready() as bench:
-        found = leaks(bench)
+    with PatchedModel(model, circuit, ids).ready() as patched:
+        found = leaks(patched)
     assert 0 < found <= len(ids), "random gated models leak"
     dense = tiny()
-    with Bench(dense, trace(dense, ids), ids).ready() as bench:
-        assert leaks(bench) == 0
+    with PatchedModel(dense, trace(dense, ids), ids).ready() as patched:
+        assert leaks(patched) == 0
     assert find_gates(dense) is None
 
 
@@ -148,8 +148,8 @@ def test_a_dense_model_has_edges_by_threshold_or_rank():
     assert len(strong) == (everything.weight >= np.float32(0.3)).sum()
     best = trace(model, ids, top_k=1)
     assert len(best) == everything.n_prompts * 3 * 2 * ids.shape[1]
-    with Bench(model, strong, ids).ready() as bench:
-        assert sufficient(bench).n == len(ids)
+    with PatchedModel(model, strong, ids).ready() as patched:
+        assert sufficient(patched).n == len(ids)
 
 
 def test_what_an_intervention_closes_is_not_counted_as_open():
@@ -183,8 +183,8 @@ def test_left_padding_takes_part_in_nothing():
     short, long = trace(model, ids, outputs=[-1]), trace(model, padded, attention_mask=mask, outputs=[-1])
     assert short.visible == long.visible
     assert min(long.key.min(), long.query.min()) >= 2
-    with Bench(model, long, padded, mask).ready() as bench:
-        assert sufficient(bench).same == 3
+    with PatchedModel(model, long, padded, mask).ready() as patched:
+        assert sufficient(patched).same == 3
 
 
 def test_overlap_knows_heads_have_no_names():
@@ -263,18 +263,23 @@ def test_bad_input_is_one_clear_line():
     model, ids, circuit, high, ahead, empty = broken_inputs()
     with (
         pytest.raises(GossamerError, match="an edge with head 3: expected 0 to 1"),
-        Bench(model, high, ids).ready(),
+        PatchedModel(model, high, ids).ready(),
     ):
         pass
-    with pytest.raises(GossamerError, match="in a causal model"), Bench(model, ahead, ids).ready():
+    with pytest.raises(GossamerError, match="in a causal model"), PatchedModel(model, ahead, ids).ready():
         pass
-    with pytest.raises(GossamerError, match="an empty circuit"), Bench(model, empty, ids).ready() as bench:
-        necessary(bench)
+    with (
+        pytest.raises(GossamerError, match="an empty circuit"),
+        PatchedModel(model, empty, ids).ready() as patched,
+    ):
+        necessary(patched)
     with pytest.raises(GossamerError, match="the prompts that were traced"):
-        Bench(model, circuit, ids[:2])
-    half = pytest.raises(GossamerError, match=r"scope='half' is not known: expected one of prompt, union, static")
-    with half, Bench(model, circuit, ids).ready() as bench:
-        sufficient(bench, scope="half")
+        PatchedModel(model, circuit, ids[:2])
+    half = pytest.raises(
+        GossamerError, match=r"scope='half' is not known: expected one of prompt, union, static"
+    )
+    with half, PatchedModel(model, circuit, ids).ready() as patched:
+        sufficient(patched, scope="half")
     with pytest.raises(GossamerError, match="top_k=0"):
         trace(model, ids, top_k=0)
     with pytest.raises(GossamerError, match="outputs"):
@@ -294,7 +299,7 @@ def test_a_proof_holds_every_number_with_its_denominator():
     assert record["sufficient"]["prompt"]["same"] == record["n"] == 5
     assert record["minimal"]["same"] == 5
     assert record["leaks"]["n"] == 5
-    assert stands(proof) == (not proof.necessity.idle and proof.leaks == 0)
+    assert all_claims_hold(proof) == (not proof.necessity.redundant and proof.leaks == 0)
 
 
 def test_verify_compares_base_and_sparse():

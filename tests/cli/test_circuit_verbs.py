@@ -20,7 +20,7 @@ from gossamer.errors import GossamerWarning
 from gossamer.models.attach import attach
 from gossamer.models.checkpoint import load, save, save_folder
 from gossamer.recipes import compare, verify_task
-from gossamer.recipes.addition.explain.findings import FILE, carries_beside, in_words
+from gossamer.recipes.addition.explain.findings import FILE, edge_findings_beside, in_words
 from gossamer.recipes.addition.task import Addition
 from helpers.gated_models import tiny, tiny_gated
 
@@ -61,8 +61,8 @@ def test_trace_lists_edges_and_export_reads_what_it_wrote(folders, tmp_path, cap
     assert "open edges of" in shown
     circuit = load_circuit(path)
     standing = circuit.standing()
-    told = f"{len(standing.always)} edges are open on every prompt, {len(standing.sometimes)} on some"
-    assert f"{told}, {standing.never:,} open on none" in shown
+    message = f"{len(standing.always)} edges are open on every prompt, {len(standing.sometimes)} on some"
+    assert f"{message}, {standing.never:,} open on none" in shown
     assert circuit.n_prompts == 2
     assert circuit.tokens[0][:4] == ("3", "+", "8", "=")
     assert main([*ask, "--json", "--live"]) == 0
@@ -84,7 +84,7 @@ def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, ca
     record = json.loads(path.read_text())
     proof = record["proof"]
     assert proof["sufficient"]["prompt"]["same"] == 100
-    kept = not proof["leaks"]["changed"] and not proof["necessary"]["idle"]
+    kept = not proof["leaks"]["changed"] and not proof["necessary"]["redundant"]
     assert code == (0 if kept else 1)
     assert main([*ask, "--json"]) == code
     assert json.loads(capsys.readouterr().out)["verification"]["prompts"] == 100
@@ -111,7 +111,7 @@ def test_what_verify_found_is_in_the_page_and_nothing_where_it_never_ran(folders
     assert words.keys() == {",".join(map(str, edge["edge"])) for edge in found}
     assert all("open" in phrase for phrase in words.values())
     (tmp_path / "sparse" / FILE).unlink()
-    assert main([*show, "--carries", str(record)]) == 0  # the whole record says it too
+    assert main([*show, "--edge-findings", str(record)]) == 0  # the whole record says it too
     assert carried(page) == words
 
 
@@ -122,11 +122,11 @@ def test_a_claim_that_did_not_hold_is_not_made():
         {**edge, "edge": [1, 0, 9, 0], "gate": {"digits": [0, 1, 3]}, "when": "open on 9 %, by a lot"}
     )
     bundles = [
-        {"bundle": [0, 0, 9], "reads": [0, 3], "hands": "both digits", "certain": True},
-        {"bundle": [0, 1, 9], "reads": [3], "hands": "the digit", "certain": False},
-        {"bundle": [1, 0, 9], "reads": [0], "hands": "the sum", "certain": True},
+        {"head_output": [0, 0, 9], "reads": [0, 3], "hands": "both digits", "certain": True},
+        {"head_output": [0, 1, 9], "reads": [3], "hands": "the digit", "certain": False},
+        {"head_output": [1, 0, 9], "reads": [0], "hands": "the sum", "certain": True},
     ]
-    assert list(in_words({"edges": edges, "bundles": bundles}).values()) == [
+    assert list(in_words({"edges": edges, "head_outputs": bundles}).values()) == [
         "always open; alone it carries the carry; the head, with what else it reads, hands over both digits",
         "always open",
         "open on 9 %, by 3 digits together; alone it carries the carry; the head hands over the sum",
@@ -143,10 +143,10 @@ def test_words_about_other_weights_are_not_shown(folders, tmp_path, capsys):
     save_folder(model, tmp_path / "other")
     shutil.copy(tmp_path / "sparse" / FILE, tmp_path / "other" / FILE)
     with pytest.warns(GossamerWarning, match="about other weights and is left aside"):
-        assert carries_beside(tmp_path / "other", load(tmp_path / "other")) == {}
+        assert edge_findings_beside(tmp_path / "other", load(tmp_path / "other")) == {}
     (tmp_path / "other" / FILE).write_text("{}")
     capsys.readouterr()
-    show = ["view", str(tmp_path), "--sum", "3+8", "--carries", str(tmp_path / "other" / FILE)]
+    show = ["view", str(tmp_path), "--sum", "3+8", "--edge-findings", str(tmp_path / "other" / FILE)]
     assert main(show) == 2
     assert "does not say what edges carry" in line(capsys)
 
@@ -222,14 +222,14 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
     assert set(record["stable"]) == {"5", "6"}
     assert record["others"] == {}
     assert record["paraphrases"]["templates"] == 2
-    assert code == (0 if record["stands"] else 1)
+    assert code == (0 if record["all_claims_hold"] else 1)
     assert main(ask) == code
-    told = " ".join(capsys.readouterr().out.split())
-    assert "live edges necessary" in told
-    assert "2 templates: two of them share" in told
+    message = " ".join(capsys.readouterr().out.split())
+    assert "live edges necessary" in message
+    assert "2 templates: two of them share" in message
     assert main([*ask, "--other", str(tmp_path / "sparse")]) == code
-    told = " ".join(capsys.readouterr().out.split())
-    assert "6 tokens: two models share 1.000 of their edges, 1.000 with heads renamed" in told
+    message = " ".join(capsys.readouterr().out.split())
+    assert "6 tokens: two models share 1.000 of their edges, 1.000 with heads renamed" in message
 
 
 def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, capsys):
@@ -250,7 +250,7 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    ("ask", "told"),
+    ("ask", "message"),
     [
         (["trace", "sparse"], "both or neither of --sum and --prompt"),
         (["trace", "sparse", "--sum", "36+28", "--digits", "1"], "operands of at most 1 digits"),
@@ -299,10 +299,10 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         ),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(folders, monkeypatch, capsys, ask, told):
+def test_bad_input_is_one_line_and_exit_code_two(folders, monkeypatch, capsys, ask, message):
     monkeypatch.chdir(folders)
     assert main(ask) == 2
-    assert told in line(capsys)
+    assert message in line(capsys)
 
 
 def test_a_graph_too_large_is_refused_with_its_size(folders, tmp_path, capsys):

@@ -13,7 +13,7 @@ from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.gates.attention import IMPLEMENTATIONS, gated_attention, resolve
 from gossamer.gates.attention import __name__ as package
 from gossamer.gates.attention.settings import Settings
-from gossamer.gates.attention.tiles import Desk
+from gossamer.gates.attention.tiles import Workspace
 from helpers.attention_cases import FEATURES, KEY, B, H, S, T, assert_within_budget, inputs, results
 
 BOTH = pytest.mark.parametrize("impl", ["eager", "blockwise"])
@@ -42,7 +42,7 @@ def poisoned(monkeypatch):
     monkeypatch.setattr(torch, "empty_like", poison(torch.empty_like))
     monkeypatch.setattr(torch.Tensor, "new_empty", poison(torch.Tensor.new_empty))
     # Memory that a tile uses again counts as fresh.
-    monkeypatch.setattr(Desk, "sheet", poison(Desk.sheet))
+    monkeypatch.setattr(Workspace, "buffer", poison(Workspace.buffer))
 
 
 @functools.cache

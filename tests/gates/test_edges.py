@@ -23,7 +23,7 @@ def prompts(rows=2, length=7):
     return torch.randint(1, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
-def told(model, ids):
+def message(model, ids):
     """Logits of six greedy tokens."""
     options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
     made = model.generate(
@@ -53,10 +53,10 @@ def taken(monkeypatch):
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama-gqa"])
 def test_the_straight_way_is_the_whole_way(kind, taken, monkeypatch):
     model, _ = model_of(kind)
-    straight = told(model, prompts())
+    straight = message(model, prompts())
     assert taken == {True: 3 * 5, False: 0}  # 3 layers, and the first of six tokens comes from the prompt
     monkeypatch.setattr(EdgeGates, "are_plain", lambda *_: False)
-    torch.testing.assert_close(straight, told(model, prompts()), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(straight, message(model, prompts()), rtol=1e-5, atol=1e-5)
 
 
 def one_token(model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gossamer.circuits.components.wiring import wiring
+from gossamer.circuits.components.component_model import wiring
 from gossamer.data.pairs import Batch
 from gossamer.models.forward import evaluating, first_output
 from helpers.gated_models import GROUPED, prompts, tiny

@@ -59,9 +59,9 @@ def trainer(out: str, **other: Any) -> SparsityTrainer:
     return SparsityTrainer(build("gpt2"), config(out, **other), **data)
 
 
-def die_at(event: str, end: str, told: str, about: tuple[Any, ...]) -> None:
+def die_at(event: str, end: str, message: str, about: tuple[Any, ...]) -> None:
     """Kill this process as it is about to do something (https://docs.python.org/3/library/audit_events.html)."""
-    if told == event and about and str(about[0]).endswith(end):
+    if message == event and about and str(about[0]).endswith(end):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -55,7 +55,7 @@ def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsy
     assert {"density", "keys_per_query", "loss", "kl_se", "agreement_se", "density_gap"} <= report[
         "held_out"
     ].keys()
-    assert {"density_se", "keys_per_query_se", "loss_se", "gap_se"} <= report["held_out"].keys()
+    assert {"density_se", "keys_per_query_se", "loss_se", "delta_ce_se"} <= report["held_out"].keys()
     assert len(report["gates"]["edges"]["per_group"]) == 2
     keys = torch.tensor(report["gates"]["edges"]["keys_per_query"])
     assert keys.shape == (2, 4)
@@ -78,7 +78,7 @@ def test_a_missed_ceiling_exits_with_one(place: Path, tmp_path: Path, capsys: An
 
 
 @pytest.mark.parametrize("options", [
-    ("--ceiling", "gap=9", "--lora", "2", "--merge"),
+    ("--ceiling", "delta_ce=9", "--lora", "2", "--merge"),
     ("--ceiling", "kl=9", "--precision", "bf16", "--accumulate", "2", "--checkpointing"),
     ("--ceiling", "loss=99", "--stream"),
 ])  # fmt: skip
@@ -116,7 +116,7 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     assert len(attention_modules(model)) == 2
 
 
-@pytest.mark.parametrize(("options", "told"), [
+@pytest.mark.parametrize(("options", "message"), [
     (("--length", "999"), "length 999 on a model of 64 positions"),
     (("--ceiling", "kl=-1"), "ceiling kl=-1"),
     (("--ceiling", "nonsense=1"), "ceiling kind"),
@@ -148,7 +148,7 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     (("--data", "{place}/short.txt"), "rows of 16 tokens"),
 ])  # fmt: skip
 def test_bad_input_is_one_line(
-    options: tuple[str, ...], told: str, place: Path, tmp_path: Path, capsys: Any
+    options: tuple[str, ...], message: str, place: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (place / "empty.txt").write_text("")
     (place / "binary.txt").write_bytes(b"\x7fELF\0\0")
@@ -160,7 +160,7 @@ def test_bad_input_is_one_line(
     assert run(place, tmp_path, *(o.format(place=place) for o in options)) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]  # before it, transformers' bar while it loads
     assert last.startswith("gossamer: ")
-    assert told in last
+    assert message in last
 
 
 def broken(place: Path, folder: Path, **changes: Any) -> None:
@@ -171,17 +171,19 @@ def broken(place: Path, folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize(("changes", "told"), [
+@pytest.mark.parametrize(("changes", "message"), [
     ({"output_attentions": True}, "output_attentions=True in its config"),
     ({"edge_gates": {"version": 1, "bias": 0.0}}, "was saved with gates and would run dense"),
     ({"architectures": ["NoSuchModel"]}, "names no architecture"),
     ({"model_type": "no-such-type"}, "has a config.json that transformers cannot use"),
     ({"n_embd": 64}, "its weights have other shapes than its config.json says"),
 ])  # fmt: skip
-def test_bad_models_are_one_line(changes: Any, told: str, place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_bad_models_are_one_line(
+    changes: Any, message: str, place: Path, tmp_path: Path, capsys: Any
+) -> None:
     broken(place, tmp_path / "model", **changes)
     assert run(tmp_path, tmp_path / "out", model="model", data=str(place / "text.txt")) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_model_that_is_nowhere(place: Path, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
@@ -216,31 +218,33 @@ def cut(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-@pytest.mark.parametrize(("damage", "told"), [
+@pytest.mark.parametrize(("damage", "message"), [
     (lambda folder: cut(folder / "model.safetensors"), "cannot be loaded"),
     (lambda folder: cut(folder / "config.json"), "config.json cannot be read"),
     (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "has no tokenizer files"),
     (lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"), "holds adapters, not a model"),
 ])  # fmt: skip
-def test_torn_models_are_one_line(damage: Any, told: str, place: Path, tmp_path: Path, capsys: Any) -> None:
+def test_torn_models_are_one_line(
+    damage: Any, message: str, place: Path, tmp_path: Path, capsys: Any
+) -> None:
     broken(place, tmp_path / "model")
     damage(tmp_path / "model")
     assert run(tmp_path, tmp_path / "out", model="model", data=str(place / "text.txt")) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("gossamer: ")
-    assert told in last
+    assert message in last
 
 
 def test_a_folder_holds_one_run(place: Path, tmp_path: Path, capsys: Any) -> None:
     assert run(place, tmp_path, "--ceiling", "kl=9") == 0
-    for other, told in (
+    for other, message in (
         ((), "holds the checkpoints of an earlier run"),
         (("--resume", "--lora", "2"), "--lora 2 on a run that was started with 0"),
         (("--resume", "--batch", "2"), "rows per step (--batch x --accumulate x processes) 2 on a run"),
         (("--resume", "--held-out", "5"), "the held-out text (--data, --field,"),
     ):
         assert run(place, tmp_path, "--ceiling", "kl=9", *other) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert run(place, tmp_path, "--ceiling", "kl=9", "--resume", "--batch", "2", "--accumulate", "2") == 0
 
 

@@ -361,7 +361,7 @@ def test_adapters_are_refused_by_name_until_they_are_merged() -> None:
     unknown(
         model,
         lambda layer: layer.o,
-        r"layer 1 of .* \(llama\) has an adapter on o_proj; .* merge the adapter",
+        r"layer 1 of .* \(llama\) has an adapter on o_proj: .*Merge the adapter",
     )
     unknown(model, lambda layer: layer.mlp, r"has an adapter on mlp.up_proj")
     anatomy = Anatomy.of(model.merge_and_unload())

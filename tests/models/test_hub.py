@@ -92,7 +92,7 @@ def out(tmp_path: Path) -> Path:
 def test_the_card_goes_up_and_names_the_repository(out: Path, shelf: Shelf, tmp_path: Path) -> None:
     assert push_to_hub(out, REPO) == "commit"
     card = shelf.files["README.md"].decode()
-    for told in (
+    for message in (
         "DENSE",
         f'gossamer.load("{REPO}")',
         "kl=0.02",
@@ -100,7 +100,7 @@ def test_the_card_goes_up_and_names_the_repository(out: Path, shelf: Shelf, tmp_
         "0.0187",
         "base_model: openai-community/gpt2",
     ):
-        assert told in card
+        assert message in card
     assert str(out) not in card
     assert json.loads(shelf.files["report.json"]) == REPORT
     got = tmp_path / "got"
@@ -130,11 +130,11 @@ def test_nothing_dense_is_shared_as_sparse(out: Path, shelf: Shelf, tmp_path: Pa
 
 def test_adapters_of_a_folder_of_this_machine_are_not_shared(out: Path, shelf: Shelf) -> None:
     base = out / "model"
-    for place, told in ((base, "which is a folder of this machine"), ("openai-community/gpt2", "")):
+    for place, message in ((base, "which is a folder of this machine"), ("openai-community/gpt2", "")):
         write_json(out / "adapter" / "adapter_config.json", {"base_model_name_or_path": str(place)})
         write_json(out / "adapter" / "edge_gates.json", {"version": 1, "bias": 0.5})
-        if told:
-            with pytest.raises(CheckpointError, match=told):
+        if message:
+            with pytest.raises(CheckpointError, match=message):
                 push_to_hub(out, REPO)
             assert not shelf.files
         else:
@@ -166,31 +166,31 @@ def test_a_gated_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transformers_hub, "hf_hub_download", gated)
     with pytest.raises(
         CheckpointError, match=r"owner/gated is neither .* log in if the model is gated"
-    ) as told:
+    ) as message:
         load_for_training("owner/gated")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 def test_gated_data_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", gated)
     with pytest.raises(
         GossamerError, match=r"'owner/gated' is no file here .* log in if it is gated"
-    ) as told:
+    ) as message:
         next(Corpus("owner/gated").documents())
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)
 
 
 @pytest.mark.integration
 def test_transformers_alone_refuses_it_unless_it_is_asked_for_a_dense_model(out: Path) -> None:
     line = "import sys, transformers; transformers.GPT2LMHeadModel.from_pretrained(sys.argv[1], **eval(sys.argv[2]))"
-    for options, told in (
+    for options, message in (
         ({}, 'attn_implementation="edge_gate"` is not supported'),
         ({"attn_implementation": "sdpa"}, ""),
     ):
         command = [sys.executable, "-c", line, str(out / "model"), repr(options)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.returncode == 0) == (not told), done.stderr
-        assert told in done.stderr
+        assert (done.returncode == 0) == (not message), done.stderr
+        assert message in done.stderr
 
 
 def test_a_model_that_was_asked_for_dense_is_noticed_by_attach(out: Path) -> None:

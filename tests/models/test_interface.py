@@ -48,13 +48,13 @@ def test_packed_sequences_are_the_sequences(family: str, additive: bool) -> None
     assert together.sums["edges/hard"] < together.sums["edges/visible"]
 
 
-@pytest.mark.parametrize(("mask", "told"), [
+@pytest.mark.parametrize(("mask", "message"), [
     (torch.full((1, 1, 12, 12), -0.5), "an additive attention mask with values between 0 and -inf"),
     (torch.ones(1, 1, 12, 9, dtype=torch.bool), r"mask \(1, 1, 12, 9\): expected broadcastable to \(B, H, T, S\)"),
     (torch.ones(1, 3, 12, 12, dtype=torch.bool), r"mask \(1, 3, 12, 12\): expected broadcastable"),
 ])  # fmt: skip
-def test_a_mask_that_says_something_else_is_one_line(mask: torch.Tensor, told: str) -> None:
+def test_a_mask_that_says_something_else_is_one_line(mask: torch.Tensor, message: str) -> None:
     model, _ = gated("llama")
-    with pytest.raises(GossamerError, match=told) as error:
+    with pytest.raises(GossamerError, match=message) as error:
         model(input_ids=torch.full((1, 12), 5), attention_mask=mask)
     assert "\n" not in str(error.value)

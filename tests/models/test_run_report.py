@@ -16,7 +16,7 @@ REPORT = RunReport(
     ceiling="kl=0.02",
     feasible=False,
     missed="by 0.1",
-    kept_step=3,
+    best_step=3,
     steps=4,
     held_out={"kl": 0.12, "kl_se": 0.01},
     held_out_rows=64,
@@ -63,7 +63,7 @@ def test_the_sum_of_a_layer_is_that_of_its_groups():
 def test_a_demo_of_the_first_version_is_read():
     found = RunReport.of(OLD_DEMO)
     assert (found.recipe, found.ceiling, found.feasible, found.missed) == ("addition", "kl=0.0004", True, "")
-    assert (found.kept_step, found.steps, found.chosen_on) == (9, 10, {"divergence": 1e-4})
+    assert (found.best_step, found.steps, found.chosen_on) == (9, 10, {"divergence": 1e-4})
     assert found.proof == OLD_DEMO["proof"]
 
 

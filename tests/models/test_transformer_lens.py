@@ -68,13 +68,13 @@ def test_open_gates_give_the_dense_model(tied: bool, vocabulary: int, padded: in
     assert loaded.config.vocab_size == vocabulary
 
 
-@pytest.mark.parametrize(("damage", "told"), [
+@pytest.mark.parametrize(("damage", "message"), [
     ("missing", r"blocks\.1\.attn\.W_K is missing"),
     ("left over", "left over: blocks.0.attn.W_X"),
     ("shape", r"wpe.*shape|c_fc.bias has shape"),
     ("bias", "b_U is not constant"),
 ])  # fmt: skip
-def test_another_layout_is_told(damage: str, told: str, tmp_path: Path) -> None:
+def test_another_layout_is_told(damage: str, message: str, tmp_path: Path) -> None:
     state = in_their_names(small(40), 40)
     if damage == "missing":
         del state["blocks.1.attn.W_K"]
@@ -85,7 +85,7 @@ def test_another_layout_is_told(damage: str, told: str, tmp_path: Path) -> None:
     else:
         state["unembed.b_U"] = torch.randn(40)
     torch.save(state, tmp_path / "final.pth")
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         load_authors(tmp_path / "final.pth", bias=0.0)
 
 

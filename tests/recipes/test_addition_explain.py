@@ -9,7 +9,6 @@ from transformers import BertForMaskedLM
 
 from gossamer.circuits.trace import trace
 from gossamer.models.attach import attach, gates_of
-from gossamer.recipes.addition.explain.bundles import Handed, bundles_of, candidates, told_positions
 from gossamer.recipes.addition.explain.edges import gate_of
 from gossamer.recipes.addition.explain.explanation import explain
 from gossamer.recipes.addition.explain.facts import (
@@ -22,8 +21,14 @@ from gossamer.recipes.addition.explain.facts import (
     position_name,
     slot_of,
 )
+from gossamer.recipes.addition.explain.head_outputs import (
+    HeadFinding,
+    candidates,
+    head_outputs_of,
+    position_findings,
+)
 from gossamer.recipes.addition.explain.interchange import Interchange, same_value
-from gossamer.recipes.addition.explain.program import Bundle, Message, Program
+from gossamer.recipes.addition.explain.program import HeadOutput, Message, Program
 from gossamer.recipes.addition.task import Addition, as_text
 
 TASK = Addition(2)
@@ -37,7 +42,7 @@ def truth() -> Truth:
     return Truth(TASK)
 
 
-def chain() -> dict[Bundle, Message]:
+def chain() -> dict[HeadOutput, Message]:
     """The six edges of METHOD: digits into their own slots, then the carry upwards, slot by slot."""
     return {
         (0, 0, UNITS): Message((1, 4), (FIRST_UNITS, SECOND_UNITS)),
@@ -90,8 +95,8 @@ def test_silence_tells_one_digit_and_not_two(truth):
 def test_two_tellings_that_differ_are_a_conflict_and_no_answer(truth):
     n = len(truth.columns)
     carry = Fact("carry", 0)
-    told = pool(({carry: truth.of(carry)}, {carry: 1 - truth.of(carry)}))
-    assert (told[carry] == CONFLICT).all()
+    text = pool(({carry: truth.of(carry)}, {carry: 1 - truth.of(carry)}))
+    assert (text[carry] == CONFLICT).all()
     silent = pool(({carry: np.full(n, UNKNOWN)}, {carry: truth.of(carry)}))
     assert (silent[carry] == truth.of(carry)).all()
     against = {FIRST_UNITS: truth.of(FIRST_UNITS), SECOND_UNITS: truth.of(SECOND_UNITS)}
@@ -191,33 +196,33 @@ def test_an_interchange_with_itself_changes_nothing(small):
     task, model = small
     _, edges = small_edges(task, model)
     assert edges, "an empty test"
-    bundles = list(bundles_of(edges))
-    bench = Interchange(model, task, edges, bundles, batch_size=33)
+    head_outputs = list(head_outputs_of(edges))
+    patched = Interchange(model, task, edges, head_outputs, batch_size=33)
     rows = torch.arange(task.n_sums)
-    for part in (*edges[:3], *bundles[:3]):
-        assert (bench.answers(rows, {part: rows}) == bench.own).all()
-    assert bench.unchanged(rows, dict.fromkeys(bundles, rows)) == task.n_sums
-    total = sum(bench.written[edge] for edge in edges if edge[:3] == bundles[0])
-    torch.testing.assert_close(total, bench.written[bundles[0]], atol=1e-5, rtol=1e-4)
+    for part in (*edges[:3], *head_outputs[:3]):
+        assert (patched.answers(rows, {part: rows}) == patched.own).all()
+    assert patched.unchanged(rows, dict.fromkeys(head_outputs, rows)) == task.n_sums
+    total = sum(patched.written[edge] for edge in edges if edge[:3] == head_outputs[0])
+    torch.testing.assert_close(total, patched.written[head_outputs[0]], atol=1e-5, rtol=1e-4)
 
 
 def test_exchanging_all_that_is_live_gives_the_other_sum(small):
     """On a model with every gate open, the attention of all layers of x' and the tokens of x: not a no-op."""
     task, model = small
     _, edges = small_edges(task, model)
-    bundles = list(bundles_of(edges))
-    bench = Interchange(model, task, edges, bundles)
+    head_outputs = list(head_outputs_of(edges))
+    patched = Interchange(model, task, edges, head_outputs)
     rows = torch.arange(task.n_sums)
     others = rows.flip(0)
     seen = []
-    layer, head, query = bundles[-1]
+    layer, head, query = head_outputs[-1]
     note = gates_of(model).observing(
         lambda call: seen.append(call.out[:, head, query].clone()) if call.layer == layer else None
     )
-    with bench._observing(lambda call: None), note:
-        bench._answers(others)
-    torch.testing.assert_close(torch.cat(seen), bench.written[bundles[-1]][others])
-    assert bench.unchanged(rows, dict.fromkeys(bundles, others)) < task.n_sums, "an empty test"
+    with patched._observing(lambda call: None), note:
+        patched._answers(others)
+    torch.testing.assert_close(torch.cat(seen), patched.written[head_outputs[-1]][others])
+    assert patched.unchanged(rows, dict.fromkeys(head_outputs, others)) < task.n_sums, "an empty test"
 
 
 def test_an_untrained_model_is_not_said_to_add(small):
@@ -228,12 +233,12 @@ def test_an_untrained_model_is_not_said_to_add(small):
     # A program of facts that hold the digits adds whatever the model answers; that the model adds takes both.
     assert found.agrees < 100
     assert len(found.edges) == len(edges)
-    assert len(found.bundles) == len(bundles_of(edges))
-    assert len(found.sentences()) == len(found.edges) + len(found.bundles) + len(found.told)
+    assert len(found.head_outputs) == len(head_outputs_of(edges))
+    assert len(found.sentences()) == len(found.edges) + len(found.head_outputs) + len(found.positions)
     assert all("of 100 sums" in sentence for sentence in found.sentences())
     record = found.as_record()
     assert record["program"]["n"] == 100
-    assert record["program"]["entries"] == sum(one["entries"] for one in record["bundles"])
+    assert record["program"]["entries"] == sum(one["entries"] for one in record["head_outputs"])
 
 
 class Adder:
@@ -250,22 +255,22 @@ class Adder:
 
 def test_what_a_position_is_told_is_exchanged_together(truth):
     program = Program(TASK, chain())
-    told = told_positions(Adder(program, truth), truth, program)
-    assert [(one.query, one.digits) for one in told] == [
+    text = position_findings(Adder(program, truth), truth, program)
+    assert [(one.query, one.digits) for one in text] == [
         (UNITS, (1, 4)), (TENS, (0,)), (TENS, (3,)), (TENS, (1, 4)), (HUNDREDS, (0, 1, 3, 4)),
     ]  # fmt: skip
-    assert all(one.moved == TASK.n_sums and one.foreseen == 3 * TASK.n_sums for one in told)
+    assert all(one.moved == TASK.n_sums and one.foreseen == 3 * TASK.n_sums for one in text)
     other = Program(TASK, chain() | {(1, 2, TENS): Message((UNITS,), ())})
-    wrong = told_positions(Adder(other, truth), truth, program)
+    wrong = position_findings(Adder(other, truth), truth, program)
     assert min(one.moved for one in wrong) < TASK.n_sums, "a program that tells another story passed"
 
 
 def test_a_bundle_says_in_one_sentence_what_it_hands_over():
     message = Message((1, 4), (Fact("seen", 0, 1, (1, 2)), Fact("seen", 0, 4, (1, 2))))
-    sentence = Handed((1, 0, UNITS), message, 9, 10_000, 10_000, True).sentence(TASK)
+    sentence = HeadFinding((1, 0, UNITS), message, 9, 10_000, 10_000, True).sentence(TASK)
     assert sentence == (
         "Layer 1, head 0, units slot: from the units digit of the first number and the units digit of the second "
         "number, each units digit that is 1 or 2 (9 values); held on 100.00 % of 10,000 sums."
     )
-    doubtful = Handed((1, 0, UNITS), message, 9, 5_000, 10_000, False).sentence(TASK)
+    doubtful = HeadFinding((1, 0, UNITS), message, 9, 5_000, 10_000, False).sentence(TASK)
     assert "something else (nearest: each units digit that is 1 or 2)" in doubtful

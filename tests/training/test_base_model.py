@@ -47,9 +47,9 @@ def test_a_model_without_dropout_trains_as_the_function_it_is(family: str) -> No
 def test_a_trainer_alone_turns_dropout_off_too(tmp_path: Path) -> None:
     model, rows = with_dropout("gpt2", 0.1), TensorRows(input_ids=tokens(8), labels=tokens(8))
     config = SparsityConfig(output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True)
-    with pytest.warns(GossamerWarning, match="dropout 0.1 is off in this run") as told:
+    with pytest.warns(GossamerWarning, match="dropout 0.1 is off in this run") as message:
         SparsityTrainer(model, config, train_dataset=rows, eval_dataset=rows, data_collator=collate_rows)
-    assert told[0].filename == __file__, "the warning names the caller's line"
+    assert message[0].filename == __file__, "the warning names the caller's line"
     assert without_dropout(model) == 0.0
 
 

@@ -118,7 +118,7 @@ def test_the_state_of_another_run_is_refused() -> None:
 
 def test_a_non_finite_divergence_is_refused() -> None:
     with pytest.raises(
-        GossamerError, match="divergence nan: expected a finite number. Lower the learning rate"
+        GossamerError, match=r"divergence nan: expected a finite number\. Lower the learning rate"
     ):
         controller().step(math.nan)
 

@@ -32,10 +32,10 @@ def test_gap_is_the_difference_of_losses() -> None:
     base, sparse = logits(2, 4, 5), logits(2, 4, 5, seed=1)
     labels = torch.tensor([[1, 2, -100, 3], [-100, 0, 4, -100]])
     batch = {"labels": labels}
-    gap = per_item("gap", sparse, base, batch, causal=True).values
+    delta_ce = per_item("delta_ce", sparse, base, batch, causal=True).values
     ours = per_item("loss", sparse, None, batch, causal=True).values
     theirs = per_item("loss", base, None, batch, causal=True).values
-    assert torch.equal(gap, ours - theirs)
+    assert torch.equal(delta_ce, ours - theirs)
     mean = torch.nn.functional.cross_entropy(
         sparse[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
     )

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gossamer.errors import GossamerError, GossamerWarning
-from gossamer.training.estimate import GIB, Shape, describe, memory, told_when_out_of_memory, what_to_lower
+from gossamer.training.estimate import GIB, Shape, describe, explain_oom, memory, what_to_lower
 
 GPT2 = Shape(124_000_000, 124_000_000, layers=12, heads=12, width=768, vocabulary=50_257, rows=8, length=1024)
 TOO_MUCH = 2**58  # bytes; no machine has them, so the allocator really fails
@@ -51,7 +51,7 @@ net = model(256, 4)
 shape = Shape.of(net, rows=8, length=128)
 seconds = seconds_per_step(net, {"input_ids": torch.randint(0, 4096, (8, 128))}, accumulation=1, checkpointing=False)
 taken = run(net, 8, 4, sys.argv[1])
-print(json.dumps({"told": memory(shape)["total"], "took": status("VmHWM") - before,
+print(json.dumps({"estimated": memory(shape)["total"], "took": status("VmHWM") - before,
                   "told_seconds": seconds, "took_seconds": taken}))
 """
 
@@ -65,7 +65,7 @@ def test_a_run_takes_what_was_said_within_a_factor(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert 1 / 2 <= found["told"] / found["took"] <= 2, found
+    assert 1 / 2 <= found["estimated"] / found["took"] <= 2, found
     # Seconds are one forward pass on a machine that others use, so less is promised for them.
     assert 1 / 4 <= found["told_seconds"] / found["took_seconds"] <= 4, found
 
@@ -79,7 +79,7 @@ def test_memory_follows_what_is_lowered() -> None:
     assert memory(replace(GPT2, eager=True))["activations"] > parts["activations"]
 
 
-@pytest.mark.parametrize(("change", "told"), [
+@pytest.mark.parametrize(("change", "message"), [
     ({}, "logits need 9.20 GiB: lower --batch and raise --accumulate"),
     ({"vocabulary": 100}, "activations need 4.78 GiB: use --checkpointing, or lower --batch"),
     ({"vocabulary": 100, "rows": 1, "length": 64, "parameters": 9 * 10**9, "trainable": 10**6},
@@ -88,8 +88,8 @@ def test_memory_follows_what_is_lowered() -> None:
     ({"rows": 1}, "gradients and optimizer need 1.39 GiB"),
     ({"rows": 1, "length": 8192, "checkpointing": True}, "logits need 9.20 GiB: shorten --length"),
 ])  # fmt: skip
-def test_what_to_lower_is_what_takes_most(change: dict[str, Any], told: str) -> None:
-    assert what_to_lower(replace(GPT2, **change)).startswith(told)
+def test_what_to_lower_is_what_takes_most(change: dict[str, Any], message: str) -> None:
+    assert what_to_lower(replace(GPT2, **change)).startswith(message)
 
 
 def test_what_does_not_fit_is_told_before_it_starts(monkeypatch: Any) -> None:
@@ -105,11 +105,11 @@ def test_out_of_memory_says_what_to_lower() -> None:
         pytest.raises(
             GossamerError, match=r"out of memory at 8 rows of 1024 tokens: .*intact. By the estimate logits"
         ),
-        told_when_out_of_memory(8, 1024, lower),
+        explain_oom(8, 1024, lower),
     ):
         torch.empty(TOO_MUCH, dtype=torch.uint8)
     with (
         pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
-        told_when_out_of_memory(8, 1024, lower),
+        explain_oom(8, 1024, lower),
     ):
         torch.ones(2, 3) @ torch.ones(2, 3)

@@ -28,14 +28,14 @@ def test_the_same_run_goes_on(folder: Path) -> None:
         begin(folder, FIXED, MOVABLE, resume=True)
 
 
-@pytest.mark.parametrize(("changed", "told"), [
+@pytest.mark.parametrize(("changed", "message"), [
     ({"--length": 16}, "--length 16 on a run that was started with 32"),
     ({"--set gate.bias": None}, r"--set gate.bias None on a run that was started with \[4.0\]"),
     ({"--set gate.regrow_bias": 1.0}, "--set gate.regrow_bias 1.0 on a run that was started with none"),
 ])  # fmt: skip
-def test_another_run_is_refused_by_what_differs(changed: Any, told: str, folder: Path) -> None:
+def test_another_run_is_refused_by_what_differs(changed: Any, message: str, folder: Path) -> None:
     before = (folder / STARTED).read_text()
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=message):
         begin(folder, FIXED | changed, MOVABLE, resume=True)
     assert (folder / STARTED).read_text() == before
 

@@ -112,7 +112,9 @@ def test_the_page_fetches_nothing_and_runs_only_its_own_script():
 
 def test_markup_in_tokens_and_titles_stays_text():
     evil = "</script><script>alert(1)</script>"
-    page = view(small_circuit((evil, "&", "\u2028")), title=evil, titles=(evil,), carries={(0, 0, 1): evil})
+    page = view(
+        small_circuit((evil, "&", "\u2028")), title=evil, titles=(evil,), edge_findings={(0, 0, 1): evil}
+    )
     assert page.count("<script") == 2
     assert data_of(page)["panels"][0]["title"] == evil
     assert evil in data_of(page)["panels"][0]["circuits"]["words"]
@@ -233,7 +235,7 @@ def test_the_report_says_what_edges_carry_where_that_is_known():
         "to": "tens slot",
         "open": 1.0,
     }
-    page = report_page(RunReport.of(REPORT | {"edges": [edge]}), carries={(1, 2, 9, 0): "the <carry>"})
+    page = report_page(RunReport.of(REPORT | {"edges": [edge]}), edge_findings={(1, 2, 9, 0): "the <carry>"})
     assert "what it carries" in page
     assert "the &lt;carry&gt;" in page
 

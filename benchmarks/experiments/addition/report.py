@@ -26,7 +26,7 @@ def row(seed: int, report: RunReport) -> dict[str, Any]:
         **{name: report.proof[name] for name in NAMES},
         "edges_per_layer": [round(n, 2) for n in report.proof["edges_per_layer"]],
         "feasible": report.feasible,
-        "kept_step": report.kept_step,
+        "best_step": report.best_step,
         "steps": report.steps,
         "seconds": report.seconds,
         "threads": report.versions["threads"],

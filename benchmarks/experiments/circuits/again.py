@@ -17,7 +17,7 @@ import torch
 from benchmarks.experiments.circuits.models import model_of
 from benchmarks.experiments.circuits.run import RESULTS
 from benchmarks.lib.record import Row, Rows
-from gossamer.circuits.components.wiring import Wiring, wiring
+from gossamer.circuits.components.component_model import ComponentModel, wiring
 from gossamer.errors import GossamerError
 from gossamer.files import read_json
 
@@ -33,7 +33,7 @@ def arguments(doc: str, prompts: int) -> argparse.ArgumentParser:
 
 
 def go_on(
-    given: argparse.Namespace, name: str, keys: Iterable[Row], look: Callable[[Wiring, Row], Row]
+    given: argparse.Namespace, name: str, keys: Iterable[Row], look: Callable[[ComponentModel, Row], Row]
 ) -> list[Row]:
     """Measure every key that the record `name` lacks, and return all its rows; a refusal is a row too.
 
@@ -55,7 +55,7 @@ def go_on(
     return rows.rows
 
 
-def _found(look: Callable[[Wiring, Row], Row], wires: Wiring, key: Row) -> Row:
+def _found(look: Callable[[ComponentModel, Row], Row], wires: ComponentModel, key: Row) -> Row:
     try:
         return look(wires, key)
     except GossamerError as error:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from gossamer.circuits.components.attention_edges import needed_attention_edges
+from gossamer.circuits.components.component_model import wiring
 from gossamer.circuits.components.curve import Ablator, best_edges, edge_curve, head_curve, needed_edges
 from gossamer.circuits.components.graph import ComponentGraph
 from gossamer.circuits.components.scores import score_edges
-from gossamer.circuits.components.wiring import wiring
 from gossamer.circuits.trace import trace
 from gossamer.data.registry import batches
 from gossamer.errors import GossamerError

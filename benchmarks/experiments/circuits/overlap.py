@@ -21,9 +21,9 @@ from benchmarks.experiments.circuits.again import Row, arguments, go_on
 from benchmarks.experiments.circuits.models import VARIANTS
 from benchmarks.experiments.circuits.report import geometric_mean
 from benchmarks.experiments.circuits.run import MEASURED
+from gossamer.circuits.components.component_model import ComponentModel
 from gossamer.circuits.components.curve import Ablator, best_edges, needed_edges
 from gossamer.circuits.components.scores import score_edges
-from gossamer.circuits.components.wiring import Wiring
 from gossamer.circuits.stability import jaccard
 from gossamer.data.pairs import Batch
 from gossamer.data.registry import batches
@@ -40,14 +40,14 @@ def by_template(task: str, n: int, seed: int) -> list[list[Batch]]:
     return [found[template] for template in sorted(found)]
 
 
-def circuit(wires: Wiring, prompts: list[Batch], ablation: str) -> set[tuple[int, ...]]:
+def circuit(wires: ComponentModel, prompts: list[Batch], ablation: str) -> set[tuple[int, ...]]:
     """(writer, reader) of the edges that 90 % of the effect on these prompts takes."""
     scores = score_edges(wires, prompts, ablation=ablation)
     best = needed_edges(Ablator(wires, prompts, ablation), scores).points[-1]
     return {tuple(edge) for edge in best_edges(wires, scores, best.kept).nonzero().tolist()}
 
 
-def overlaps(wires: Wiring, key: Row, n: int) -> Row:
+def overlaps(wires: ComponentModel, key: Row, n: int) -> Row:
     """Jaccard between two samples and, in the mean, between templates; with the sizes of all these circuits."""
     seed, task, ablation = key["seed"], key["task"], key["ablation"]
     samples = [circuit(wires, batches(task, n, seed=seed + offset), ablation) for offset in (FIRST, SECOND)]
@@ -68,8 +68,8 @@ def tell(done: list[Row]) -> None:
             samples = fmean(r["samples"] for r in rows)
             templates = [r["templates"] for r in rows if r["templates"] is not None]
             size = geometric_mean([max(1, edges) for r in rows for edges in r["sample_edges"]])
-            told = f"two samples share {samples:.3f} of their edges, two templates {fmean(templates):.3f}"
-            print(f"{variant}: {told} (mean over {len(rows)}; {size:.0f} edges, geometric mean)")
+            message = f"two samples share {samples:.3f} of their edges, two templates {fmean(templates):.3f}"
+            print(f"{variant}: {message} (mean over {len(rows)}; {size:.0f} edges, geometric mean)")
 
 
 def main() -> None:

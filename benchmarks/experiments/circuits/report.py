@@ -155,7 +155,7 @@ def summarise(records: list[Record]) -> list[Record]:
     return rows
 
 
-def told(row: Record) -> str:
+def message(row: Record) -> str:
     """What a goal's row says beside its value."""
     if "per_task" in row:
         beside = "" if row["base"] is None else f"; base / sparse {row['base']:.3g}"
@@ -167,12 +167,12 @@ def goals(records: list[Record]) -> list[str]:
     """The goals and, below them, each pair that did not enter."""
     rows = summarise(records)
     lines = [f"Goals: edges >= {FEWER:g}, geometric mean over tasks; heads <= 0. Kinds of edges:", ""]
-    lines += [*(f"- {name}: {told}" for name, told in EDGES.items()), ""]
+    lines += [*(f"- {name}: {message}" for name, message in EDGES.items()), ""]
     lines += ["| goal | ablation | value | pairs that entered | reached | of it |", "|---" * 6 + "|"]
     for row in rows:
         value = "none" if row["value"] is None else f"{row['value']:.3g}"
         lines.append(
-            f"| {row['goal']} | {row['ablation']} | {value} | {row['pairs']} | {row['reached']} | {told(row)} |"
+            f"| {row['goal']} | {row['ablation']} | {value} | {row['pairs']} | {row['reached']} | {message(row)} |"
         )
     left_out = [
         f"- {row['goal']}, {row['ablation']}: {task}, seed {seed}: {why}"
@@ -217,8 +217,8 @@ def aside(records: list[Record]) -> list[str]:
     for r in records:
         if r["task"] == "nonsense":
             cells = f"{r['best_scored']:.4f} | {r['best_fresh']:.4f} | {r.get('effect', math.nan):.4f}"
-            told = ", refused" if "refused" in r else ", NOT refused"
-            lines.append(f"| {r['seed']} | {r['variant']} | {r['ablation']} | {cells}{told} |")
+            message = ", refused" if "refused" in r else ", NOT refused"
+            lines.append(f"| {r['seed']} | {r['variant']} | {r['ablation']} | {cells}{message} |")
     return [*lines, *abilities([r for r in records if r["task"] == "about"]), *promises(records)]
 
 
@@ -241,8 +241,10 @@ def promises(records: list[Record]) -> list[str]:
         if r["task"] == "about" and "promise" in r:
             kept, far = r["promise"], r["divergence"].values()
             chosen, fresh = kept["metrics"]["divergence"], sum(far) / len(far)
-            told = f"{kept['missed'] or 'held'}; {chosen:.4f} over the answers of the prompts that chose the model"
-            lines.append(f"- seed {r['seed']}: {told}, {fresh:.4f} in the mean over tasks on fresh prompts")
+            message = f"{kept['missed'] or 'held'}; {chosen:.4f} over the answers of the prompts that chose the model"
+            lines.append(
+                f"- seed {r['seed']}: {message}, {fresh:.4f} in the mean over tasks on fresh prompts"
+            )
     return lines
 
 

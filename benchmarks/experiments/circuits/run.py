@@ -97,12 +97,12 @@ def fill(rows: Rows, key: Row, variant: str, given: argparse.Namespace) -> None:
     """Add one model's missing records."""
     seed = key["seed"]
     model, base = (model_of(name, given, seed) for name in (variant, "base"))
-    told = key | {"variant": variant}
+    message = key | {"variant": variant}
     if variant == "sparse":
-        told["promise"] = read_json(given.out / f"seed{seed}" / "sparse.json")
+        message["promise"] = read_json(given.out / f"seed{seed}" / "sparse.json")
     for task in (*MEASURED, "nonsense", "about"):
         for ablation in ABLATIONS if task != "about" else ("none",):
-            mine = told | {"task": task, "ablation": ablation}
+            mine = message | {"task": task, "ablation": ablation}
             if not rows.lacks(mine):
                 continue
             found = rows.measure(mine, partial(found_for, task, ablation, model, base, given, seed))

@@ -21,16 +21,16 @@ from benchmarks.experiments.circuits.measure import MEASURED as FRESH
 from benchmarks.experiments.circuits.measure import SCORED, touching_heads
 from benchmarks.experiments.circuits.report import geometric_mean
 from benchmarks.experiments.circuits.run import MEASURED
+from gossamer.circuits.components.component_model import ComponentModel
 from gossamer.circuits.components.curve import Ablator, best_edges, needed_edges
 from gossamer.circuits.components.scores import score_edges
 from gossamer.circuits.components.shrink import shrink
-from gossamer.circuits.components.wiring import Wiring
 from gossamer.data.registry import batches
 
 START = 0.95  # share of the effect that the circuit to be shrunk explains
 
 
-def smallest(wires: Wiring, key: Row, n: int, most: int) -> Row:
+def smallest(wires: ComponentModel, key: Row, n: int, most: int) -> Row:
     """Edges by attribution alone and after elimination, both on the scored prompts, and F on fresh ones."""
     seed, task, ablation = key["seed"], key["task"], key["ablation"]
     scored, fresh = (

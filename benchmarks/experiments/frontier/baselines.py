@@ -58,7 +58,7 @@ def compare(model: Any, base: Any, rows: dict[str, Tensor]) -> dict[str, float]:
         batch = {name: column[start : start + BATCH] for name, column in rows.items()}
         ours, theirs = (m.eval()(input_ids=batch["input_ids"]).logits for m in (model, base))
         size = len(ours)
-        for kind in ("loss", "gap", "kl"):
+        for kind in ("loss", "delta_ce", "kl"):
             tally.add_items(kind, per_item(kind, ours, theirs, batch, causal=True), size)
         tally.add_items("base_loss", per_item("loss", theirs, None, batch, causal=True), size)
         tally.add_items("agreement", agreement(ours, theirs, batch, causal=True), size)

@@ -10,14 +10,14 @@ from gossamer.files import read_json, write_text
 
 FAMILIES = {
     "kl": "KL ceiling",
-    "gap": "gap ceiling",
+    "delta_ce": "gap ceiling",
     "loss": "loss ceiling (paper)",
     "topk": "top-k of the base",
     "topk-renormalised": "top-k, renormalised",
     "random": "random gates",
     "finetuned": "no penalty",
 }
-TRAINED = ("kl", "gap", "loss", "finetuned")
+TRAINED = ("kl", "delta_ce", "loss", "finetuned")
 VISIBLE = 64.5  # keys that a query sees, in the mean over a row of 128
 GOAL_KEYS, GOAL_RISE = 4.0, 0.03
 TICKS = (0.5, 1, 2, 4, 8, 16, 32, 64)
@@ -51,7 +51,7 @@ def write_table(results: Path) -> None:
 
 def _row(name: str, run: dict[str, Any]) -> str:
     found = run["held_out"]
-    rise, error = found["gap"], found["gap_se"]
+    rise, error = found["delta_ce"], found["delta_ce_se"]
     cells = (f"{found['keys_per_query']:.2f}", f"{rise:+.4f} +- {error:.4f}", f"{found['kl']:.4f}",
              f"{found['agreement']:.4f}", str(run.get("steps", "")), f"{run.get('cpu_seconds', '')}")  # fmt: skip
     return f"| {name} | " + " | ".join(cells) + " |"
@@ -76,7 +76,7 @@ def _figure(runs: dict[str, Any], path: Path) -> None:
     wide.set_yticks(RISES, [f"{rise:g}" for rise in RISES])
     wide.minorticks_off()
     wide.set_ylabel("rise in held-out cross-entropy, nats")
-    trained = [r["held_out"]["gap"] for name, r in runs.items() if family(name) in TRAINED]
+    trained = [r["held_out"]["delta_ce"] for name, r in runs.items() if family(name) in TRAINED]
     lowest = min([-0.02, *(rise - 0.02 for rise in trained)])
     wide.set_ylim(bottom=lowest)
     near.set_ylim(lowest, 0.25)
@@ -90,7 +90,7 @@ def _lines(axes: Any, runs: dict[str, Any]) -> None:
     for (kind, label), colour, mark in zip(FAMILIES.items(), COLOURS, MARKS, strict=True):
         own = {name: r["held_out"] for name, r in runs.items() if family(name) == kind}
         for first in (True, False):
-            points = sorted((r["keys_per_query"], r["gap"], r["gap_se"])
+            points = sorted((r["keys_per_query"], r["delta_ce"], r["delta_ce_se"])
                             for name, r in own.items() if is_first(name) == first)  # fmt: skip
             if points:
                 keys, rises, errors = zip(*points, strict=True)

@@ -17,7 +17,7 @@ from gossamer.data.text import Corpus
 
 CORPUS = Corpus("stdlib", held_out_share=0.1, seed=0)
 SHORTEST, LONGEST = 20, 40  # tokens with [CLS] and [SEP]: about 30 keys per query
-CHOOSE = 96  # held-out sentences on which the kept model is chosen
+CHOOSE = 96  # held-out sentences on which the best checkpoint is chosen
 
 
 class Data(NamedTuple):

@@ -6,7 +6,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.sentence_encoder.run run --only cosine=0.01
     python -m benchmarks.experiments.sentence_encoder.run table                  results -> minilm.md, minilm.svg
 
-Sentences are those of the standard library's docstrings, 20 to 40 tokens long, split by file. The kept model is
+Sentences are those of the standard library's docstrings, 20 to 40 tokens long, split by file. The best checkpoint is
 chosen on some held-out sentences and reported on others: mean cosine to the base model's embedding, whether the
 nearest other sentence stays the same, and open keys per query of about 30. A run that is finished is in
 results/minilm.json and is not repeated.
@@ -134,8 +134,8 @@ class Lines(TrainerCallback):
             "gate_bias",
         )
         if "eval_divergence" in logs or state.global_step % 10 == 0:
-            told = {name: f"{logs[name]:.4g}" for name in names if name in logs}
-            print(state.global_step, json.dumps(told), flush=True)
+            message = {name: f"{logs[name]:.4g}" for name in names if name in logs}
+            print(state.global_step, json.dumps(message), flush=True)
 
 
 def one_run(
@@ -154,10 +154,10 @@ def one_run(
         "seconds": round(time.perf_counter() - begin, 1),
         "cpu_seconds": round(time.process_time() - processor, 1),
     }
-    told = measured(kept.model, data.report, embedded(base, data.report))
+    message = measured(kept.model, data.report, embedded(base, data.report))
     path = held(kept.history, Ceiling.parse(ceiling).value, config.recipe.control.ema_decay)
-    return {"ceiling": ceiling, "steps": steps, "kept_step": kept.step, "settings": other, **took,
-            "feasible_when_chosen": kept.feasible, "held_out": told, **path}  # fmt: skip
+    return {"ceiling": ceiling, "steps": steps, "best_step": kept.step, "settings": other, **took,
+            "feasible_when_chosen": kept.feasible, "held_out": message, **path}  # fmt: skip
 
 
 def keep_dropout(

@@ -40,11 +40,11 @@ SCOPES = ("prompt", "union", "static")
 Keep = Callable[[Tensor], dict[int, Tensor]]  # row numbers -> per layer (rows or 1, H, T, S) bool
 
 
-class Bench:
+class PatchedModel:
     """A model, a circuit of it and the prompts of that circuit, ready for interventions.
 
     Args:
-        model: gated, or dense (then it wears open gates inside `ready`).
+        model: gated, or dense (then it runs with all gates open inside `ready`).
         circuit: traced on exactly these prompts.
         input_ids, attention_mask: (N, T).
         batch_size: rows per forward pass; a row of interventions costs layers * heads * T * T bytes.
@@ -66,7 +66,7 @@ class Bench:
         self.gates: EdgeGates
 
     @contextmanager
-    def ready(self) -> Iterator[Bench]:
+    def ready(self) -> Iterator[PatchedModel]:
         """The bench with its model in evaluation mode and its gates on, whatever they were."""
         with gated(self.model) as gates, evaluating(self.model), gates.using(keep=None, impl="eager"):
             self.gates = gates
@@ -159,7 +159,7 @@ class Sufficiency:
         return {"scope": self.scope, "same": self.same, "n": self.n, "interval": wilson(self.same, self.n)}
 
 
-def sufficient(bench: Bench, *, scope: str = "prompt") -> Sufficiency:
+def sufficient(patched: PatchedModel, *, scope: str = "prompt") -> Sufficiency:
     """Close everything but the circuit and count the prompts whose answer stays the model's own.
 
     Args:
@@ -167,13 +167,13 @@ def sufficient(bench: Bench, *, scope: str = "prompt") -> Sufficiency:
         scope: what the circuit of many prompts is, see the module docstring.
     """
     require_choice("scope", scope, SCOPES)
-    require_edges(bench.circuit)
-    own = bench.run(bench.all_rows)
+    require_edges(patched.circuit)
+    own = patched.run(patched.all_rows)
     if scope == "prompt":
-        alone = bench.run(bench.all_rows, bench.keep_own(), bias=math.inf)
+        alone = patched.run(patched.all_rows, patched.keep_own(), bias=math.inf)
     else:
         held = {"bias": math.inf} if scope == "static" else {}
-        alone = bench.run(bench.all_rows, bench.keep_edges(bench.circuit.edges()), **held)
+        alone = patched.run(patched.all_rows, patched.keep_edges(patched.circuit.edges()), **held)
     return Sufficiency(scope, int((own == alone).all(1).sum()), len(own))
 
 
@@ -194,7 +194,7 @@ class Necessity:
     n: int
 
     @property
-    def idle(self) -> list[Edge]:
+    def redundant(self) -> list[Edge]:
         """Live edges that are necessary for no prompt at all."""
         return [edge for edge, (broken, _) in self.edges.items() if not broken]
 
@@ -202,17 +202,17 @@ class Necessity:
         """One line per edge, the most necessary first."""
         ranked = sorted(self.edges.items(), key=lambda item: -item[1][0])
         lines = [{"edge": list(edge), "broken": b, "open": o} for edge, (b, o) in ranked]
-        return {"n": self.n, "edges": lines, "idle": len(self.idle)}
+        return {"n": self.n, "edges": lines, "redundant": len(self.redundant)}
 
 
-def necessary(bench: Bench) -> Necessity:
+def necessary(patched: PatchedModel) -> Necessity:
     """Remove every live edge of every prompt in turn and see whether that prompt's answer changes."""
-    require_edges(bench.circuit)
-    c = bench.circuit
+    require_edges(patched.circuit)
+    c = patched.circuit
     number = np.flatnonzero(c.live_mask())
-    own = bench.run(bench.all_rows)
+    own = patched.run(patched.all_rows)
     prompts = torch.from_numpy(c.prompt[number].astype(np.int64))
-    without = bench.run(prompts, bench.drop_one(number))
+    without = patched.run(prompts, patched.drop_one(number))
     broken = (without != own[prompts]).any(1).numpy()
     places = np.stack([c.layer, c.head, c.query, c.key], axis=1)[number]
     edges, inverse = np.unique(places, axis=0, return_inverse=True)
@@ -222,10 +222,10 @@ def necessary(bench: Bench) -> Necessity:
     return Necessity(number, broken, found, len(own))
 
 
-def leaks(bench: Bench) -> int:
+def leaks(patched: PatchedModel) -> int:
     """Prompts whose answer changes when closed edges leave the softmax denominator too: 0 is leak-free."""
-    own = bench.run(bench.all_rows)
-    return int((bench.run(bench.all_rows, renormalise=True) != own).any(1).sum())
+    own = patched.run(patched.all_rows)
+    return int((patched.run(patched.all_rows, renormalise=True) != own).any(1).sum())
 
 
 def require_edges(circuit: Circuit) -> None:

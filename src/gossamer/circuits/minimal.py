@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ..errors import refuse, require_choice
 from .circuit import Edge
-from .intervene import Bench, require_edges
+from .intervene import PatchedModel, require_edges
 
 EXHAUSTIVE = 10  # edges up to which all subsets are tried by default: 1,024 of them
 FIRST, GROWTH = 32, 8  # prompts in the first round of a trial, and by how much rounds grow; assumed
@@ -59,7 +59,7 @@ class Minimal:
 
 
 def minimal(
-    bench: Bench,
+    patched: PatchedModel,
     *,
     method: str = "auto",
     static: bool = False,
@@ -79,13 +79,13 @@ def minimal(
     Raises: `GossamerError` if all edges together already change more than `allowed` answers.
     """
     require_choice("method", method, ("auto", "exhaustive", "greedy"))
-    require_edges(bench.circuit)
-    search = _Search(bench, static, allowed)
+    require_edges(patched.circuit)
+    search = _Search(patched, static, allowed)
     given = list(order or ())
-    rest = [edge for edge in reversed(bench.circuit.live().frequency()) if edge not in set(given)]
+    rest = [edge for edge in reversed(patched.circuit.live().frequency()) if edge not in set(given)]
     ranked = (*rest, *given)
     if not search.works(ranked):  # what is not live may still speak through the softmax denominator
-        dead = [edge for edge in reversed(bench.circuit.frequency()) if edge not in set(ranked)]
+        dead = [edge for edge in reversed(patched.circuit.frequency()) if edge not in set(ranked)]
         ranked = (*dead, *ranked)
     if method == "exhaustive" or (method == "auto" and len(ranked) <= EXHAUSTIVE):
         return search.exhaustive(ranked)
@@ -93,9 +93,9 @@ def minimal(
 
 
 class _Search:
-    def __init__(self, bench: Bench, static: bool, allowed: int) -> None:
-        self.bench, self.static, self.allowed = bench, static, allowed
-        self.own = bench.run(bench.all_rows)
+    def __init__(self, patched: PatchedModel, static: bool, allowed: int) -> None:
+        self.patched, self.static, self.allowed = patched, static, allowed
+        self.own = patched.run(patched.all_rows)
         self.hard = np.zeros(len(self.own))  # how often each prompt has broken a trial
 
     def works(self, edges: tuple[Edge, ...]) -> bool:
@@ -159,7 +159,7 @@ class _Search:
         rows = prompts.repeat(len(alive))
         which = alive.repeat_interleave(len(prompts))
         held = {"bias": math.inf} if self.static else {}
-        answers = self.bench.run(rows, self.bench.keep_edges(edges, subsets[which]), **held)
+        answers = self.patched.run(rows, self.patched.keep_edges(edges, subsets[which]), **held)
         broke = (answers != self.own[rows]).any(1)
         counts.index_add_(0, which, broke.long())
         np.add.at(self.hard, rows[broke].numpy(), 1)

@@ -104,7 +104,7 @@ def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, .
 
 @contextmanager
 def gated(model: PreTrainedModel) -> Iterator[EdgeGates]:
-    """The model's gates; a dense model wears open ones inside the `with` block."""
+    """The model's gates; a dense model runs with all gates open inside the `with` block."""
     gates = find_gates(model)
     if gates is not None:
         yield gates
@@ -122,8 +122,8 @@ def _writing(model: PreTrainedModel) -> Writing | None:
     try:
         return Writing(model)
     except UnsupportedModel as error:
-        told = f"contributions are lengths inside the heads: {error}"
-        warnings.warn(told, GossamerWarning, stacklevel=3)
+        message = f"contributions are lengths inside the heads: {error}"
+        warnings.warn(message, GossamerWarning, stacklevel=3)
         return None
 
 

@@ -23,7 +23,7 @@ from ..errors import refuse
 from ..models.attach import gates_of
 from ..models.forward import evaluating, first_output
 from .circuit import Circuit
-from .intervene import SCOPES, Bench, Necessity, Sufficiency, leaks, necessary, sufficient
+from .intervene import SCOPES, Necessity, PatchedModel, Sufficiency, leaks, necessary, sufficient
 from .minimal import Minimal, minimal
 from .statistics import wilson
 from .trace import trace
@@ -80,17 +80,17 @@ def prove(
         leaking: (N, T) bool, which answers leak, where `verify` has measured it on these prompts already.
     Raises: `GossamerError` for an empty circuit, other prompts, or edges that the model does not have.
     """
-    with Bench(model, circuit, input_ids, attention_mask, batch_size).ready() as bench:
-        found = necessary(bench)
+    with PatchedModel(model, circuit, input_ids, attention_mask, batch_size).ready() as patched:
+        found = necessary(patched)
         order = sorted(found.edges, key=lambda edge: found.edges[edge])
-        with Bench(model, circuit.live(), input_ids, attention_mask, batch_size).ready() as live:
+        with PatchedModel(model, circuit.live(), input_ids, attention_mask, batch_size).ready() as live:
             live_alone = sufficient(live)
         return Proof(
-            sufficient={scope: sufficient(bench, scope=scope) for scope in SCOPES},
+            sufficient={scope: sufficient(patched, scope=scope) for scope in SCOPES},
             live_alone=live_alone,
             necessity=found,
-            minimal=minimal(bench, order=order) if smallest else None,
-            leaks=leaks(bench) if leaking is None else int(leaking[:, bench.outputs].any(1).sum()),
+            minimal=minimal(patched, order=order) if smallest else None,
+            leaks=leaks(patched) if leaking is None else int(leaking[:, patched.outputs].any(1).sum()),
             n=len(input_ids),
         )
 
@@ -190,6 +190,6 @@ def verify(
     )
 
 
-def stands(proof: Proof) -> bool:
+def all_claims_hold(proof: Proof) -> bool:
     """Whether all claims hold on every prompt: sufficient, leak-free, and no live edge is idle."""
-    return proof.sufficient["prompt"].same == proof.n and not proof.necessity.idle and not proof.leaks
+    return proof.sufficient["prompt"].same == proof.n and not proof.necessity.redundant and not proof.leaks

@@ -58,7 +58,7 @@ def demo(
         print_json=json_output,
     )
     if report.missed:
-        raise CeilingMissed(f"{report.missed}; what was kept is the model that misses it least, in {out}")
+        raise CeilingMissed(f"{report.missed}; the model that misses it least is, in {out}")
 
 
 def register(app: typer.Typer, panel: str) -> None:

@@ -49,8 +49,10 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         return [*lines, f"  dense; {can}"]
     kinds = ", ".join(model["gates"])
     lines.append(f"  gates on {kinds}, " + ("all open" if bias == "open" else f"bias c = {bias:g} nats"))
-    told = {True: "held", False: "MISSED", None: "not said whether it was held"}
-    promise = f"{model['ceiling']}, {told[model['feasible']]}" if model["ceiling"] else "not on record here"
+    message = {True: "held", False: "MISSED", None: "not said whether it was held"}
+    promise = (
+        f"{model['ceiling']}, {message[model['feasible']]}" if model["ceiling"] else "not on record here"
+    )
     left = [
         f"  open {kind} per held-out row: {sum(layers):,.1f}, by layer {', '.join(f'{n:,.1f}' for n in layers)}"
         for kind, layers in model["open"].items()

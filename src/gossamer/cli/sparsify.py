@@ -27,8 +27,8 @@ def sparsify(
     ceiling: Annotated[
         str,
         Option(
-            help="Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), gap "
-            "(increase in cross-entropy), loss (cross-entropy), cosine (embedding distance)."
+            help="Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), "
+            "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance)."
         ),
     ] = str(DEFAULT.ceiling),
     out: Annotated[Path, Option(help="Folder for checkpoints, model and report.")] = DEFAULT.out,

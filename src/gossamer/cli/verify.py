@@ -29,23 +29,23 @@ def verify(
 ) -> None:
     """Prove a circuit by intervention: on all sums, with what each edge carries, or on prompts of a language task.
 
-    What edges of an adding model carry is also written to SPARSE/carries.json, from where `gossamer view` shows it.
+    For an adding model, what each edge carries is written to SPARSE/edge_findings.json, which `gossamer view` shows.
     """
     if task is not None:
         _verify_task(base, sparse, task, n_prompts, seed, smallest, others or [], out, json_output)
         return
-    from ..circuits.verify import stands
+    from ..circuits.verify import all_claims_hold
     from ..models.quiet import quiet
-    from ..recipes.addition.explain.findings import write_carries
+    from ..recipes.addition.explain.findings import write_edge_findings
     from ..recipes.addition.verify import study_addition
 
     with quiet():
         found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
     if sparse.is_dir():
-        path = write_carries(sparse, found.explanation.as_record(), found.weights)
+        path = write_edge_findings(sparse, found.explanation.as_record(), found.weights)
         typer.echo(f"what edges carry: {path}", err=True)
     finish(found.as_record(), out, json_output, lambda: _verified(found))
-    if not stands(found.proof):
+    if not all_claims_hold(found.proof):
         raise typer.Exit(1)
 
 
@@ -69,7 +69,7 @@ def _verify_task(
     with quiet():
         record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
     finish(record, out, as_json, lambda: _task_verified(record))
-    if not record["stands"]:
+    if not record["all_claims_hold"]:
         raise typer.Exit(1)
 
 
@@ -83,13 +83,20 @@ def _verified(found: Any) -> list[Any]:
         ["leaks", proof.leaks],
         ["program right", found.explanation.correct],
         ["program as the model", found.explanation.agrees],
-        ["all bundles exchanged", found.explanation.scrubbed],
+        ["all head outputs exchanged", found.explanation.causal_scrubbing],
     ]
-    idle = f"{len(proof.necessity.idle)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
+    redundant = f"{len(proof.necessity.redundant)} of {len(proof.necessity.edges)} live edges are necessary for no sum"
     truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
     counts = table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
     alike = [] if found.others is None else [_alike(found.others.as_record())]
-    return [counts, idle, truth, *alike, *found.explanation.sentences(), *found.explanation.program.words()]
+    return [
+        counts,
+        redundant,
+        truth,
+        *alike,
+        *found.explanation.sentences(),
+        *found.explanation.program.words(),
+    ]
 
 
 def _task_verified(record: dict[str, Any]) -> list[Any]:
@@ -108,17 +115,23 @@ def _task_verified(record: dict[str, Any]) -> list[Any]:
     ]
     edges = record["edges_a_prompt"]
     counts = f"{edges['open']:.2f} open edges a prompt of {edges['visible']:.0f}, {edges['live']:.2f} live"
-    idle = f"{record['idle']} live edges are necessary for no prompt"
+    redundant = f"{record['redundant']} live edges are necessary for no prompt"
     steady = [
         f"{length} tokens: resampled prompts share {found['edges_mean']:.3f} of the edges (Jaccard, mean)"
         for length, found in record["stable"].items()
     ]
     steady += [f"{length} tokens: {_alike(found)}" for length, found in record["others"].items()]
-    if told := record["paraphrases"]:
+    if found := record["paraphrases"]:
         steady.append(
-            f"{told['templates']} templates: two of them share {told['heads_mean']:.3f} of their heads (Jaccard, mean)"
+            f"{found['templates']} templates: two of them share {found['heads_mean']:.3f} of their heads "
+            "(Jaccard, mean)"
         )
-    return [table(f"{record['task']}, by intervention", "from hits of 95_%", rows), counts, idle, *steady]
+    return [
+        table(f"{record['task']}, by intervention", "from hits of 95_%", rows),
+        counts,
+        redundant,
+        *steady,
+    ]
 
 
 def _alike(found: dict[str, Any]) -> str:

@@ -26,9 +26,11 @@ def view(
     threshold: Annotated[
         float, typer.Option(help="Smallest weight that counts as an edge of a dense LM.")
     ] = 0.01,
-    carries: Annotated[
+    edge_findings: Annotated[
         Path | None,
-        typer.Option(help="What edges carry, as gossamer verify writes it; SPARSE/carries.json by default."),
+        typer.Option(
+            help="What edges carry, as gossamer verify writes it; SPARSE/edge_findings.json by default."
+        ),
     ] = None,
 ) -> None:
     """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
@@ -41,7 +43,9 @@ def view(
     target = folder / "view.html" if out is None else out
     dense, gated = base or folder / "base", sparse or folder / "sparse"
     with quiet():
-        html = view_folders(dense, gated, prompts or [], start=sum_, threshold=threshold, carries=carries)
+        html = view_folders(
+            dense, gated, prompts or [], start=sum_, threshold=threshold, edge_findings=edge_findings
+        )
     write_text(target, html)
     Console(stderr=True, highlight=False).print(f"{target} ({len(html.encode()) / 1e6:.1f} MB)", markup=False)
 

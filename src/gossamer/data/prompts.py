@@ -113,8 +113,8 @@ def positions_of(model: Any) -> int | None:
     RoBERTa and its kin count positions from behind their pad token, so that they take fewer than their config says.
     """
     config = model.config.get_text_config()
-    told = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    message = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return told - module.padding_idx - 1
-    return told
+            return message - module.padding_idx - 1
+    return message

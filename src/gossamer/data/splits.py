@@ -1,4 +1,4 @@
-"""The three portions of a text: to learn from, to choose the kept model by, and to report on."""
+"""The three portions of a text: to learn from, to choose the best checkpoint by, and to report on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sequences import TensorRows
 from .text import HOLD_OUT, Corpus, PackedStream, as_rows, packed, padded_rows, too_short
 
 
-class Portions:
+class Splits:
     """The portions as data sets, made once.
 
     Args:
@@ -49,9 +49,9 @@ class Portions:
         both = take(corpus.held_out(), 2 * held_out, 2, HOLD_OUT)
         cut = len(both) // 2
         if cut < held_out:
-            told = f"only {cut} held-out rows to choose by and {cut} to report on, where {held_out} were asked for"
+            message = f"only {cut} held-out rows to choose by and {cut} to report on, where {held_out} were asked for"
             advice = "pass more text, or a larger --held-out-share"
-            warnings.warn(f"{told}: {advice}", GossamerWarning, stacklevel=2)
+            warnings.warn(f"{message}: {advice}", GossamerWarning, stacklevel=2)
         parts = (slice(0, cut), slice(cut, 2 * cut))
         self.choose, self.report = (TensorRows(**{k: v[s] for k, v in both.columns.items()}) for s in parts)
 

@@ -137,8 +137,8 @@ def _notice_dense(model: PreTrainedModel, bias: float) -> None:
         and math.isinf(bias)
         and block.get("bias") != "open"
     ):
-        told = f"{type(model).__name__} was saved with gates but loaded without them, so it has been running DENSE; "
-        warnings.warn(told + "load it with gossamer.load(path)", GossamerWarning, stacklevel=3)
+        message = f"{type(model).__name__} was saved with gates but loaded without them, so it has been running DENSE; "
+        warnings.warn(message + "load it with gossamer.load(path)", GossamerWarning, stacklevel=3)
 
 
 def detach(model: nn.Module, *, implementation: str = "sdpa") -> None:

@@ -26,7 +26,7 @@ TRANSPORT: type[Exception] = HfHubHTTPError.__bases__[0]
 def push_to_hub(
     folder: Path | str, repo_id: str, *, private: bool | None = None, token: str | None = None
 ) -> str:
-    """Upload a run's kept model, its tokenizer, its card and its report to `repo_id`; returns the commit's address.
+    """Upload a run's model, its tokenizer, its card and its report to `repo_id`; returns the commit's address.
 
     Args:
         folder: OUT of `gossamer sparsify`: report.json, and model or adapter.

@@ -40,7 +40,7 @@ ROWS = (
     ("density", "open share of the visible edges", "{:.5f}"),
     ("density_gap", "expected minus hard density", "{:+.5f}"),
     ("loss", "cross-entropy, nats per token", "{:.4f}"),
-    ("gap", "its rise over the base model", "{:+.4f}"),
+    ("delta_ce", "its rise over the base model", "{:+.4f}"),
     ("kl", "KL from the base model, nats per token", "{:.4f}"),
     ("cosine", "one minus the cosine of sentence embeddings", "{:.5f}"),
     ("agreement", "top-1 agreement with the base model", "{:.4f}"),
@@ -53,14 +53,16 @@ def held_out_rows(held_out: dict[str, float]) -> list[tuple[str, str]]:
     for name, words, form in ROWS:
         if name in held_out:
             error = held_out.get(f"{name}_se")
-            told = form.format(held_out[name]) + ("" if error is None else f" (standard error {error:.2g})")
-            rows.append((words, told))
+            message = form.format(held_out[name]) + (
+                "" if error is None else f" (standard error {error:.2g})"
+            )
+            rows.append((words, message))
     return rows
 
 
 def number_rows(held_out: dict[str, float]) -> list[str]:
     """The same as rows of a Markdown table."""
-    return [f"| {words} | {told} |" for words, told in held_out_rows(held_out)]
+    return [f"| {words} | {message} |" for words, message in held_out_rows(held_out)]
 
 
 def model_card(report: RunReport, *, title: str, where: str) -> str:

@@ -21,6 +21,7 @@ from ..files import read_json, write_json
 
 SCHEMA_VERSION = 2
 FILE = "report.json"
+GAP = ("gap", "gap_se")  # what 0.1.0 called delta_ce
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class RunReport:
         recipe: "addition" for `gossamer demo`, "text" for `gossamer sparsify`.
         model, data: what the run was given, a hub id or a path; `local` lists those that are paths.
         settings: the whole run, as its config.yaml holds it.
-        feasible: whether the kept model holds the ceiling on held-out data; None where it is not on record.
+        feasible: whether the best checkpoint holds the ceiling on held-out data; None where it is not on record.
         missed: by how much it does not, in words; empty where it does.
-        held_out: numbers of the kept model on rows that nothing was chosen by, with standard errors as NAME_se.
-        chosen_on: the same on the rows that the kept model was chosen by.
+        held_out: numbers of the best checkpoint on rows that nothing was chosen by, with standard errors as NAME_se.
+        chosen_on: the same on the rows that the best checkpoint was chosen by.
         gates: what is left of each kind of gate.
         task, proof, edges, figures: of a run on addition, where every prompt is verified.
     """
@@ -65,7 +66,7 @@ class RunReport:
     ceiling: str = ""
     feasible: bool | None = None
     missed: str = ""
-    kept_step: int | None = None
+    best_step: int | None = None
     steps: int | None = None
     held_out: dict[str, float] = field(default_factory=dict)
     held_out_rows: int | None = None
@@ -153,8 +154,12 @@ def _upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
     heads, keys = values.pop("open_edges_per_head", None), values.pop("keys_per_query_per_head", [])
     if heads is not None:
         values["gates"] = {"edges": {"per_group": heads, "keys_per_query": keys}}
-    if values.get("missed", "") is None:
-        values["missed"] = ""
+    values["best_step"] = values.pop("kept_step", values.get("best_step"))
+    values["ceiling"] = values.get("ceiling", "").replace("gap=", "delta_ce=")
+    for name in ("held_out", "chosen_on"):
+        values[name] = {
+            n.replace("gap", "delta_ce") if n in GAP else n: x for n, x in values.get(name, {}).items()
+        }
     return values
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..circuits.components.attention_edges import needed_attention_edges
+from ..circuits.components.component_model import ComponentModel, wiring
 from ..circuits.components.curve import Ablator, Curve, best_edges, head_curve, needed_edges
 from ..circuits.components.scores import score_edges
-from ..circuits.components.wiring import Wiring, wiring
 from ..circuits.export.mib import to_mib
 from ..data.pairs import Batch
 from ..errors import GossamerError, refuse
@@ -79,7 +79,7 @@ def compare(
     return Comparison(task, ablation, n, *both)
 
 
-def _attention_edges(wires: Wiring, prompts: list[Batch], ablation: str) -> Curve | str:
+def _attention_edges(wires: ComponentModel, prompts: list[Batch], ablation: str) -> Curve | str:
     """The curve, or the line that says why there is none: a task may be done by what no attention edge carries."""
     try:
         return needed_attention_edges(wires, prompts, ablation=ablation)

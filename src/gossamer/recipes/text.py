@@ -1,11 +1,11 @@
 """One run of `gossamer sparsify`: a model and a text in; a folder with the sparse model and what it lost out.
 
     OUT/checkpoint-N   the run, to resume from              OUT/metrics.jsonl  everything that was logged
-    OUT/model          the kept model (merged), or          OUT/adapter        its LoRA adapters alone
+    OUT/model          the best checkpoint (merged), or          OUT/adapter        its LoRA adapters alone
     OUT/report.json    the ceiling and what became of it    OUT/report.{md,html}   the same to read
     OUT/config.yaml    every setting, to repeat the run     OUT/started.json   what a resumed run must share
 
-The kept model is chosen on one part of the held-out documents and reported on another, which nothing was
+The best checkpoint is chosen on one part of the held-out documents and reported on another, which nothing was
 chosen by. What is saved carries a card, README.md.
 """
 
@@ -20,7 +20,7 @@ from transformers import TrainerCallback, set_seed
 
 from ..data.prompts import training_tokenizer
 from ..data.sequences import TensorRows, collate_rows
-from ..data.splits import Portions
+from ..data.splits import Splits
 from ..data.text import Corpus
 from ..errors import refuse
 from ..files import require_writable, write_text
@@ -32,11 +32,11 @@ from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
 from ..training.config import CHECKPOINTING, SparsityConfig, configured
 from ..training.distributed import gathered
-from ..training.estimate import Shape, describe, seconds_per_step, told_when_out_of_memory, what_to_lower
+from ..training.estimate import Shape, describe, explain_oom, seconds_per_step, what_to_lower
 from ..training.metrics import EDGES
 from ..training.progress import ProgressLine
 from ..training.run_manifest import Metrics, begin
-from ..training.sparsify import Outcome, sparsify, told_missed
+from ..training.sparsify import Outcome, sparsify, violation_message
 from ..training.trainer import SparsityTrainer
 from ..viz.report.page import report_page
 from .run_config import write_config
@@ -97,7 +97,7 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     if config.process_index == 0:
         watchers.append(ProgressLine("sparsify", console))
     collate = None if job.stream else collate_rows
-    with told_when_out_of_memory(job.batch, job.length, what_to_lower(shape)):
+    with explain_oom(job.batch, job.length, what_to_lower(shape)):
         if config.process_index == 0:
             console.print(_estimate(model, shape, job, rows), highlight=False, soft_wrap=True)
         kept = sparsify(
@@ -111,9 +111,9 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     return report
 
 
-def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, processes: int) -> Portions:
+def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, processes: int) -> Splits:
     """The text of a job, in its three portions."""
-    return Portions(
+    return Splits(
         Corpus(job.data, field=job.field, held_out_share=job.held_out_share),
         tokenizer,
         job.length,
@@ -141,7 +141,7 @@ def again(job: SparsifySettings, config: SparsityConfig, kept: Outcome) -> Any:
 
 
 def facts(
-    job: SparsifySettings, rows: Portions, config: SparsityConfig
+    job: SparsifySettings, rows: Splits, config: SparsityConfig
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a resumed run must share with its start, and what it may change with a warning."""
     per_step = job.batch * job.accumulate * config.world_size
@@ -180,17 +180,17 @@ def shape_of(model: Any, job: SparsifySettings, config: SparsityConfig) -> Shape
     )
 
 
-def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Portions) -> str:
+def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Splits) -> str:
     batch = {name: column[: job.batch] for name, column in rows.choose.columns.items() if name != "labels"}
     seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
     return describe(shape, seconds, job.steps)
 
 
 def report_of(job: SparsifySettings, kept: Outcome, rows: TensorRows) -> RunReport:
-    """Evaluate the kept model on rows that nothing was chosen by; the promise, and what became of it."""
+    """Evaluate the best checkpoint on rows that nothing was chosen by; the promise, and what became of it."""
     trainer = kept.trainer
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate(rows).items()}
-    missed = told_missed(trainer, found)
+    missed = violation_message(trainer, found)
     timing = ("runtime", "per_second", "preparation", "epoch", "score")
     numbers = {k: v for k, v in found.items() if not any(t in k for t in timing) and v == v}
     return RunReport(
@@ -203,7 +203,7 @@ def report_of(job: SparsifySettings, kept: Outcome, rows: TensorRows) -> RunRepo
         ceiling=str(trainer.ceiling),
         feasible=not missed,
         missed=missed,
-        kept_step=kept.step,
+        best_step=kept.step,
         steps=kept.steps,
         held_out=numbers,
         held_out_rows=len(rows),
@@ -220,7 +220,7 @@ def open_units(trainer: SparsityTrainer, kind: str) -> OpenUnits:
 
 
 def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) -> None:
-    """Write the kept model with its card, and the report."""
+    """Write the best checkpoint with its card, and the report."""
     folder = job.out / ("adapter" if job.lora and not job.merge else "model")
     if job.lora and job.merge:
         model = model.merge_and_unload()

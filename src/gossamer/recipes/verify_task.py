@@ -18,7 +18,7 @@ from ..circuits.circuit import Circuit
 from ..circuits.stability import Paraphrases, Stability, paraphrased, resampled, stable
 from ..circuits.statistics import wilson
 from ..circuits.trace import trace
-from ..circuits.verify import Proof, prove, stands
+from ..circuits.verify import Proof, all_claims_hold, prove
 from ..errors import refuse
 from ..models.attach import gates_of
 from ..models.forward import evaluating, first_output
@@ -56,9 +56,9 @@ class TaskStudy:
         return sum(part.proof.n for part in self.parts)
 
     @property
-    def stands(self) -> bool:
+    def all_claims_hold(self) -> bool:
         """Whether every claim holds on every prompt, as `gossamer.circuits.verify.stands` has it."""
-        return all(stands(part.proof) for part in self.parts)
+        return all(all_claims_hold(part.proof) for part in self.parts)
 
     def as_record(self) -> dict[str, Any]:
         """Counts with their intervals, edges as means over prompts, and overlaps: by length, and between templates."""
@@ -76,12 +76,12 @@ class TaskStudy:
             "sufficient": {name: _share(hits, self.n) for name, hits in scopes.items()},
             "live_alone": _share(sum(p.live_alone.same for p in proofs), self.n),
             "necessary": _share(sum(int(p.necessity.broken.sum()) for p in proofs), tested),
-            "idle": sum(len(p.necessity.idle) for p in proofs),
+            "redundant": sum(len(p.necessity.redundant) for p in proofs),
             "leaks": _share(sum(p.leaks for p in proofs), self.n),
             "stable": {len(p.circuit.tokens[0]): p.stability.as_record() for p in self.parts if p.stability},
             "others": {len(p.circuit.tokens[0]): p.others.as_record() for p in self.parts if p.others},
             "paraphrases": self.paraphrases and self.paraphrases.as_record(),
-            "stands": self.stands,
+            "all_claims_hold": self.all_claims_hold,
         }
 
 

@@ -10,7 +10,7 @@ from ..data.prompts import Prompt, open_tokenizer, positions_of
 from ..errors import refuse
 from ..models.checkpoint import load, load_dense
 from ..viz.viewer import view
-from .addition.explain.findings import carries_beside, read_carries
+from .addition.explain.findings import edge_findings_beside, read_edge_findings
 from .addition.page import addition_of, view_addition
 
 
@@ -21,7 +21,7 @@ def view_folders(
     *,
     start: str = "36+28",
     threshold: float = 0.01,
-    carries: Path | None = None,
+    edge_findings: Path | None = None,
 ) -> str:
     """The page of two checkpoints: every sum if they add, else the prompts `texts`.
 
@@ -35,10 +35,14 @@ def view_folders(
     """
     dense, gated = load_dense(base), load(sparse, impl="blockwise")
     if addition_of(dense.config) is not None:
-        words = carries_beside(sparse, gated) if carries is None else read_carries(carries, gated)
-        return view_addition(dense, gated, start=start, carries=words)
-    if carries is not None:
-        raise refuse("what edges carry, for a language model", "models that add", "leave out --carries")
+        words = (
+            edge_findings_beside(sparse, gated)
+            if edge_findings is None
+            else read_edge_findings(edge_findings, gated)
+        )
+        return view_addition(dense, gated, start=start, edge_findings=words)
+    if edge_findings is not None:
+        raise refuse("what edges carry, for a language model", "models that add", "leave out --edge-findings")
     if not texts:
         raise refuse("a language model and no prompt", "one or more", "give --prompt, once per prompt")
     tokenizer = open_tokenizer(sparse, base)

@@ -64,8 +64,8 @@ def make_comparable(model: PreTrainedModel, gates: EdgeGates | None) -> None:
         )
     rate = without_dropout(model)
     if rate:
-        told = f"dropout {rate:g} is off in this run, for it would count as divergence from the base model"
-        warnings.warn(told, GossamerWarning, stacklevel=3)
+        message = f"dropout {rate:g} is off in this run, for it would count as divergence from the base model"
+        warnings.warn(message, GossamerWarning, stacklevel=3)
 
 
 def without_dropout(model: nn.Module) -> float:

@@ -34,8 +34,8 @@ class SparsityConfig(TrainingArguments):
     ceiling: Ceiling = field(  # or its text
         default=Ceiling("kl", 0.01),
         metadata={
-            "help": "Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), gap "
-            "(increase in cross-entropy), loss (cross-entropy), cosine (embedding distance). Example: kl=0.02."
+            "help": "Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), "
+            "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance). Example: kl=0.02."
         },
     )
     min_agreement: float = field(
@@ -125,6 +125,6 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
         ValueError,
         ImportError,
     ) as error:  # what TrainingArguments says of values it cannot take
-        told = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise refuse(f"settings that cannot be taken ({told})", "values of the right kind",
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refuse(f"settings that cannot be taken ({message})", "values of the right kind",
                      "check what follows --set") from error  # fmt: skip

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import refuse, require_choice
 
-# What D is; `kl`, `gap` and `cosine` compare with the frozen base on the same batch, `loss` is the paper's.
+# What D is; `kl`, `delta_ce` and `cosine` compare with the frozen base on the same batch, `loss` is the paper's.
 KINDS = {
     "kl": "KL(base || sparse), nats per token",
-    "gap": "cross-entropy of the sparse model minus that of the base, nats per token",
+    "delta_ce": "cross-entropy of the sparse model minus that of the base, nats per token",
     "loss": "cross-entropy of the sparse model, nats per token",
     "cosine": "one minus the cosine between pooled sentence embeddings",
 }
@@ -50,6 +50,10 @@ class Ceiling:
                 f"kind=number, kind one of {', '.join(KINDS)}",
                 "pass for example kl=0.02",
             ) from None
+        if kind.strip() == "gap":
+            raise refuse(
+                f"ceiling kind 'gap' of 0.1.0, {text!r}", "its new name delta_ce", f"pass delta_ce={value}"
+            )
         return cls(kind.strip(), number)
 
     @classmethod

@@ -4,12 +4,12 @@ Letters: B batch row, T position, V vocabulary, E embedding width. All divergenc
 count: those with a label where labels are given (shifted by one in a causal model), else the unpadded ones.
 
     kl      KL(base // sparse) = sum_v p_base log(p_base / p_sparse)      nats per token, >= 0
-    gap     CE(sparse) - CE(base)                                         nats per token
+    delta_ce  CE(sparse) - CE(base)                                         nats per token
     loss    CE(sparse)                                                    nats per token
     cosine  1 - cos(pooled sparse, pooled base), mean-pooled over the unpadded tokens; per sequence
 
-Source: kl, gap and cosine are our choice (a ceiling measured on the same batch has almost no variance and cannot be
-gamed by overfitting, DESIGN.md); loss is the ceiling of arXiv 2512.05865.
+Source: kl, delta_ce and cosine are our choice (a ceiling measured on the same batch has almost no variance and cannot
+be gamed by overfitting, DESIGN.md); loss is the ceiling of arXiv 2512.05865.
 """
 
 from __future__ import annotations
@@ -119,10 +119,10 @@ def per_item(
     theirs = counted(base, inputs, causal=causal)  # type: ignore[arg-type]
     if kind == "kl":
         return Items(kl_per_token(theirs.logits, ours.logits), ours.rows)
-    gap = cross_entropy_per_token(ours.logits, ours.targets) - cross_entropy_per_token(
+    delta_ce = cross_entropy_per_token(ours.logits, ours.targets) - cross_entropy_per_token(
         theirs.logits, theirs.targets
     )
-    return Items(gap, ours.rows)
+    return Items(delta_ce, ours.rows)
 
 
 def agreement(sparse: Tensor, base: Tensor, inputs: dict[str, Any], *, causal: bool) -> Items:

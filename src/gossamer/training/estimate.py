@@ -137,8 +137,10 @@ def describe(shape: Shape, seconds: float, steps: int) -> str:
     """The estimate in one line, with a warning if it does not fit."""
     total, free = memory(shape)["total"], available()
     if total > free:
-        told = f"about {total / GIB:.2f} GiB are needed and {free / GIB:.2f} are free; {what_to_lower(shape)}"
-        warnings.warn(told, GossamerWarning, stacklevel=2)
+        message = (
+            f"about {total / GIB:.2f} GiB are needed and {free / GIB:.2f} are free; {what_to_lower(shape)}"
+        )
+        warnings.warn(message, GossamerWarning, stacklevel=2)
     share = 100 * shape.trainable / max(1, shape.parameters)
     return (
         f"{shape.parameters:,} parameters, {share:.1f} % of them trained; about {total / GIB:.2f} GiB per "
@@ -151,7 +153,7 @@ SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def told_when_out_of_memory(batch: int, length: int, lower: str) -> Iterator[None]:
+def explain_oom(batch: int, length: int, lower: str) -> Iterator[None]:
     """Turn an allocator's error inside the `with` block into a `GossamerError` that says what to lower.
 
     Args:

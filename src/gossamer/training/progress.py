@@ -94,12 +94,12 @@ class ProgressLine(TrainerCallback):
 
     def numbers(self) -> str:
         """The latest numbers in words."""
-        told = [form.format(self.seen[name]) for name, form in SHOWN.items() if name in self.seen]
+        message = [form.format(self.seen[name]) for name, form in SHOWN.items() if name in self.seen]
         for name, value in self.seen.items():
             if name.startswith(EXPECTED):
                 kind = name.removeprefix(EXPECTED)
                 opened = self.seen.get(OPEN + kind)
-                told.append(
+                message.append(
                     f"open {kind} {value:,.1f}" + (f" (eval {opened:,.1f})" if opened is not None else "")
                 )
-        return ", ".join(told)
+        return ", ".join(message)

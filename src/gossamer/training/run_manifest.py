@@ -57,9 +57,11 @@ def compare(before: dict[str, Any], fixed: dict[str, Any], movable: dict[str, An
             "resume with what the run was started with, or start another in a new --out",
             CheckpointError,
         )
-    told = [f"{name} {now} where it was {then}" for name, then, now in _changes(before["movable"], movable)]
-    if told:
-        line = f"the resumed run goes on with {', '.join(told)}: it is not, bit for bit, the run that was started"
+    message = [
+        f"{name} {now} where it was {then}" for name, then, now in _changes(before["movable"], movable)
+    ]
+    if message:
+        line = f"the resumed run goes on with {', '.join(message)}: it is not, bit for bit, the run that was started"
         warnings.warn(line, GossamerWarning, stacklevel=3)
 
 

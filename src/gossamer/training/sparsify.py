@@ -20,15 +20,15 @@ class Outcome:
     """What a sparsifying run left.
 
     Attributes:
-        model: the kept model, with its gates on: the sparsest one that held the ceiling when it was evaluated, or,
+        model: the best checkpoint, with its gates on: the sparsest one that held the ceiling when it was evaluated, or,
             if none did, the one that missed it least.
-        feasible: whether the kept model holds the ceiling and the agreement asked for, on the evaluation data.
+        feasible: whether the best checkpoint holds the ceiling and the agreement asked for, on the evaluation data.
         metrics: its evaluation, names without prefix, as in `gossamer.training.metrics`.
         per_head: hard open edges per row, [layer][head].
-        step, steps: when the kept model was seen, and how long the run was.
+        step, steps: when the best checkpoint was seen, and how long the run was.
         history: everything that was logged.
         missed: one line on what was missed, and by how much; empty if feasible.
-        trainer: the finished trainer, to evaluate the kept model on other data.
+        trainer: the finished trainer, to evaluate the best checkpoint on other data.
     """
 
     model: PreTrainedModel
@@ -79,7 +79,7 @@ def sparsify(
 def outcome(trainer: SparsityTrainer) -> Outcome:
     """Evaluate the model that a finished trainer kept, and say what it is."""
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-    missed = told_missed(trainer, found)
+    missed = violation_message(trainer, found)
     return Outcome(
         model=trainer.accelerator.unwrap_model(trainer.model),
         feasible=not missed,
@@ -93,7 +93,7 @@ def outcome(trainer: SparsityTrainer) -> Outcome:
     )
 
 
-def told_missed(trainer: SparsityTrainer, found: dict[str, float]) -> str:
+def violation_message(trainer: SparsityTrainer, found: dict[str, float]) -> str:
     """One line on what held-out numbers miss of the ceiling and the agreement asked for; empty if nothing."""
     parts = []
     ceiling, divergence = trainer.ceiling, found["divergence"]

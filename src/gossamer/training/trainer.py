@@ -205,7 +205,9 @@ class SparsityTrainer(AtomicCheckpoints):
         if self.ceiling.kind == "cosine":
             return ["cosine"]
         labelled = inputs.get("labels") is not None
-        return ["kl"] * (base is not None) + ["loss"] * labelled + ["gap"] * (labelled and base is not None)
+        return (
+            ["kl"] * (base is not None) + ["loss"] * labelled + ["delta_ce"] * (labelled and base is not None)
+        )
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
         """The Trainer's loop, with density, divergence and agreement among its metrics."""

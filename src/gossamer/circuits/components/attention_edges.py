@@ -4,7 +4,7 @@
 
 a is the attention weight behind its gate, 0 where that is closed, in this very run; abl is what the edge carries
 instead: on the corrupt prompt (resample), in the mean over all clean and corrupt prompts of that length, edge by
-edge (mean; "mean-positional" elsewhere), or nothing (zero). A dense model wears open gates meanwhile, so that both
+edge (mean; "mean-positional" elsewhere), or nothing (zero). A dense model runs with all gates open meanwhile, so both
 kinds of model are measured by the same lines.
 
     score(b, h, t, s) = (abl - a v)[b, h, t, s] . dm / d out[b, t, h]     the gradient averaged over `steps` inputs
@@ -33,10 +33,10 @@ from ...gates.attention.eager import attention_weights, repeat_heads
 from ...gates.edges import AttentionCall, EdgeGates
 from ...models.forward import evaluating, first_output
 from ..trace import gated
+from .component_model import ComponentModel
 from .curve import Curve, Point
 from .effect import Effect, sizes_around_first
 from .run import ABLATIONS, hooks
-from .wiring import Wiring
 
 
 class Read(NamedTuple):
@@ -74,14 +74,14 @@ class Mean(NamedTuple):
         return torch.einsum("bthd,htsd->bhts", gradient, self.moved)
 
 
-class Bench:
+class EdgePatcher:
     """A model with its gates on, ready to run with some edges replaced.
 
     Args:
         gates: of the model; nothing else may intervene on them meanwhile.
     """
 
-    def __init__(self, wires: Wiring, gates: EdgeGates) -> None:
+    def __init__(self, wires: ComponentModel, gates: EdgeGates) -> None:
         self.wires, self.gates = wires, gates
 
     def run(self, ids: Tensor, *extra: Any, kept: Sequence[Tensor] | None = None,
@@ -118,21 +118,21 @@ class Bench:
         return Read(weight * opened, repeat_heads(call.v, call.q.shape[1] // call.v.shape[1]).detach())
 
 
-def replacements(bench: Bench, batch: Batch, ablation: str) -> list[Read | Mean]:
+def replacements(patcher: EdgePatcher, batch: Batch, ablation: str) -> list[Read | Mean]:
     """What dropped edges bring instead, layer by layer."""
     require_choice("ablation", ablation, ABLATIONS)
-    _, clean, _ = bench.run(batch.clean)
-    _, corrupt, _ = bench.run(batch.corrupt)
+    _, clean, _ = patcher.run(batch.clean)
+    _, corrupt, _ = patcher.run(batch.corrupt)
     if ablation == "mean":
         return [Mean.of(both) for both in zip(clean, corrupt, strict=True)]
     nothing = 0.0 if ablation == "zero" else 1.0
     return [Read(nothing * read.weight, read.value) for read in corrupt]
 
 
-def edge_scores(bench: Bench, batch: Batch, instead: Sequence[Read | Mean], steps: int = 5) -> Tensor:
+def edge_scores(patcher: EdgePatcher, batch: Batch, instead: Sequence[Read | Mean], steps: int = 5) -> Tensor:
     """(B, L, H, T, S): what ablating each edge of each prompt does to that prompt's metric, to first order."""
-    _, reads, _ = bench.run(batch.clean)
-    embed = bench.wires.model.get_input_embeddings()
+    _, reads, _ = patcher.run(batch.clean)
+    embed = patcher.wires.model.get_input_embeddings()
     change = embed(batch.corrupt) - embed(batch.clean)
     total = [torch.zeros_like(read.weight) for read in reads]
     for step in range(steps):
@@ -141,10 +141,10 @@ def edge_scores(bench: Bench, batch: Batch, instead: Sequence[Read | Mean], step
             handle = embed.register_forward_hook(
                 lambda m, given, out, moved=moved: (out + moved).requires_grad_()
             )
-            logits, _, entered = bench.run(batch.clean, handle)
+            logits, _, entered = patcher.run(batch.clean, handle)
             found = torch.autograd.grad(batch.measure(logits).sum(), entered)
         for layer, flat in enumerate(found):
-            gradient = flat.unflatten(2, (bench.wires.graph.n_heads, -1))
+            gradient = flat.unflatten(2, (patcher.wires.graph.n_heads, -1))
             total[layer] += (instead[layer].along(gradient) - reads[layer].along(gradient)) / steps
     return torch.stack(total, 1)
 
@@ -157,7 +157,12 @@ def best_of_each(scores: Tensor, n: int) -> list[Tensor]:
 
 
 def needed_attention_edges(
-    wires: Wiring, batches: Sequence[Batch], *, ablation: str = "resample", share: float = 0.9, steps: int = 5
+    wires: ComponentModel,
+    batches: Sequence[Batch],
+    *,
+    ablation: str = "resample",
+    share: float = 0.9,
+    steps: int = 5,
 ) -> Curve:
     """The curve up to the smallest n with which the n best edges of each prompt keep `share` of the effect.
 
@@ -165,14 +170,14 @@ def needed_attention_edges(
     Raises: `GossamerError` where there is no effect to explain, or on an unknown ablation.
     """
     with gated(wires.model) as gates, evaluating(wires.model):
-        bench = Bench(wires, gates)
-        instead = [replacements(bench, batch, ablation) for batch in batches]
-        scores = [edge_scores(bench, *pair, steps) for pair in zip(batches, instead, strict=True)]
+        patcher = EdgePatcher(wires, gates)
+        instead = [replacements(patcher, batch, ablation) for batch in batches]
+        scores = [edge_scores(patcher, *pair, steps) for pair in zip(batches, instead, strict=True)]
 
         def values(n: int) -> Tensor:
             found = []
             for batch, other, score in zip(batches, instead, scores, strict=True):
-                logits, *_ = bench.run(batch.clean, kept=best_of_each(score, n), instead=other)
+                logits, *_ = patcher.run(batch.clean, kept=best_of_each(score, n), instead=other)
                 found.append(batch.measure(logits).double().cpu())
             return torch.cat(found)
 
@@ -181,14 +186,14 @@ def needed_attention_edges(
         effect.require()
         sizes = sizes_around_first(lambda n: effect.share(values(n)) >= share, most)
         points = tuple(Point(n, n, effect.share(values(n))) for n in sizes)
-        pairs = sum(_visible(bench, batch) for batch in batches) // effect.n
+        pairs = sum(_visible(patcher, batch) for batch in batches) // effect.n
     settings = (ablation, "eap-ig, absolute, by prompt", batches[0].task, effect.n)
     return Curve("attention edges a prompt", pairs, *settings, points)
 
 
-def _visible(bench: Bench, batch: Batch) -> int:
+def _visible(patcher: EdgePatcher, batch: Batch) -> int:
     """Visible pairs of all prompts, layers and heads."""
     seen: list[int] = []
-    with bench.gates.observing(lambda call: seen.append(int(call.visible.sum()))):
-        bench.run(batch.clean)
+    with patcher.gates.observing(lambda call: seen.append(int(call.visible.sum()))):
+        patcher.run(batch.clean)
     return sum(seen)

@@ -21,10 +21,10 @@ from torch import Tensor
 from ...data.pairs import Batch
 from ...errors import refuse
 from ...models.forward import evaluating
+from .component_model import ComponentModel
 from .effect import Effect, sizes_around_first
 from .run import AblatedRun, ablated_outputs, writer_outputs
 from .scores import Scores
-from .wiring import Wiring
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges, MIB's grid
 
@@ -37,7 +37,7 @@ class Ablator:
         ablation: resample, mean or zero.
     """
 
-    def __init__(self, wires: Wiring, batches: Sequence[Batch], ablation: str) -> None:
+    def __init__(self, wires: ComponentModel, batches: Sequence[Batch], ablation: str) -> None:
         if not batches:
             raise refuse("no prompts", "one batch or more", "pass more")
         self.wires, self.batches, self.ablation = wires, batches, ablation
@@ -139,7 +139,7 @@ class Curve:
         return {**settings, "cpr": cpr, "cmd": cmd, "needed_for_90": needed, "points": points}
 
 
-def best_edges(wires: Wiring, scores: Scores, n: int, *, signed: bool = False) -> Tensor:
+def best_edges(wires: ComponentModel, scores: Scores, n: int, *, signed: bool = False) -> Tensor:
     """(W, R) bool: the `n` best edges, dead ends pruned; by |score|, or by how much ablating them hurts."""
     exists = wires.graph.exists
     value = (-scores.edges if signed else scores.edges.abs()).masked_fill(~exists, -torch.inf)

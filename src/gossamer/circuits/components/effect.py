@@ -40,9 +40,9 @@ class Effect:
         difference = self.all - self.none
         error = float(difference.std()) / self.n**0.5 if self.n > 1 else 0.0
         if not self.size > max(CERTAIN * error, 1e-6):
-            told = f"{self.size:.4g} +- {error:.2g} ({self.ablation})"
+            message = f"{self.size:.4g} +- {error:.2g} ({self.ablation})"
             raise refuse(
-                f"the effect on {self.batches[0].task} is {told}, too near zero to divide by: "
+                f"the effect on {self.batches[0].task} is {message}, too near zero to divide by: "
                 "the model does not know this task",
                 f"an effect above {CERTAIN:g} standard errors",
                 "train it on the task, or choose another",

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...models.forward import first_output
+from .component_model import ComponentModel
 from .run import hooks
-from .wiring import Wiring
 
 
 class OneEdgeEach:
@@ -24,7 +24,7 @@ class OneEdgeEach:
         change: (W, N, T, M), broadcastable: abl_w - out_w.
     """
 
-    def __init__(self, wires: Wiring, pairs: Tensor, change: Tensor) -> None:
+    def __init__(self, wires: ComponentModel, pairs: Tensor, change: Tensor) -> None:
         self.wires, self.change = wires, change
         self.writers, self.readers = pairs.unbind(1)
         self.residual: Tensor

@@ -1,6 +1,6 @@
 """Running a Hugging Face model with some edges between its components ablated, by hooks.
 
-Letters as in `wiring.py`; W writers, R readers. With out_w the output of writer w in this very run, abl_w
+Letters as in `component_model.py`; W writers, R readers. With out_w the output of writer w in this very run, abl_w
 what it is replaced by, and x the residual stream, a reader r whose edges from the set A(r) are ablated reads
 
     x + sum over w in A(r) of (abl_w - out_w)
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ...errors import require_choice
 from ...models.forward import first_output
-from .wiring import Reader, Wiring
+from .component_model import ComponentModel, Reader
 
 ABLATIONS = ("resample", "mean", "zero")
 
@@ -36,14 +36,14 @@ def hooks(*handles: Any) -> Iterator[None]:
             handle.remove()
 
 
-def heads_out(wires: Wiring, layer: int, mixed: Tensor) -> Tensor:
+def heads_out(wires: ComponentModel, layer: int, mixed: Tensor) -> Tensor:
     """What each head writes: (B, T, H * D) -> (H, B, T, M)."""
     split = mixed.unflatten(-1, (wires.graph.n_heads, -1))
     return torch.einsum("bthd,hdm->hbtm", split, wires.anatomy[layer].o.weights())
 
 
 @torch.no_grad()
-def writer_outputs(wires: Wiring, ids: Tensor) -> tuple[Tensor, Tensor]:
+def writer_outputs(wires: ComponentModel, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Every writer's output on some prompts, (W, B, T, M), and the last position's logits, (B, V)."""
     found: list[Tensor] = []
 
@@ -67,7 +67,7 @@ def _noting(note: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple], None
     return hook
 
 
-def ablated_outputs(wires: Wiring, clean: Tensor, corrupt: Tensor, ablation: str) -> Tensor:
+def ablated_outputs(wires: ComponentModel, clean: Tensor, corrupt: Tensor, ablation: str) -> Tensor:
     """abl_w for every writer: (W, B, T, M), broadcastable.
 
     Args:
@@ -97,7 +97,7 @@ class AblatedRun:
         ablated: (W, B, T, M), broadcastable.
     """
 
-    def __init__(self, wires: Wiring, kept: Tensor, ablated: Tensor) -> None:
+    def __init__(self, wires: ComponentModel, kept: Tensor, ablated: Tensor) -> None:
         self.wires, self.ablated = wires, ablated
         self.dropped = wires.graph.exists.to(kept.device) & ~kept
         self.written: list[Tensor] = []

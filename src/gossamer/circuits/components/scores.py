@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from ...data.pairs import Batch
 from ...errors import refuse, require_choice
 from ...models.forward import evaluating, first_output
+from .component_model import ComponentModel, Reader
 from .one_edge import OneEdgeEach
 from .run import ablated_outputs, hooks, writer_outputs
-from .wiring import Reader, Wiring
 
 METHODS = ("eap", "eap-ig", "exact")
 
@@ -52,7 +52,7 @@ class Scores:
 
 
 def score_edges(
-    wires: Wiring,
+    wires: ComponentModel,
     batches: Sequence[Batch],
     *,
     method: str = "eap-ig",
@@ -93,7 +93,7 @@ def score_edges(
 class _Tape:
     """What a backward pass needs: each norm's input and each place whose gradient is asked for."""
 
-    def __init__(self, wires: Wiring) -> None:
+    def __init__(self, wires: ComponentModel) -> None:
         self.wires = wires
         self.inputs: dict[nn.Module, Tensor] = {}
         self.places: list[Tensor] = []
@@ -150,7 +150,7 @@ def _into_attention(norm: nn.Module, reader: Reader, x: Tensor, gradient: Tensor
     return _through(norm, x, torch.einsum("bthd,hdm->bthm", reader.split(gradient), weights))
 
 
-def _attribute(wires: Wiring, batch: Batch, start: Tensor, change: Tensor) -> Tensor:
+def _attribute(wires: ComponentModel, batch: Batch, start: Tensor, change: Tensor) -> Tensor:
     """(W, R) sum over the batch of change . gradient, with the first block fed `start`."""
     graph, tape = wires.graph, _Tape(wires)
     leaf = start.detach().requires_grad_()
@@ -177,7 +177,7 @@ def _attribute(wires: Wiring, batch: Batch, start: Tensor, change: Tensor) -> Te
     return total
 
 
-def _feed(wires: Wiring, start: Tensor) -> Any:
+def _feed(wires: ComponentModel, start: Tensor) -> Any:
     """A hook that makes the first block read `start` instead of the embeddings."""
     return wires.anatomy[0].block.register_forward_pre_hook(
         lambda module, args, kwargs: (
@@ -188,7 +188,7 @@ def _feed(wires: Wiring, start: Tensor) -> Any:
 
 
 @torch.no_grad()
-def _exact(wires: Wiring, batch: Batch, change: Tensor, rows: int) -> Tensor:
+def _exact(wires: ComponentModel, batch: Batch, change: Tensor, rows: int) -> Tensor:
     """(W, R) sum over the batch of m(one edge ablated) - m(clean), several edges to a forward pass."""
     graph = wires.graph
     own = batch.measure(first_output(wires.model, {"input_ids": batch.clean, "logits_to_keep": 1}))

@@ -27,7 +27,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .settings import Settings
-from .tiles import Call, Desk, Inputs, Tile, by_group, compute, keys_of, probability_of, queries_of, spans
+from .tiles import (
+    Call,
+    Inputs,
+    Tile,
+    Workspace,
+    by_group,
+    compute,
+    keys_of,
+    probability_of,
+    queries_of,
+    spans,
+)
 from .visibility import Span, Visibility, length
 
 KEPT = 1 << 22  # elements of a layer up to which tiles are kept for backward: up to 48 MB
@@ -47,17 +58,17 @@ class _Blockwise(torch.autograd.Function):
         count = call.settings.count
         opened = inputs.q.new_full((rows * groups, per_group), 0.0 if count else torch.nan)
         keeps = call.wants_grad and opened.numel() * queries * keys <= KEPT
-        asked, desk = call._replace(wants_grad=keeps), Desk(inputs.q)
+        asked, workspace = call._replace(wants_grad=keeps), Workspace(inputs.q)
         kept: list[Tensor | None] = []
         for span in spans(call.visibility):
-            tile, heads = compute(inputs, span, asked, desk), span.heads(groups)
+            tile, heads = compute(inputs, span, asked, workspace), span.heads(groups)
             part = out[heads, :, span.queries]
             part.copy_(torch.bmm(tile.gated, keys_of(inputs.v, span, call)).mul_(tile.r).view(part.shape))
             if count:
-                opened[heads] += _count(tile, span, call.visibility, desk)
+                opened[heads] += _count(tile, span, call.visibility, workspace)
             if keeps:
                 kept += tile
-                desk.tear_off("e", "gated", "soft", "probability")
+                workspace.tear_off("e", "gated", "soft", "probability")
         ctx.save_for_backward(*inputs, out, *kept)
         ctx.set_materialize_grads(False)
         shape = rows, groups * per_group
@@ -75,11 +86,11 @@ class _Blockwise(torch.autograd.Function):
         grads = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), d_sinks
         if d_open is not None:
             d_open = by_group(d_open, groups)[..., None, None].expand_as(delta)
-        width, desk = len(Tile._fields), Desk(q)
+        width, workspace = len(Tile._fields), Workspace(q)
         for i, span in enumerate(spans(call.visibility)):
             saved = kept[i * width : (i + 1) * width]
-            tile = Tile(*saved) if saved else compute(inputs, span, call, desk)
-            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, call, desk)
+            tile = Tile(*saved) if saved else compute(inputs, span, call, workspace)
+            _backward_tile(tile, span, inputs, (d_out, d_open, delta), grads, call, workspace)
         dq, dk, dv, _ = grads
         back = (
             dq.view(rows, groups * per_group, *q.shape[2:]),
@@ -92,15 +103,17 @@ def _cast(x: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
     return x if x is None or dtype is None else x.to(dtype)
 
 
-def _count(tile: Tile, span: Span, visibility: Visibility, desk: Desk) -> Tensor:
+def _count(tile: Tile, span: Span, visibility: Visibility, workspace: Workspace) -> Tensor:
     """Expected open edges of one tile, (N, R); with open gates its visible pairs."""
-    probability = probability_of(tile, desk)
+    probability = probability_of(tile, workspace)
     if probability is None:
         return visibility.count(span).flatten(0, 1)
     return probability.view(probability.shape[0], visibility.shape[2], -1).sum(-1)
 
 
-def _logit_gradient(tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, desk: Desk) -> Tensor:
+def _logit_gradient(
+    tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, workspace: Workspace
+) -> Tensor:
     """ds = dA * (e z f + e h f) - e * delta + dm * p (1 - p), by the raw logit where a cap was applied.
 
     Args:
@@ -108,15 +121,15 @@ def _logit_gradient(tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | 
     """
     through = tile.gated
     if tile.soft is not None:
-        rest = desk.sheet("rest", tuple(tile.soft.shape))
+        rest = workspace.buffer("rest", tuple(tile.soft.shape))
         slope = torch.addcmul(tile.soft, tile.soft, tile.soft, value=-1, out=rest)
         if tile.factor is not None:
             slope.mul_(tile.factor)
         through = torch.addcmul(tile.gated, tile.e, slope, out=rest)
     ds = d_kept.mul_(through).addcmul_(tile.e, delta, value=-1)
-    probability = None if d_open is None else probability_of(tile, desk)
+    probability = None if d_open is None else probability_of(tile, workspace)
     if probability is not None:
-        into = desk.sheet("rest", tuple(ds.shape))
+        into = workspace.buffer("rest", tuple(ds.shape))
         ds.add_(torch.ops.aten.sigmoid_backward.grad_input(d_open, probability, grad_input=into))
     return ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)
 
@@ -128,7 +141,7 @@ def _backward_tile(
     upstream: tuple[Tensor, Tensor | None, Tensor],
     grads: tuple[Tensor, Tensor, Tensor, Tensor | None],
     call: Call,
-    desk: Desk,
+    workspace: Workspace,
 ) -> None:
     """Write dq of one tile and add what it gives to dk, dv and the sinks."""
     q, k, v, _ = inputs
@@ -137,9 +150,9 @@ def _backward_tile(
     d_out, delta = (queries_of(x, span, call) for x in (upstream[0], upstream[2]))
     d_open = None if upstream[1] is None else queries_of(upstream[1], span, call)
     d_rows = d_out * tile.r  # (N, M, E)
-    sheet = desk.sheet("ds", tuple(tile.e.shape))
-    d_kept = torch.bmm(d_rows, keys_of(v, span, call).transpose(1, 2), out=sheet)
-    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, desk)
+    buffer = workspace.buffer("ds", tuple(tile.e.shape))
+    d_kept = torch.bmm(d_rows, keys_of(v, span, call).transpose(1, 2), out=buffer)
+    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, workspace)
     part = dq[span.heads(groups), :, span.queries]
     part.copy_(torch.bmm(ds, keys_of(k, span, call)).mul_(call.settings.scale).view(part.shape))
     query, scale = queries_of(q, span, call), call.settings.scale

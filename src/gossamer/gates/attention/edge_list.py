@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...errors import refuse
 from .settings import Settings
-from .tiles import Call, Desk, Inputs, logits_of, row_scale, row_top, sinks_of, spans
+from .tiles import Call, Inputs, Workspace, logits_of, row_scale, row_top, sinks_of, spans
 from .visibility import Span, Visibility, length
 
 Select = Callable[[Tensor, Tensor], Tensor]  # (s, weight), each (N, M, S), -> bool
@@ -104,11 +104,11 @@ def strong_edges(
 
 def _tiles(inputs: Inputs, call: Call, cuts: list[Span]) -> Iterator[tuple[Tensor, Tensor]]:
     """s and weight of every tile, (N, M, S)."""
-    desk = Desk(inputs.q)
+    workspace = Workspace(inputs.q)
     for span in cuts:
-        s, _ = logits_of(inputs, span, call, desk)
+        s, _ = logits_of(inputs, span, call, workspace)
         sinks = sinks_of(inputs.sinks, span, call)
-        e, r, _ = row_scale(desk.sheet("weight", tuple(s.shape)).copy_(s), row_top(s, sinks), sinks)
+        e, r, _ = row_scale(workspace.buffer("weight", tuple(s.shape)).copy_(s), row_top(s, sinks), sinks)
         yield s, e.mul_(r)
 
 

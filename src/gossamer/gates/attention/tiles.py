@@ -76,7 +76,7 @@ class Tile(NamedTuple):
     sink: Tensor | None  # column: the sink's share of the softmax
 
 
-class Desk:
+class Workspace:
     """Memory for the matrices of one tile, used again by the next."""
 
     def __init__(self, like: Tensor) -> None:
@@ -84,7 +84,7 @@ class Desk:
         self._like = like
         self._sheets: dict[str, Tensor] = {}
 
-    def sheet(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """An uninitialised matrix, valid until this name is asked for again."""
         size, held = math.prod(shape), self._sheets.get(name)
         if held is None or held.numel() < size:
@@ -153,7 +153,7 @@ def _uniform(key: NoiseKey, stream: int, span: Span, call: Call, out: Tensor) ->
     return out
 
 
-def _wall(span: Span, call: Call, desk: Desk, dtype: torch.dtype) -> tuple[int, Tensor] | None:
+def _wall(span: Span, call: Call, workspace: Workspace, dtype: torch.dtype) -> tuple[int, Tensor] | None:
     """`Visibility.hidden` to be added to logits: -inf where hidden, else 0."""
     seen, key = call.visibility, None
     if seen.is_plain and seen.causal:
@@ -161,30 +161,30 @@ def _wall(span: Span, call: Call, desk: Desk, dtype: torch.dtype) -> tuple[int, 
         column = seen.first_hidden(span)
         here = span.queries.start + seen.offset - span.keys.start - column
         key = (length(span.queries), length(span.keys) - column, here)
-        if key in desk.walls:
-            return column, desk.walls[key]
+        if key in workspace.walls:
+            return column, workspace.walls[key]
     found = seen.hidden(span)
     if found is None:
         return None
     column, hidden = found
     wall = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
     if key is not None:
-        desk.walls[key] = wall
+        workspace.walls[key] = wall
     return column, wall
 
 
-def logits_of(inputs: Inputs, span: Span, call: Call, desk: Desk) -> tuple[Tensor, Tensor | None]:
+def logits_of(inputs: Inputs, span: Span, call: Call, workspace: Workspace) -> tuple[Tensor, Tensor | None]:
     """s of one tile, -inf where hidden, and the derivative of the cap."""
     scale, cap = call.settings.scale, call.settings.softcap
     q, k = queries_of(inputs.q, span, call), keys_of(inputs.k, span, call)
-    s = desk.sheet("e", (*q.shape[:2], k.shape[1]))
+    s = workspace.buffer("e", (*q.shape[:2], k.shape[1]))
     torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, out=s)
     cap_slope = None
     if cap is not None:
         s = s.div_(cap).tanh_()
         cap_slope = 1 - s * s if call.wants_grad else None
         s = s.mul_(cap)
-    found = _wall(span, call, desk, s.dtype)
+    found = _wall(span, call, workspace, s.dtype)
     if found is not None:
         column, wall = found
         shape = length(span.rows), length(span.groups), -1, length(span.queries), s.shape[-1]
@@ -213,23 +213,23 @@ def row_scale(s: Tensor, top: Tensor, sinks: Tensor | None) -> tuple[Tensor, Ten
     return e, r, None if sink is None else sink * r
 
 
-def probability_of(tile: Tile, desk: Desk, sheet: str = "p") -> Tensor | None:
+def probability_of(tile: Tile, workspace: Workspace, buffer: str = "p") -> Tensor | None:
     """p, (N, M, S), on the sheet of that name; None where every gate is open."""
     if tile.k is None:
         return tile.probability
-    p = torch.add(tile.e, tile.k, out=desk.sheet(sheet, tuple(tile.e.shape)))
+    p = torch.add(tile.e, tile.k, out=workspace.buffer(buffer, tuple(tile.e.shape)))
     return torch.div(tile.e, p, out=p)
 
 
-def _soften(opening: Tensor, closing: Tensor, u: Tensor, desk: Desk) -> Tensor:
+def _soften(opening: Tensor, closing: Tensor, u: Tensor, workspace: Workspace) -> Tensor:
     """sigma(g + logit(u)) for odds of opening : closing = exp(g) : 1, in place on u."""
     # Two passes, since torch vectorises no addcmul of two columns.
-    rest = torch.sub(u.new_ones(()), u, out=desk.sheet("rest", tuple(u.shape))).mul_(closing)
+    rest = torch.sub(u.new_ones(()), u, out=workspace.buffer("rest", tuple(u.shape))).mul_(closing)
     opened = u.mul_(opening)
     return opened.div_(rest.add_(opened))
 
 
-def _closing(s: Tensor, top: Tensor, bias: float, desk: Desk) -> tuple[Tensor, Tensor | None]:
+def _closing(s: Tensor, top: Tensor, bias: float, workspace: Workspace) -> tuple[Tensor, Tensor | None]:
     """What makes exp(g) : 1 of a tile whose logits are still s: k for e, and None; or 1 - p for p, and p.
 
     On a GPU this waits for it, once a tile.
@@ -238,8 +238,8 @@ def _closing(s: Tensor, top: Tensor, bias: float, desk: Desk) -> tuple[Tensor, T
     if bool((reach.abs() <= REACH).all()):
         return torch.exp(-reach), None
     shape = tuple(s.shape)
-    g = torch.add(s, bias, out=desk.sheet("probability", shape))
-    closing = torch.neg(g, out=desk.sheet("closing", shape)).sigmoid_()
+    g = torch.add(s, bias, out=workspace.buffer("probability", shape))
+    closing = torch.neg(g, out=workspace.buffer("closing", shape)).sigmoid_()
     return closing, g.sigmoid_()
 
 
@@ -259,31 +259,33 @@ def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
     return factor
 
 
-def compute(inputs: Inputs, span: Span, call: Call, desk: Desk) -> Tile:
+def compute(inputs: Inputs, span: Span, call: Call, workspace: Workspace) -> Tile:
     """All that is known of one tile but its product with the values; valid until the desk's next one."""
     settings, sinks = call.settings, sinks_of(inputs.sinks, span, call)
-    s, cap_slope = logits_of(inputs, span, call, desk)
+    s, cap_slope = logits_of(inputs, span, call, workspace)
     shape, top, noise = tuple(s.shape), row_top(s, sinks), settings.noise
     z = k = closing = p = soft = None
     gates = settings.bias < torch.inf
     if gates and (noise is not None or settings.count or call.wants_grad):
-        closing, p = _closing(s, top, settings.bias, desk)
+        closing, p = _closing(s, top, settings.bias, workspace)
         k = closing if p is None else None
     if gates and noise is None:
         # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
-        z = torch.gt(s, -settings.bias, out=desk.sheet("gated", shape))
+        z = torch.gt(s, -settings.bias, out=workspace.buffer("gated", shape))
     e, r, sink = row_scale(s, top, sinks)
     if noise is not None and closing is not None:
-        u = _uniform(noise, GATES, span, call, desk.sheet("soft", shape))
-        soft = _soften(e if p is None else p, closing, u, desk)
-        z = torch.gt(soft, 0.5, out=desk.sheet("gated", shape))
+        u = _uniform(noise, GATES, span, call, workspace.buffer("soft", shape))
+        soft = _soften(e if p is None else p, closing, u, workspace)
+        z = torch.gt(soft, 0.5, out=workspace.buffer("gated", shape))
     gated = e if z is None else z.mul_(e)
     factor = _factor(span, call, e)
     if factor is not None:
-        gated = torch.mul(e, factor, out=desk.sheet("gated", shape)) if z is None else gated.mul_(factor)
+        gated = (
+            torch.mul(e, factor, out=workspace.buffer("gated", shape)) if z is None else gated.mul_(factor)
+        )
     tile = Tile(e, r, gated, soft, k, p, factor, cap_slope, sink)
     if gates and noise is None and call.wants_grad:
-        tile = tile._replace(soft=probability_of(tile, desk, "soft"))
+        tile = tile._replace(soft=probability_of(tile, workspace, "soft"))
     return tile
 
 

@@ -15,7 +15,7 @@ from ...models.run_report import RunReport
 from ...viz.figure import draw
 from ...viz.figure.paper import save as save_figure
 from ...viz.report.page import report_page
-from .explain.findings import carries_beside
+from .explain.findings import edge_findings_beside
 from .page import view_addition
 from .task import Addition, as_text
 
@@ -24,21 +24,21 @@ def draw_sums(
     task: Addition, base: PreTrainedModel, sparse: PreTrainedModel, chosen: Sequence[int], out: Path
 ) -> dict[str, Any]:
     """Draw the two-panel figure of each chosen sum; returns what is in each."""
-    told: dict[str, Any] = {}
+    message: dict[str, Any] = {}
     for number, index in enumerate(chosen):
         inputs, _ = task.encode(torch.tensor([index]))
         dense, thin = (trace(model, inputs, text=as_text) for model in (base, sparse))
         first, second = (int(x) for x in task.operands(torch.tensor(index)))
         name = "figure" if number == 0 else f"figure-{first}+{second}"
         save_figure(draw(dense, thin), out / name)
-        told[f"{first}+{second}"] = {
+        message[f"{first}+{second}"] = {
             "file": name,
             "base_edges": len(dense),
             "sparse_edges": len(thin),
             "base_answer": "".join(dense.answers[0]),
             "sparse_answer": "".join(thin.answers[0]),
         }
-    return told
+    return message
 
 
 def write_pages(
@@ -50,12 +50,12 @@ def write_pages(
     start: str,
 ) -> None:
     """Write report.html, and view.html where all sums fit into one page; both say what edges carry if it is known."""
-    links, carries = {}, carries_beside(out / "sparse", sparse)
+    links, edge_findings = {}, edge_findings_beside(out / "sparse", sparse)
     if task.digits <= 2:
-        write_text(out / "view.html", view_addition(base, sparse, start=start, carries=carries))
+        write_text(out / "view.html", view_addition(base, sparse, start=start, edge_findings=edge_findings))
         links["Both circuits of every sum, interactive"] = "view.html"
     figure = (out / "figure.svg").read_text(encoding="utf-8")
     write_text(
         out / "report.html",
-        report_page(report, figure=figure[figure.index("<svg") :], links=links, carries=carries),
+        report_page(report, figure=figure[figure.index("<svg") :], links=links, edge_findings=edge_findings),
     )

@@ -37,7 +37,7 @@ def view_addition(
     *,
     circuit: Circuit | None = None,
     start: str = "36+28",
-    carries: Carries | None = None,
+    edge_findings: Carries | None = None,
     title: str = "Addition, before and after sparsity-regularised finetuning",
 ) -> str:
     """The page of a base and a sparse model of the addition task, as text to write to an .html file.
@@ -65,7 +65,9 @@ def view_addition(
     if circuit is not None and len(circuit) <= MOST_EDGES:  # more would not fit; the page then computes both
         panels[1]["circuits"] = panel("sparse", "", [circuit])["circuits"]
     extra = {"digits": task.digits, "vocabulary": list(VOCABULARY)}
-    data = page_data("addition", panels, carries=carries, places=position_names(task), start=start, **extra)
+    data = page_data(
+        "addition", panels, edge_findings=edge_findings, places=position_names(task), start=start, **extra
+    )
     return page(data, title=title)
 
 

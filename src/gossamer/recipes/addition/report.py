@@ -29,7 +29,7 @@ def build_report(
 
     Args:
         found: the verification on all sums, in order.
-        unseen: indices of the sums that neither training nor the choice of the kept model saw.
+        unseen: indices of the sums that neither training nor the choice of the best checkpoint saw.
         run: what the sparsifying run told about itself.
         impl: the implementation of gated attention in the model that was verified.
     """
@@ -43,7 +43,7 @@ def build_report(
         ceiling=settings["ceiling"],
         feasible=run.get("feasible"),
         missed=run.get("missed") or "",
-        kept_step=run.get("kept_step"),
+        best_step=run.get("best_step"),
         steps=run.get("steps"),
         chosen_on=run.get("chosen_on", {}),
         gates={"edges": OpenUnits(_per_head(circuit))},
@@ -140,8 +140,8 @@ def as_markdown(report: RunReport) -> str:
 
 
 def _run_lines(report: RunReport) -> list[str]:
-    if report.kept_step is None or report.steps is None:
+    if report.best_step is None or report.steps is None:
         return []
-    kept = f"The kept model was seen at step {report.kept_step:,} of {report.steps:,}."
+    kept = f"The best checkpoint was seen at step {report.best_step:,} of {report.steps:,}."
     held = "It holds the ceiling." if report.feasible else f"**Missed:** {report.missed}."
     return [f"{kept} {held}", ""]

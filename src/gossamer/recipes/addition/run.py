@@ -8,7 +8,7 @@ The folder that a demo leaves (and from which it continues):
     figure.{svg,pdf,png}, figure-12+34.* ...     report.{json,md,html}
     training.html   the run, rewritten as it goes                    view.html, film.gif
 
-Which sums are for what: 80 % train both models; half of the held-out ones help to choose the kept model, together
+Which sums are for what: 80 % train both models; half of the held-out ones help to choose the best checkpoint, together
 with the training sums; the other half is looked at once, by the final proof, and is reported on its own.
 """
 
@@ -229,7 +229,7 @@ def _as_run(result: Outcome) -> dict[str, Any]:
     return {
         "feasible": result.feasible,
         "missed": result.missed,
-        "kept_step": result.step,
+        "best_step": result.step,
         "steps": result.steps,
         "chosen_on": result.metrics,
     }

@@ -86,12 +86,12 @@ def count_caption(circuit: Circuit) -> str:
     return f"{text} ({percent:.1f} %)" if percent >= 0.05 or not count else f"{text} ({percent:.1g} %)"
 
 
-def idle_caption(idle: int, *, drawn: bool) -> str:
+def off_path_caption(off_path: int, *, drawn: bool) -> str:
     """How many of the open edges reach no output, and whether they are drawn; empty if there are none."""
-    if not idle:
+    if not off_path:
         return ""
-    fate = "reaches" if idle == 1 else "reach"
-    return f"{idle:,} of them never {fate} the answer ({'dashed' if drawn else 'not drawn'})"
+    fate = "reaches" if off_path == 1 else "reach"
+    return f"{off_path:,} of them never {fate} the answer ({'dashed' if drawn else 'not drawn'})"
 
 
 def visible_text(token: str, has_glyph: Callable[[str], bool]) -> str:

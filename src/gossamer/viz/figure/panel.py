@@ -137,8 +137,8 @@ def _heading(pen: Pen, circuit: Circuit, name: str, title: str, grid: Grid) -> N
     start, end, y = grid.left + grid.PAD, grid.right - grid.PAD, grid.top - 0.11
     room = 0.45 * (end - start)
     used = pen.text(start, y, title, TITLE, gid=f"{name}-title", room=room, weight="bold")
-    idle = layout.idle_caption(int((~circuit.live_mask()).sum()), drawn=not pen.look.live_only)
-    for index, (what, words) in enumerate((("count", layout.count_caption(circuit)), ("never", idle))):
+    off_path = layout.off_path_caption(int((~circuit.live_mask()).sum()), drawn=not pen.look.live_only)
+    for index, (what, words) in enumerate((("count", layout.count_caption(circuit)), ("never", off_path))):
         if words:
             style: dict[str, Any] = {"ha": "right", "color": MUTED, "gid": f"{name}-{what}"}
             pen.text(end, y - 0.095 * index, words, SMALL, room=end - start - used - 0.1, **style)
@@ -240,6 +240,6 @@ def describe(circuit: Circuit, title: str) -> str:
     """A panel in words, for those who cannot see it."""
     rows = (circuit.tokens[0], circuit.answers[0])
     inputs, outputs = (" ".join(layout.visible_text(token, lambda _: True) for token in row) for row in rows)
-    idle = layout.idle_caption(int((~circuit.live_mask()).sum()), drawn=True).partition(" (")[0]
-    counts = ", ".join(filter(None, (layout.count_caption(circuit), idle)))
+    off_path = layout.off_path_caption(int((~circuit.live_mask()).sum()), drawn=True).partition(" (")[0]
+    counts = ", ".join(filter(None, (layout.count_caption(circuit), off_path)))
     return f"{title}: input {inputs}; output {outputs}; {counts}."

@@ -63,10 +63,10 @@ class History:
 
     def kinds(self) -> list[str]:
         """The kinds of gates that anything is known of."""
-        told = [
+        message = [
             name.removeprefix("open ").partition(",")[0] for name in self.curves if name.startswith("open ")
         ]
-        return sorted({*self.layers, *told})
+        return sorted({*self.layers, *message})
 
 
 # What the trainer calls it -> what it is called here.
@@ -143,7 +143,7 @@ def watch_page(history: History) -> str:
         chart(
             "Divergence from the base model",
             [*_named(curves, "divergence, held out", "divergence, training"), *limit],
-            log=not history.ceiling.startswith("gap"),  # a gap may be negative; every other kind is not
+            log=not history.ceiling.startswith("delta_ce"),  # a gap may be negative; every other kind is not
             note="What is lost, and how much may be. The held-out curve is what is promised.",
         ),
         *(part for kind in history.kinds() for part in _charts_of(history, kind)),
@@ -210,14 +210,14 @@ def _words(history: History) -> str:
     last = max((points[-1][0] for points in history.curves.values() if points), default=0.0)
     minutes = (history.now - history.started) / 60
     state = "done" if history.done else "running"
-    told = [f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min."]
+    message = [f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min."]
     lost = history.curves.get("divergence, held out")
     units = [(kind, history.curves.get(f"open {kind}, held out")) for kind in history.kinds()]
     left = ", ".join(f"{points[-1][1]:.4g} open {kind}" for kind, points in units if points)
     if lost and left:
         ceiling = f" under a ceiling of {history.ceiling}" if history.ceiling else ""
-        told.append(f"Last evaluation: {left} per row at a divergence of {lost[-1][1]:.4g}{ceiling}.")
-    return " ".join(told)
+        message.append(f"Last evaluation: {left} per row at a divergence of {lost[-1][1]:.4g}{ceiling}.")
+    return " ".join(message)
 
 
 _PAGE = """<!doctype html>

@@ -27,7 +27,7 @@ def report_page(
     *,
     figure: str = "",
     links: Mapping[str, str] | None = None,
-    carries: Mapping[tuple[int, int, int, int], str] | None = None,
+    edge_findings: Mapping[tuple[int, int, int, int], str] | None = None,
 ) -> str:
     """A report as one HTML file without script.
 
@@ -38,7 +38,7 @@ def report_page(
         carries: (layer, head, query, key) -> what that edge carries, in words, where it is known.
     """
     seen = _figure(figure, links or {})
-    body = report_body(report, seen=seen, carries=carries)
+    body = report_body(report, seen=seen, edge_findings=edge_findings)
     return bare_page(_title(report), body)
 
 
@@ -48,7 +48,7 @@ def bare_page(title: str, body: str) -> str:
 
 
 def report_body(
-    report: RunReport, *, seen: str = "", carries: Mapping[tuple[int, int, int, int], str] | None = None
+    report: RunReport, *, seen: str = "", edge_findings: Mapping[tuple[int, int, int, int], str] | None = None
 ) -> str:
     """The sections of a report without the page around them, as a notebook's cell shows them.
 
@@ -56,7 +56,7 @@ def report_body(
         seen: what stands between what was kept and what was lost; the figure, on a page.
     """
     sections = (_asked(report), _kept(report), seen, _lost(report), _controls(report))
-    rest = (_edges(report, carries or {}), _limits(report), _versions(report))
+    rest = (_edges(report, edge_findings or {}), _limits(report), _versions(report))
     return "\n".join(filter(None, (_what(report), *sections, *rest)))
 
 
@@ -143,18 +143,20 @@ def _lost(report: RunReport) -> str:
         + phrase(" of {}", proof.get("prompts") if "same_row" in proof else None)
         + phrase(" prompts.", proof.get("same_row")),
         phrase(
-            "Of {} prompts that neither training nor the choice of the kept model had seen,",
+            "Of {} prompts that neither training nor the choice of the best checkpoint had seen,",
             proof.get("unseen"),
         )
         + phrase(" {} are exact.", proof.get("unseen_exact")),
         phrase(
-            "Divergence from the base model, where the kept model was chosen: {}", chosen.get("divergence")
+            "Divergence from the base model, where the best checkpoint was chosen: {}",
+            chosen.get("divergence"),
         )
         + phrase(" ± {} (standard error).", chosen.get("divergence_se")),
-        phrase("The kept model is the one of step {}", report.kept_step) + phrase(" of {}.", report.steps),
+        phrase("The best checkpoint is the one of step {}", report.best_step)
+        + phrase(" of {}.", report.steps),
         phrase("<b>Missed:</b> {}.", text(report.missed) or None),
     ]
-    rows = [(text(words), text(told)) for words, told in held_out_rows(report.held_out)]
+    rows = [(text(words), text(message)) for words, message in held_out_rows(report.held_out)]
     return section("What was lost", bullets(items) + (table(("on held-out data", ""), rows) if rows else ""))
 
 
@@ -182,8 +184,7 @@ def _controls(report: RunReport) -> str:
     return section("The controls", bullets(items) + (table(("control", "value"), rows) if rows else ""))
 
 
-def _edges(report: RunReport, carries: Mapping[tuple[int, int, int, int], str]) -> str:
-    names = ("layer", "head", "query", "key")
+def _edges(report: RunReport, edge_findings: Mapping[tuple[int, int, int, int], str]) -> str:
     rows = [
         (
             text(f"{edge.get('layer')}.{edge.get('head')}"),
@@ -191,7 +192,11 @@ def _edges(report: RunReport, carries: Mapping[tuple[int, int, int, int], str]) 
             text(edge.get("from", edge.get("key", ""))),
             share(edge.get("open")) or "",
             {True: "yes", False: "no", None: ""}[edge.get("needed")],
-            *([text(carries.get(tuple(edge.get(name) for name in names), ""))] if carries else []),  # type: ignore[arg-type]
+            *(
+                [text(edge_findings.get((edge["layer"], edge["head"], edge["query"], edge["key"]), ""))]
+                if edge_findings
+                else []
+            ),
         )
         for edge in report.edges
     ]
@@ -203,10 +208,10 @@ def _edges(report: RunReport, carries: Mapping[tuple[int, int, int, int], str]) 
         "read",
         "open in",
         "can be needed",
-        *(["what it carries"] if carries else []),
+        *(["what it carries"] if edge_findings else []),
     )
     note = "<p>a is the first number, b the second; a slot is a place of the answer.</p>"
-    if carries:
+    if edge_findings:
         note += "<p>What an edge carries was found by exchanging it between prompts, on all of them.</p>"
     body = f"<details><summary>{len(rows)} edges</summary>{note}{table(head, rows, escaped=True)}</details>"
     return section("Every edge that was ever open", body)

@@ -54,12 +54,12 @@ def app(session: Session | GossamerError, *, token: str = "", start: str = "") -
         start: the prompt that is shown first.
     """
     made = FastAPI(title="gossamer", docs_url=None, redoc_url=None, openapi_url=None)
-    desk = Desk(session, token)
+    guard = RequestGuard(session, token)
 
     @made.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         try:
-            desk.admit(request)
+            guard.admit(request)
             response = await call_next(request)
         except Refusal as refusal:
             response = JSONResponse({"error": str(refusal)}, status_code=refusal.status)
@@ -81,12 +81,12 @@ def app(session: Session | GossamerError, *, token: str = "", start: str = "") -
 
     @made.post("/api/look")
     async def look(request: Request) -> JSONResponse:
-        return JSONResponse(await desk.look(await body(request)))
+        return JSONResponse(await guard.look(await body(request)))
 
     return made
 
 
-class Desk:
+class RequestGuard:
     """Who may ask, and how many at a time."""
 
     def __init__(self, session: Session | GossamerError, token: str) -> None:

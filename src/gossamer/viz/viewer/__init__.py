@@ -26,7 +26,7 @@ def view(
     *,
     titles: Sequence[str] | None = None,
     title: str = "Attention circuits",
-    carries: Carries | None = None,
+    edge_findings: Carries | None = None,
     places: Sequence[str] = (),
     most_edges: int = MOST_EDGES,
 ) -> str:
@@ -56,7 +56,7 @@ def view(
         panel(name, words, parts, most=most_edges)
         for name, words, parts in zip(names, titles, sides, strict=False)
     ]
-    return page(page_data("prompts", panels, carries=carries, places=places), title=title)
+    return page(page_data("prompts", panels, edge_findings=edge_findings, places=places), title=title)
 
 
 def _parts(side: Circuit | Sequence[Circuit]) -> list[Circuit]:
@@ -79,12 +79,12 @@ def page_data(
     kind: str,
     panels: Sequence[dict[str, Any]],
     *,
-    carries: Carries | None = None,
+    edge_findings: Carries | None = None,
     places: Sequence[str] = (),
     start: str = "",
     **more: Any,
 ) -> dict[str, Any]:
     """What the scripts call PageData."""
-    spoken = {",".join(map(str, edge)): words for edge, words in (carries or {}).items()}
+    spoken = {",".join(map(str, edge)): words for edge, words in (edge_findings or {}).items()}
     common = {"kind": kind, "panels": list(panels), "carries": spoken, "places": list(places), "start": start}
     return common | {"digits": 0, "vocabulary": [], "limits": {}} | more

@@ -1,4 +1,4 @@
-"""What each single edge of an adding model carries, found on all sums; bundles have a file of their own.
+"""What each single edge of an adding model carries, found on all sums; head outputs have a file of their own.
 
 An edge (layer, head, query, key) writes c(x) = gate * weight * value into its head's output at the query, on
 sum x. An interchange gives it c(x') of another sum x' instead, everything else as on x. A fact Z (see
@@ -77,7 +77,7 @@ def opened_by(circuit: Circuit, outputs: list[int]) -> dict[Edge, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Carried:
+class EdgeFinding:
     """What one edge carries.
 
     Attributes:
@@ -116,8 +116,8 @@ def candidates(task: Addition, key: int, truth: Truth) -> list[Fact]:
 
 
 def label_edges(
-    bench: Interchange, truth: Truth, opened: Mapping[Edge, np.ndarray], limit: int, *, seed: int = 0
-) -> list[Carried]:
+    patched: Interchange, truth: Truth, opened: Mapping[Edge, np.ndarray], limit: int, *, seed: int = 0
+) -> list[EdgeFinding]:
     """What every edge carries alone, in the order of the layers.
 
     Args:
@@ -126,23 +126,23 @@ def label_edges(
         limit: sums whose answer may change although the label says that it must not.
         seed: of the draws of x'.
     """
-    rng, n, found = np.random.default_rng(seed), bench.task.n_sums, []
+    rng, n, found = np.random.default_rng(seed), patched.task.n_sums, []
     for edge in sorted(opened):
-        fact, held = _label(bench, truth, edge, limit, rng)
-        found.append(Carried(edge, gate_of(truth, opened[edge]), fact, held, n, held >= n - limit))
+        fact, held = _label(patched, truth, edge, limit, rng)
+        found.append(EdgeFinding(edge, gate_of(truth, opened[edge]), fact, held, n, held >= n - limit))
     return found
 
 
 def _label(
-    bench: Interchange, truth: Truth, edge: Edge, limit: int, rng: np.random.Generator
+    patched: Interchange, truth: Truth, edge: Edge, limit: int, rng: np.random.Generator
 ) -> tuple[Fact, int]:
     """The coarsest fact that holds, or else the best, with the number of sums on which it holds."""
-    n = bench.task.n_sums
+    n = patched.task.n_sums
     best: tuple[Fact, int] = (Fact("nothing"), -1)
     order = torch.from_numpy(rng.permutation(n))
-    for fact in candidates(bench.task, edge[3], truth):
+    for fact in candidates(patched.task, edge[3], truth):
         others = torch.from_numpy(same_value(truth.of(fact), rng))
-        held, holds = bench.holds(order, {edge: others}, limit)
+        held, holds = patched.holds(order, {edge: others}, limit)
         if holds:
             return fact, held
         if held > best[1]:

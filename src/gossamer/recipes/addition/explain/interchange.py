@@ -1,8 +1,8 @@
 """Interchange on an adding model: parts of it carry what they carry on other sums, everything else runs on.
 
-An edge (layer, head, query, key) writes gate * weight * value into its head's output at the query; a bundle
+An edge (layer, head, query, key) writes gate * weight * value into its head's output at the query; a head output
 (layer, head, query) is that whole output. An interchange gives them what they are on sum x' instead of x. Edges
-are added to what their head writes, bundles replace it, whatever earlier interchanges have done to it.
+are added to what their head writes, head outputs replace it, whatever earlier interchanges have done to it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ....models.attach import gates_of
 from ....models.forward import evaluating, first_output
 from ..task import Addition
 from .facts import slot_of
-from .program import Bundle
+from .program import HeadOutput
 
-Part = Edge | Bundle
+Part = Edge | HeadOutput
 FIRST = (100, 500)  # sums on which a claim is tried before it is tried on all; assumed
 
 
 class Interchange:
-    """An adding model on all sums, with what each edge and bundle of interest writes kept.
+    """An adding model on all sums, with what each edge and head output of interest writes kept.
 
     Args:
         model: gated.
-        edges, bundles: those that may be exchanged.
+        edges, head outputs: those that may be exchanged.
         batch_size: sums per forward pass.
     """
 
@@ -42,13 +42,13 @@ class Interchange:
         model: PreTrainedModel,
         task: Addition,
         edges: Sequence[Edge] = (),
-        bundles: Sequence[Bundle] = (),
+        head_outputs: Sequence[HeadOutput] = (),
         batch_size: int = 2048,
     ) -> None:
         self.model, self.task, self.batch_size = model, task, batch_size
         self.inputs, _ = task.encode(torch.arange(task.n_sums))
         self.slots = [slot_of(task, place) for place in range(task.digits + 1)]
-        self._kept: dict[Part, list[Tensor]] = {part: [] for part in (*edges, *bundles)}
+        self._kept: dict[Part, list[Tensor]] = {part: [] for part in (*edges, *head_outputs)}
         with self._observing(self._keep):
             self.own = self._answers(torch.arange(task.n_sums))  # (n_sums, slots), units first
         self.written = {part: torch.cat(found) for part, found in self._kept.items()}  # (n_sums, D)

@@ -1,4 +1,4 @@
-"""What the bundles of an adding model carry, as words for values, and the program that follows from them.
+"""What the head outputs of an adding model carry, as words for values, and the program that follows from them.
 
 A *fact* is a function of the two operands:
 
@@ -10,11 +10,11 @@ A *fact* is a function of the two operands:
     carry p    whether places 0 .. p together carry into place p + 1
     nothing    a constant
 
-A *bundle* is all that one head brings to one position: (layer, head, query). Its *message* names the
+A *head output* is all that one head brings to one position: (layer, head, query). Its *message* names the
 positions that it reads, its declared inputs beside the reader itself, and the facts that it hands over; none
 is the empty message.
 
-The program. Every position starts with its own digit. Layer by layer, each bundle hands over the values of
+The program. Every position starts with its own digit. Layer by layer, each head output hands over the values of
 its facts, as far as they can be worked out from what is known at its declared inputs, to the position that
 reads. At the end the slot of place p answers (a_p + b_p + carry of p - 1) mod 10. Known facts are used by
 these rules alone:
@@ -40,11 +40,11 @@ import numpy as np
 from ..task import Addition
 from .facts import Fact, Knowledge, Truth, derive, in_words, place_name, pool, position_name, slot_of
 
-Bundle = tuple[int, int, int]  # layer, head, query
+HeadOutput = tuple[int, int, int]  # layer, head, query
 
 
 class Message(NamedTuple):
-    """What a bundle reads and what it hands over: positions in order, and facts, none for nothing."""
+    """What a head output reads and what it hands over: positions in order, and facts, none for nothing."""
 
     keys: tuple[int, ...]
     facts: tuple[Fact, ...]
@@ -60,48 +60,48 @@ class Program:
 
     Attributes:
         task: the task.
-        messages: bundle -> message.
+        messages: head output -> message.
     """
 
     task: Addition
-    messages: Mapping[Bundle, Message]
+    messages: Mapping[HeadOutput, Message]
 
     def knowledge(
-        self, truth: Truth, *, instead: Mapping[Bundle, np.ndarray] | None = None
+        self, truth: Truth, *, instead: Mapping[HeadOutput, np.ndarray] | None = None
     ) -> list[Knowledge]:
         """What every position knows after the last layer that has messages, on all sums.
 
         Args:
-            instead: bundle -> numbers (n_sums,) of the sums whose message it hands over instead of its own:
+            instead: head output -> numbers (n_sums,) of the sums whose message it hands over instead of its own:
                 an interchange.
         """
         states: list[Knowledge] = [{} for _ in range(self.task.length)]
         for position, (kind, place) in self.task.place.items():
             if kind == "digit":
                 states[position][Fact("digit", place, position)] = truth.columns[:, position]
-        for layer in sorted({bundle[0] for bundle in self.messages}):
+        for layer in sorted({head_output[0] for head_output in self.messages}):
             before = list(states)  # attention reads the layer below
-            for bundle, message in self.messages.items():
-                if bundle[0] != layer or not message.facts:
+            for head_output, message in self.messages.items():
+                if head_output[0] != layer or not message.facts:
                     continue
-                handed = self._handed(message, bundle, before, truth, (instead or {}).get(bundle))
-                states[bundle[2]] = pool((states[bundle[2]], handed))
+                handed = self._handed(message, head_output, before, truth, (instead or {}).get(head_output))
+                states[head_output[2]] = pool((states[head_output[2]], handed))
         return states
 
     def _handed(
         self,
         message: Message,
-        bundle: Bundle,
+        head_output: HeadOutput,
         states: list[Knowledge],
         truth: Truth,
         others: np.ndarray | None,
     ) -> Knowledge:
         if others is not None:
             return {fact: truth.of(fact)[others] for fact in message.facts}
-        inputs = pool(states[position] for position in (*message.keys, bundle[2]))
+        inputs = pool(states[position] for position in (*message.keys, head_output[2]))
         return {fact: derive(self.task, inputs, fact, len(truth.columns)) for fact in message.facts}
 
-    def run(self, truth: Truth, *, instead: Mapping[Bundle, np.ndarray] | None = None) -> np.ndarray:
+    def run(self, truth: Truth, *, instead: Mapping[HeadOutput, np.ndarray] | None = None) -> np.ndarray:
         """(n_sums, digits + 1) the answer of every live slot, units first; below 0 where it does not
         follow. `instead` as in `knowledge`."""
         states, n = self.knowledge(truth, instead=instead), len(truth.columns)
@@ -116,20 +116,20 @@ class Program:
         right = [truth.of(Fact("answer", place)) for place in range(self.task.digits + 1)]
         return (self.run(truth) == np.stack(right, axis=1)).all(1)
 
-    def entries(self, truth: Truth) -> dict[Bundle, int]:
+    def entries(self, truth: Truth) -> dict[HeadOutput, int]:
         """Table entries of every message: the combinations of values that its facts have."""
-        return {bundle: truth.entries(message.facts) for bundle, message in self.messages.items()}
+        return {head_output: truth.entries(message.facts) for head_output, message in self.messages.items()}
 
     def words(self) -> list[str]:
         """The algorithm: one sentence per position that others read, then one per answer slot, units first."""
         slots = [slot_of(self.task, place) for place in range(self.task.digits + 1)]
         others = sorted({b[2] for b, message in self.messages.items() if message.facts} - set(slots))
-        told = [f"The {position_name(self.task, p)} reads {self._reads(p)}." for p in others]
+        text = [f"The {position_name(self.task, p)} reads {self._reads(p)}." for p in others]
         answers = [
             f"The {place_name(place)} slot reads {self._reads(slot)}, and answers {self._rule(place)}."
             for place, slot in enumerate(slots)
         ]
-        return told + answers
+        return text + answers
 
     def _reads(self, position: int) -> str:
         """What one position is handed, layer by layer, with the heads that hand over the same."""

@@ -61,7 +61,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Wiring:
+class ComponentModel:
     """A model's components; `readers` are q, k and v of every layer."""
 
     model: PreTrainedModel
@@ -104,7 +104,7 @@ class _OneToOne:
         self.attention.num_key_value_groups = self.before
 
 
-def wiring(model: PreTrainedModel) -> Wiring:
+def wiring(model: PreTrainedModel) -> ComponentModel:
     """Find the components of a model.
 
     Raises: `UnsupportedModel` naming an architecture that is not known, or what of it is not.
@@ -119,4 +119,4 @@ def wiring(model: PreTrainedModel) -> Wiring:
             UnsupportedModel,
         )
     graph = ComponentGraph(len(anatomy), heads.pop(), parallel)
-    return Wiring(model, graph, anatomy, tuple(_readers(layer) for layer in anatomy))
+    return ComponentModel(model, graph, anatomy, tuple(_readers(layer) for layer in anatomy))
