@@ -19,7 +19,7 @@ from torch.distributed.run import get_args_parser
 
 from gossamer import load
 from gossamer.cli import app
-from gossamer.training.distributed import fingerprint, rank_seed
+from gossamer.training.distributed import rank_seed
 from helpers.families import build
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
@@ -168,13 +168,3 @@ def test_the_noise_of_ranks() -> None:
     seeds = {rank_seed(7, rank) for rank in range(1000)}
     assert len(seeds) == 1000
     assert rank_seed(7, 0) == 7
-
-
-def test_a_fingerprint_names_the_weights() -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Linear(40, 3)
-    before = fingerprint(model)
-    assert before == fingerprint(model)
-    with torch.no_grad():
-        model.weight[-1, -1] += 1
-    assert fingerprint(model) != before

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, parse_flag_from_env
-from torch import nn
 
 from ..errors import refuse
 from .metrics import Tally
@@ -70,17 +69,6 @@ def gathered(accelerator: Any, model: Any, again: Callable[[], Any]) -> Any:
     whole = again()
     whole.load_state_dict(weights)
     return whole
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A short name of a model's weights, without adapters: a hash over the ends of every parameter."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, weight in model.named_parameters():
-        if "lora_" not in name:
-            flat = weight.detach().flatten()
-            ends = torch.cat([flat[:16], flat[-16:]]).float().cpu()
-            digest.update(str(tuple(weight.shape)).encode() + ends.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def require_agreement(accelerator: Any, facts: dict[str, Any]) -> None:

@@ -28,11 +28,12 @@ from ..errors import CheckpointError, DivergedTraining, refuse
 from ..gates.attention import resolve
 from ..gates.gate_set import GateSets, Openness
 from ..models.attach import attach, find_gates, gate_sets_of, write_config
+from ..models.fingerprint import fingerprint
 from ..models.forward import first_output
 from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
 from .config import SparsityConfig
 from .controller import Controller
-from .distributed import fingerprint, rank_seed, reduced, require_agreement, require_sharding
+from .distributed import rank_seed, reduced, require_agreement, require_sharding
 from .divergence import agreement, count, per_item
 from .metrics import Tally, counting
 from .resume import STATE_FILE, AtomicCheckpoints, read_state

@@ -21,7 +21,7 @@ from ...errors import refuse
 from ..folders import open_model, open_others
 from .explain.explanation import Explanation, explain
 from .explain.facts import slot_of
-from .explain.findings import fingerprint
+from .explain.findings import named_weights
 from .task import VOCABULARY, Addition, as_text
 
 
@@ -100,5 +100,5 @@ def study_addition(
         others=stable([circuit, *(trace(model, inputs, outputs=slots) for model in further)])
         if further
         else None,
-        weights=fingerprint(gated),
+        weights=named_weights(gated),
     )

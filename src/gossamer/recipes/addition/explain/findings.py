@@ -8,31 +8,26 @@ holds a fingerprint of the weights that it is about and is left aside, with a wa
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from ....errors import GossamerWarning, refuse
 from ....files import read_json, write_json
 from ....models.attach import gates_of
+from ....models.fingerprint import fingerprint
 
 FILE = "edge_findings.json"
 SCHEMA = 1
 Edge = tuple[int, int, int, int]  # layer, head, query, key
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 of a gated model's weights in float32, with their names, and of its gate bias."""
-    digest = hashlib.sha256(repr(float(gates_of(model).bias)).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def named_weights(model: PreTrainedModel) -> str:
+    """The name of a gated model: that of its weights, and its gate bias."""
+    return f"{fingerprint(model)}, bias {float(gates_of(model).bias)!r}"
 
 
 def write_edge_findings(folder: Path, explanation: Mapping[str, Any], weights: str) -> Path:
@@ -58,7 +53,7 @@ def read_edge_findings(path: Path, model: PreTrainedModel) -> dict[Edge, str]:
             "what gossamer verify writes",
             "run gossamer verify again",
         )
-    if found["weights"] != fingerprint(model):
+    if found["weights"] != named_weights(model):
         words = f"{path} is about other weights and is left aside; run gossamer verify again"
         warnings.warn(words, GossamerWarning, stacklevel=2)
         return {}
