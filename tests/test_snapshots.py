@@ -45,7 +45,7 @@ LAYOUT = ("typer", "rich")  # who lays out the help: another version may do it o
 
 
 def compare(name: str, text: str) -> None:
-    """Fail, with the difference, where a stored text is another one; or write it, where that was asked for."""
+    """Fail, with the difference, where the stored text is another; or write it, where that is asked for."""
     path = SNAPSHOTS / name
     if os.environ.get(UPDATE) == "1":
         path.parent.mkdir(exist_ok=True)

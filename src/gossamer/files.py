@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from .errors import GossamerError, refuse
 
@@ -64,6 +67,24 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise refuse(f"{path} cannot be read ({error})", "a whole JSON file", "check it") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file of plain values, or raise one clear line."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise refuse(f"{path} cannot be read ({cause})", "a YAML file", "check it") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e-4 for a text; here it is the number that a person means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def require_writable(folder: Path) -> None:

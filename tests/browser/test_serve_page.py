@@ -151,8 +151,8 @@ def test_a_prompt_that_is_too_long_is_said(browser, session):
 
 
 def test_a_model_that_fails_has_a_page(browser):
-    error = refuse("sparse/config.json is torn", "expected a whole checkpoint", "copy it again")
+    error = refuse("sparse/config.json is torn", "a whole checkpoint", "Copy it again")
     with served(app(error)) as address:
         browser.driver.get(address)
         assert "sparse/config.json is torn" in browser.find("body").text
-        assert "copy it again" in browser.find("body").text
+        assert "Copy it again" in browser.find("body").text

@@ -57,13 +57,13 @@ def test_an_unknown_option_leaves_with_2() -> None:
         (["--steps", "0"], "steps=0 is out of range: expected 1 to 10000000. Pass a value in that range"),
         (
             ["--ceiling", "mse=1"],
-            "ceiling kind='mse' is not known: expected one of kl, gap, loss, cosine. Choose one of them",
+            "ceiling kind='mse' is not known: expected one of kl, delta_ce, loss, cosine. Choose one of them",
         ),
     ],
 )
 def test_bad_input_is_one_line_and_2(arguments: list[str], said: str, tmp_path: Path) -> None:
     result = gossamer("demo", "--out", str(tmp_path / "out"), *arguments)
-    assert one_line(result) == f"gossamer: {said}"
+    assert one_line(result) == f"gossamer: {said}."
     assert not (tmp_path / "out" / "report.json").exists()
 
 
@@ -77,7 +77,7 @@ def test_another_run_s_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"seed": 7}')
     said = one_line(gossamer("demo", "--out", str(tmp_path), "--seed", "1"))
     assert "seed 7, now 1" in said
-    assert "choose another --out" in said
+    assert "Choose another --out" in said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX; comes back on such a system")

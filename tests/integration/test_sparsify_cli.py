@@ -200,7 +200,7 @@ def test_out_of_memory_is_one_line(place: Path, tmp_path: Path, capsys: Any, mon
     assert run(place, tmp_path) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "out of memory at 4 rows of 16 tokens" in last
-    assert "by the estimate" in last
+    assert "By the estimate" in last
     assert "then --resume" in last
 
 
@@ -221,7 +221,7 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda folder: cut(folder / "model.safetensors"), "cannot be loaded"),
     (lambda folder: cut(folder / "config.json"), "config.json cannot be read"),
-    (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "has no tokenizer files"),
+    (lambda folder: [path.unlink() for path in folder.glob("tokenizer*")], "no tokenizer in"),
     (lambda folder: (folder / "config.json").rename(folder / "adapter_config.json"), "holds adapters, not a model"),
 ])  # fmt: skip
 def test_torn_models_are_one_line(

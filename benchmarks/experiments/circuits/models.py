@@ -21,11 +21,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from gossamer.data.registry import task_vocabulary, training_rows
 from gossamer.data.sequences import IGNORED, TensorRows, collate_rows
-from gossamer.files import write_json
+from gossamer.files import read_yaml, write_json
 from gossamer.models.checkpoint import load, load_dense, save, save_folder
-from gossamer.training.config import SparsityConfig
-from gossamer.training.constraint import Ceiling
-from gossamer.training.presets import recipe_of
+from gossamer.training.config import configured
 from gossamer.training.sparsify import sparsify
 
 TEXT = ("ioi", "greater_than", "quotes", "brackets", "nonsense")
@@ -61,14 +59,16 @@ def plain(model: GPT2LMHeadModel, folder: Path, train: TensorRows, **how: Any) -
 def sparse(model: GPT2LMHeadModel, given: argparse.Namespace, folder: Path, seed: int) -> Any:
     """Sparsity-regularised finetuning: a loose ceiling first, tightened as the model follows, and a calm end."""
     every = max(1, given.steps // 20)
-    config = SparsityConfig(
-        ceiling=Ceiling.parse(given.ceiling),
-        recipe=recipe_of("circuits").with_settings(
-            {"ceiling.initial_factor": given.loose, "control.lambda_bounds": (1e-3, given.most)}
-        ),
-        impl="blockwise", eval_steps=every, save_steps=every, save_total_limit=1,
-        per_device_eval_batch_size=256, **shared(folder.parent / "work", given.steps, seed, RATE),
-    )  # fmt: skip
+    config = configured(
+        {
+            **shared(folder.parent / "work", given.steps, seed, RATE),
+            **read_yaml(Path(__file__).parent / "configs" / "finetuning.yaml"),
+            "ceiling": given.ceiling,
+            "eval_steps": every,
+            "save_steps": every,
+        },
+        {"ceiling.initial_factor": given.loose, "control.lambda_bounds": (1e-3, given.most)},
+    )
     found = sparsify(
         model, data(given.rows, seed), data(2048, seed + 1000), config, data_collator=collate_rows
     )

@@ -18,12 +18,19 @@ from gossamer.training.metrics import Tally, counting
 BATCH = 32
 
 
+def choosing(base: Any, k: int, *, random: bool = False, renormalise: bool = False) -> tuple[Any, TopKGates]:
+    """A copy of the base model that reads `k` keys per query and head, and its gates."""
+    model, gates = copy.deepcopy(base).eval(), TopKGates(k=k, random=random, renormalise=renormalise)
+    attach(model, gates=gates)
+    return model, gates
+
+
 def _chosen(
     base: Any, rows: dict[str, Tensor], k: int, *, random: bool = False, renormalise: bool = False
 ) -> dict[str, float]:
     """The numbers of a copy of the base model that reads `k` keys per query and head."""
-    model: Any = copy.deepcopy(base).eval()
-    gates, tally = attach(model, gates=TopKGates(k=k, random=random, renormalise=renormalise)), Tally()
+    model, gates = choosing(base, k, random=random, renormalise=renormalise)
+    tally = Tally()
     torch.manual_seed(0)
     with counting(gates, tally):
         found = compare(model, base, rows)

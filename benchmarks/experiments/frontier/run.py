@@ -31,12 +31,11 @@ from benchmarks.experiments.frontier import data as source
 from benchmarks.experiments.frontier.baselines import compare, finetuned, random_gates, top_k
 from benchmarks.experiments.frontier.report import write_table
 from benchmarks.lib.record import named_runs
-from gossamer.cli.sparsify import parse
+from gossamer.cli.options import parse_settings
 from gossamer.data.sequences import TensorRows, collate_rows
-from gossamer.files import write_json
+from gossamer.files import read_yaml, write_json
 from gossamer.training.config import SparsityConfig, configured
 from gossamer.training.constraint import Ceiling
-from gossamer.training.presets import recipe_of
 from gossamer.training.sparsify import sparsify
 from gossamer.training.trainer import SparsityTrainer
 
@@ -68,7 +67,7 @@ SHOWN = (
 def settings(
     ceiling: str, seed: int, steps: int, folder: Path, *, rise: float | None = None, **other: Any
 ) -> SparsityConfig:
-    """One run's configuration; what is not said here is the default of `SparsityConfig`.
+    """One run's configuration: configs/finetuning.yaml, and what differs from run to run.
 
     Args:
         rise: how far the ceiling lies above the base model, which for a ceiling on the loss is not its value.
@@ -76,25 +75,15 @@ def settings(
     asked = Ceiling.parse(ceiling)
     rise = asked.value if rise is None else rise
     given = {
-        "learning_rate": RATE,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": 5,
-        "adam_beta2": 0.95,
-        "per_device_train_batch_size": BATCH,
-        "per_device_eval_batch_size": 32,
+        **read_yaml(HERE / "configs" / "finetuning.yaml"),
         "eval_steps": max(1, steps // 6),
         "save_steps": max(1, steps // 6),
         "logging_steps": max(1, steps // 30),
-        "max_grad_norm": 1.0,
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
         "use_cpu": not torch.cuda.is_available(),
-        "impl": "blockwise",
     }
     given |= {"output_dir": str(folder), "ceiling": ceiling, "seed": seed, "max_steps": steps}
     factor = max(1.0, 1 + (LOOSE - rise) / asked.value)
-    recipe = recipe_of("language_model").with_settings({"ceiling.initial_factor": factor})
-    return configured({**given, "recipe": recipe}, other)
+    return configured(given, {"ceiling.initial_factor": factor, **other})
 
 
 def key_bias_first(model: Any, config: SparsityConfig) -> torch.optim.Optimizer:
@@ -227,7 +216,7 @@ def run(arguments: argparse.Namespace) -> None:
     data = source.data(work)
     now = environment(data, arguments.base_steps, arguments.steps)
     results = named_runs(path, now, same=("held_out_digest", "base_steps", "steps"))
-    runs, other = results["runs"], parse(arguments.set)
+    runs, other = results["runs"], parse_settings(arguments.set)
 
     def keep(name: str, found: dict) -> None:
         runs[name] = found

@@ -9,7 +9,6 @@ What is given on the command line goes before the file, and the file before the 
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -20,10 +19,10 @@ import yaml
 
 from .. import __version__
 from ..errors import GossamerError, refuse
-from ..files import write_text
+from ..files import read_yaml, write_text
 from ..training.constraint import Ceiling
 from ..training.presets import recipe_of
-from ..training.recipe import MOVED, SETTINGS, Recipe, unknown_setting
+from ..training.recipe import SETTINGS, Recipe, split_settings, unknown_setting
 
 FILE = "config.yaml"
 
@@ -64,12 +63,10 @@ def settings_of(
     if recipe is not None:
         values["recipe"] = recipe_of(recipe)
     names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
-    of_recipe, others = {}, dict(values.pop("settings", {}))
-    for name, value in (changes or {}).items():
-        if name in SETTINGS or name in MOVED or "settings" not in names:
-            of_recipe[name] = value
-        else:
-            others[name] = value
+    of_recipe, more = split_settings(changes or {})
+    if more and "settings" not in names:
+        raise unknown_setting(next(iter(more)), SETTINGS)
+    others = {**values.pop("settings", {}), **more}
     start = values.pop("recipe", None) or kind.__dataclass_fields__["recipe"].default
     values["recipe"] = start.with_settings(of_recipe)
     if others:
@@ -95,11 +92,7 @@ def read_config(path: Path, verb: str, kind: type[Settings]) -> dict[str, Any]:
 
     Raises: `GossamerError` for what is no such file, another verb's, an unknown key, or a value of another kind.
     """
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise refuse(f"{path} cannot be read ({cause})", "a YAML file", "check it") from error
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise refuse(f"{path} holds no settings", "lines of name: value", f"take the {FILE} of a run")
     found.pop("gossamer", None)
@@ -143,12 +136,3 @@ _KINDS = {
 
 def _is_required(entry: Any) -> bool:
     return entry.default is MISSING and entry.default_factory is MISSING
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-4 for a text; here it is the number that a person means."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)

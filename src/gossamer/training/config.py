@@ -13,7 +13,7 @@ from ..errors import GossamerError, refuse, require_choice, require_range
 from ..gates.edges import EdgeGates
 from .constraint import Ceiling
 from .presets import recipe_of
-from .recipe import SETTINGS, Recipe, unknown_setting
+from .recipe import SETTINGS, Recipe, split_settings, unknown_setting
 
 # Recomputing activations in backward: the new name in transformers, and the one that goes away in its v6.
 NAMES = ("activation_checkpointing", "gradient_checkpointing")
@@ -108,16 +108,21 @@ class SparsityConfig(TrainingArguments):
 def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:
     """`SparsityConfig(**given)` with `settings` over it, which come from a person.
 
-    Raises: `GossamerError` for a name that is no field, and for a value that it cannot take.
+    Args:
+        settings: fields of `SparsityConfig`, and settings of the recipe, as `control.kp`.
+    Raises: `GossamerError` for a name that is neither, and for a value that it cannot take.
     """
+    of_recipe, settings = split_settings(settings)
     known = {entry.name: entry.default for entry in fields(SparsityConfig)}
     for name, value in settings.items():
         if name not in known:
             raise unknown_setting(name, [*SETTINGS, *known])
         if isinstance(value, str) and isinstance(known[name], int | float):
             raise refuse(f"{name}={value!r}", "a number, true or false", "check what follows --set")
+    whole = {**given, **settings}
+    whole["recipe"] = recipe_of(whole.get("recipe", Recipe())).with_settings(of_recipe)
     try:
-        return SparsityConfig(**{**given, **settings})
+        return SparsityConfig(**whole)
     except GossamerError:
         raise
     except (

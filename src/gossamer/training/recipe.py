@@ -260,6 +260,12 @@ MOVED = {
 }
 
 
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a recipe, by their names of today or of 0.1.0, and all others."""
+    of_recipe = {name: value for name, value in settings.items() if name in SETTINGS or name in MOVED}
+    return of_recipe, {name: value for name, value in settings.items() if name not in of_recipe}
+
+
 def unknown_setting(name: str, known: typing.Iterable[str]) -> Exception:
     """The error for a setting that there is not: where it is now, or the nearest name."""
     if name in MOVED:
