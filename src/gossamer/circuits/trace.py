@@ -158,6 +158,7 @@ def _trace_batch(
         meta={
             "model": type(model).__name__,
             "gate_bias": str(gates.bias),
+            "gate_reads": gates.reads,
             **_told(choice),
             "contribution": "head" if writing is None else "residual",
         },
@@ -174,7 +175,9 @@ def _open_edges(
 ) -> dict[str, np.ndarray]:
     """One layer of one batch: the chosen open edges as columns."""
     row, head, query, key, logit, weight = _listed(call, gates.bias, choice)
-    opened = (logit + gates.bias > 0) & (weight >= choice.threshold)
+    share = call.lse_share
+    read = logit if not share else (1 - share) * logit + share * weight.log()
+    opened = (read + gates.bias > 0) & (weight >= choice.threshold)
     if call.keep is not None:
         shape = (*call.q.shape[:3], call.k.shape[2])
         opened &= call.keep.bool().expand(shape)[row, head, query, key]
@@ -196,4 +199,4 @@ def _listed(call: AttentionCall, bias: float, choice: Choice) -> EdgeList:
         return strong_edges(call.q, call.k, top=choice.top_k, **options)
     if choice.threshold > 0:
         return strong_edges(call.q, call.k, threshold=choice.threshold, **options)
-    return open_edges(call.q, call.k, bias=bias, **options)
+    return open_edges(call.q, call.k, bias=bias, lse_share=call.lse_share, **options)

@@ -15,14 +15,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import require_choice
 from .attention import gated_attention
-from .attention.eager import attention_logits
+from .attention.eager import attention_logits, gate_logits
 from .attention.visibility import Visibility
 from .gate_set import Count, GateSet, Openness
 from .logit_penalty import logit_excess
 from .noise import NoiseKey
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no `reads`; its gates read the logit
+# What a gate reads, and the share of its row's log-sum-exp that it takes off the logit for that.
+READS = {"logit": 0.0, "weight": 1.0}
 ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated attention module
 
 
@@ -47,6 +50,7 @@ class AttentionCall:
     out: Tensor
     expected_open: Tensor
     keep: Tensor | None = None
+    lse_share: float = 0.0
 
     @property
     def visibility(self) -> Visibility:
@@ -71,19 +75,20 @@ class AttentionCall:
         return attention_logits(self.q, self.k, scale=self.scale, softcap=self.softcap)
 
     def open_gates(self, logits: Tensor, bias: float) -> Tensor:
-        """1[s + c > 0] over visible pairs that no intervention closes, (B, H, T, S) bool."""
+        """1[s - a lse(s) + c > 0] over visible pairs that no intervention closes, (B, H, T, S) bool."""
         visible = self.visibility.all_pairs()
-        opened = logits + bias > 0
+        opened = gate_logits(logits, visible, self.sinks, self.lse_share) + bias > 0
         opened = opened if visible is None else opened & visible
         return opened if self.keep is None else opened & self.keep.bool()
 
 
 @dataclass(eq=False)
 class EdgeGates(GateSet):
-    """Gates on attention edges, read from the logits: the state that all gated attention modules of a model share.
+    """Gates on attention edges: the state that all gated attention modules of a model share.
 
     Attributes:
         bias: c in nats; +inf opens every gate.
+        reads: what a gate adds c to: the `logit` s, or the log of the attention `weight`, s - lse(s).
         sampling: draw logistic noise on the gates while the model is in training mode.
         seed, step: name the noise of this forward pass; the trainer advances `step`.
         impl: which implementation of `gated_attention` runs.
@@ -100,6 +105,7 @@ class EdgeGates(GateSet):
     seed: int = 0
     step: int = 0
     impl: str = "eager"
+    reads: str = "logit"
     keep: dict[int, Tensor] | None = None
     renormalise: bool = False
     n_layers: int = 0
@@ -108,6 +114,12 @@ class EdgeGates(GateSet):
     logit_limit: float = 8.0
     logit_weight: float = 0.0
     _observers: list[Callable[[AttentionCall], None]] = field(default_factory=list, repr=False)
+
+    @property
+    def lse_share(self) -> float:
+        """a of g = s - a lse(s) + c."""
+        require_choice("reads", self.reads, READS)
+        return READS[self.reads]
 
     @contextmanager
     def observing(self, observer: Callable[[AttentionCall], None]) -> Iterator[None]:
@@ -165,7 +177,10 @@ class EdgeGates(GateSet):
 
     def state(self) -> dict[str, Any]:
         """The block `edge_gates` of config.json."""
-        return {"version": SCHEMA_VERSION, "bias": self.bias if math.isfinite(self.bias) else "open"}
+        bias = self.bias if math.isfinite(self.bias) else "open"
+        if self.reads == "logit":
+            return {"version": 1, "bias": bias}  # which 0.1.0 can read
+        return {"version": SCHEMA_VERSION, "bias": bias, "reads": self.reads}
 
     def are_plain(self, module: nn.Module, q: Tensor) -> bool:
         """Whether a call of this module needs nothing but hard gates, in float32 and by `blockwise`: no noise, no
@@ -203,6 +218,7 @@ class EdgeGates(GateSet):
                 keep=keep,
                 renormalise=self.renormalise,
                 count=torch.is_grad_enabled() or bool(self._observers),
+                lse_share=self.lse_share,
                 impl=self.impl,
                 **given,
             )
@@ -220,6 +236,7 @@ class EdgeGates(GateSet):
                     out=result.out,
                     expected_open=result.expected_open,
                     keep=keep,
+                    lse_share=self.lse_share,
                     **shown,
                 )
             )

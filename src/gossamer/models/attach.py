@@ -23,9 +23,9 @@ import warnings
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import GossamerWarning, UnsupportedModel, refuse
+from ..errors import GossamerWarning, UnsupportedModel, refuse, require_choice
 from ..gates.attention import resolve
-from ..gates.edges import LAYER, ON_MODULE, EdgeGates
+from ..gates.edges import LAYER, ON_MODULE, READS, EdgeGates
 from ..gates.gate_set import GateSets
 from .interface import KEY
 
@@ -75,6 +75,7 @@ def attach(
     impl: str = "auto",
     check: bool = True,
     gates: EdgeGates | None = None,
+    reads: str = "logit",
 ) -> EdgeGates:
     """Put gates on every attention edge of `model`, in place, and prove that they are really there.
 
@@ -83,7 +84,8 @@ def attach(
         bias: the gate bias c in nats; the default, +inf, leaves the model's function as it is.
         impl: implementation of the operation; auto is resolved here, once, by the model's device.
         check: run the probe (two or three forward passes on a few tokens).
-        gates: gates of another rule, such as `TopKGates`; by default thresholds on the logits.
+        gates: gates of another rule, such as `TopKGates`; by default `EdgeGates(reads=reads)`.
+        reads: what a gate adds the bias to, `logit` or `weight` (its logarithm); see `EdgeGates`.
     Returns: the model's `EdgeGates`, also reachable by `gates_of(model)`.
     Raises: `UnsupportedModel` naming what is wrong: an architecture that ignores the interface, a layer that was
         not called, open gates that do not repeat the base model, or a leak of the future.
@@ -111,7 +113,8 @@ def attach(
         )
     reference = eager_reference(model) if check else None
     before = model.config._attn_implementation
-    gates = EdgeGates() if gates is None else gates
+    require_choice("reads", reads, READS)
+    gates = EdgeGates(reads=reads) if gates is None else gates
     gates.bias, gates.impl = bias, resolve(impl, model.device)
     gates.n_layers, gates.n_heads = len(modules), _query_heads(model)
     try:

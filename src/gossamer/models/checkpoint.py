@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from ..errors import CheckpointError, UnsupportedModel, refuse
 from ..files import read_json, write_json, writing
-from ..gates.edges import SCHEMA_VERSION
+from ..gates.edges import READS, SCHEMA_VERSION
 from .attach import CONFIG_BLOCK, attach, gates_of, write_config
 from .interface import KEY
 
@@ -40,13 +40,13 @@ def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Save adapters alone, with the gate bias beside them; the base model stays where it came from."""
+    """Save adapters alone, with the gates' block beside them; the base model stays where it came from."""
     model.save_pretrained(folder)
-    write_json(folder / BLOCK_FILE, {"version": SCHEMA_VERSION, "bias": gates_of(model).bias})
+    write_json(folder / BLOCK_FILE, gates_of(model).state())
 
 
 def adapter_block(folder: Path) -> dict[str, Any]:
-    """The gates' block of an adapter folder: its version and bias."""
+    """The gates' block of an adapter folder."""
     if not (folder / BLOCK_FILE).is_file():
         raise refuse(
             f"{folder} holds adapters without gates ({BLOCK_FILE} is missing)",
@@ -80,9 +80,9 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
             "load it with transformers, or make it sparse first",
             CheckpointError,
         )
-    bias = bias_of(block, path)
+    bias, reads = bias_of(block, path), reads_of(block, path)
     model = load_dense(path, config=config, **options)
-    attach(model, bias=bias, impl=impl, check=check)
+    attach(model, bias=bias, impl=impl, check=check, reads=reads)
     return model
 
 
@@ -90,9 +90,10 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
     """The base model that an adapter folder names, gated, with the adapters on."""
     from peft import PeftConfig, PeftModel
 
-    bias = bias_of(adapter_block(folder), folder)
+    block = adapter_block(folder)
+    bias, reads = bias_of(block, folder), reads_of(block, folder)
     model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
-    attach(model, bias=bias, impl=impl, check=check)
+    attach(model, bias=bias, impl=impl, check=check, reads=reads)
     return PeftModel.from_pretrained(model, folder).eval()
 
 
@@ -108,6 +109,19 @@ def bias_of(block: Any, path: Path | str) -> float:
             CheckpointError,
         )
     return math.inf if block["bias"] == "open" else float(block["bias"])
+
+
+def reads_of(block: dict[str, Any], path: Path | str) -> str:
+    """What the gates of an `edge_gates` block read; blocks of version 1 do not say it and read the logit."""
+    reads = block.get("reads", "logit")
+    if reads not in READS:
+        raise refuse(
+            f"{path}: gates that read {reads!r}",
+            f"one of {', '.join(READS)}",
+            "save it again",
+            CheckpointError,
+        )
+    return str(reads)
 
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:

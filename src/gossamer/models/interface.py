@@ -48,7 +48,9 @@ def edge_gate_attention(
         and gates.are_plain(module, query)
     ):
         # A token of a generation: the whole way below costs several times what is computed for one query.
-        return one_query(query, key, value, scale=scaling, bias=gates.bias).transpose(1, 2), None
+        return one_query(
+            query, key, value, scale=scaling, bias=gates.bias, lse_share=gates.lse_share
+        ).transpose(1, 2), None
     if gates is None:
         raise refuse(
             f"{type(module).__name__} runs attn_implementation={KEY!r} but has no gates",

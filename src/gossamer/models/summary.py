@@ -21,7 +21,7 @@ from ..files import read_json
 from ..gates.attention import choose
 from ..gates.edges import EdgeGates
 from .attach import CONFIG_BLOCK, attention_modules
-from .checkpoint import BLOCK_FILE, adapter_block, architecture, bias_of, read_config
+from .checkpoint import BLOCK_FILE, adapter_block, architecture, bias_of, read_config, reads_of
 from .run_report import FILE, RunReport
 
 PARTS = (
@@ -92,6 +92,7 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "edges": bool(attention_modules(model)) and model._can_set_attn_implementation(),
         "gates": [] if block is None else [EdgeGates.kind],
+        "reads": None if block is None else reads_of(block, place),
         "bias": "open" if bias is not None and math.isinf(bias) else bias,
         **_promise(Path(place) if bias is not None else None),
     }

@@ -97,9 +97,10 @@ def gated_attention(
     keep: Tensor | None = None,
     renormalise: bool = False,
     count: bool = True,
+    lse_share: float = 0.0,
     impl: str = "eager",
 ) -> GatedAttention:
-    """Attention gated after the softmax: out = (softmax(s) * 1[s + bias + n > 0]) @ v.
+    """Attention gated after the softmax: out = (softmax(s) * 1[s - a lse(s) + bias + n > 0]) @ v.
 
     Args:
         q: (B, H, T, D) queries.
@@ -123,6 +124,8 @@ def gated_attention(
             interventions.
         renormalise: divide by the open edges' mass alone. For the leak test, not for training.
         count: whether expected_open is wanted; leaving it out may cost less, and it may be NaN then.
+        lse_share: a, how much of its row's log-sum-exp (over visible keys and sinks) a gate takes off its logit:
+            0 reads the logit, as the paper does; 1 reads the log of the attention weight.
         impl: which implementation computes it, one of `IMPLEMENTATIONS`.
     Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts
     no edge.
@@ -147,6 +150,7 @@ def gated_attention(
         keep=keep,
         renormalise=renormalise,
         count=count,
+        lse_share=lse_share,
     )
     settings.check(q, k)
     return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, settings))

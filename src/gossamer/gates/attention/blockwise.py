@@ -11,6 +11,7 @@ How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r
     dA         = (dout * r) @ v^T        delta = rowsum(dout * out) * r
     ds         = dA * (e z f + e h f) - e * delta + dm * p (1 - p)
                                          h: the straight-through slope, soft (1 - soft)
+    where gates read s - a lse:  delta grows by  a r rowsum(dg),  dg = dA e h f + dm p (1 - p)
     dq, dk, dv = scale * ds @ k,  scale * ds^T @ q,  (e z f)^T @ (dout * r)
 
 Why not the obvious way. torch.softmax, bool tensors and torch.where cost several times what float
@@ -21,6 +22,8 @@ more than `KEPT` elements keeps e, e z f and soft and pays nothing. The arithmet
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -116,6 +119,8 @@ def _logit_gradient(
 ) -> Tensor:
     """ds = dA * (e z f + e h f) - e * delta + dm * p (1 - p), by the raw logit where a cap was applied.
 
+    For gates that read the logit alone; `_row_gradient` is for the others.
+
     Args:
         d_kept: dA, (N, M, S), overwritten; d_open: dm, (N, M, 1), or None.
     """
@@ -132,6 +137,31 @@ def _logit_gradient(
         into = workspace.buffer("rest", tuple(ds.shape))
         ds.add_(torch.ops.aten.sigmoid_backward.grad_input(d_open, probability, grad_input=into))
     return ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)
+
+
+def _row_gradient(
+    tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, share: float, workspace: Workspace
+) -> tuple[Tensor, Tensor]:
+    """ds where gates read s - a lse, and a rowsum(dg), (N, M, 1), which the sinks' gradient needs too.
+
+    Args: as of `_logit_gradient`; share: a.
+    """
+    e, shape = tile.e, tuple(tile.e.shape)
+    if tile.soft is None:  # open gates pass nothing to what they read
+        ds = d_kept.mul_(tile.gated).addcmul_(e, delta, value=-1)
+        return (ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)), torch.zeros_like(delta)
+    slope = torch.addcmul(
+        tile.soft, tile.soft, tile.soft, value=-1, out=workspace.buffer("rest", shape)
+    ).mul_(e)
+    if tile.factor is not None:
+        slope.mul_(tile.factor)
+    dg = torch.mul(d_kept, slope, out=workspace.buffer("dg", shape))
+    probability = None if d_open is None else probability_of(tile, workspace)
+    if probability is not None:
+        dg.add_(torch.ops.aten.sigmoid_backward.grad_input(d_open, probability, grad_input=slope))
+    row = dg.sum(-1, keepdim=True).mul_(share)
+    ds = d_kept.mul_(tile.gated).add_(dg).addcmul_(e, row * tile.r + delta, value=-1)
+    return (ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)), row
 
 
 def _backward_tile(
@@ -152,7 +182,12 @@ def _backward_tile(
     d_rows = d_out * tile.r  # (N, M, E)
     buffer = workspace.buffer("ds", tuple(tile.e.shape))
     d_kept = torch.bmm(d_rows, keys_of(v, span, call).transpose(1, 2), out=buffer)
-    ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, workspace)
+    share = call.settings.lse_share
+    if share:
+        ds, row = _row_gradient(tile, d_kept, delta * tile.r, d_open, share, workspace)
+        delta = delta + row
+    else:
+        ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, workspace)
     part = dq[span.heads(groups), :, span.queries]
     part.copy_(torch.bmm(ds, keys_of(k, span, call)).mul_(call.settings.scale).view(part.shape))
     query, scale = queries_of(q, span, call), call.settings.scale
@@ -173,7 +208,14 @@ def _is_one_plain_query(q: Tensor, call: Call) -> bool:
 
 
 def one_query(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, bias: float, hidden: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    bias: float,
+    hidden: Tensor | None = None,
+    lse_share: float = 0.0,
 ) -> Tensor:
     """Hard gates on one query per row and head, as generation with a cache asks it: a row of keys needs no tiles.
 
@@ -192,8 +234,14 @@ def one_query(
     weights = torch.softmax(s, -1)
     if hidden is not None:
         weights = weights.nan_to_num_(0.0)  # a row that sees nothing
-    # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
-    weights = weights.mul_(torch.gt(s, -bias, out=s))
+    if lse_share == 1:
+        opened = torch.gt(weights, math.exp(-bias), out=s)
+    else:
+        if lse_share:
+            s = s.sub_(torch.logsumexp(s, -1, keepdim=True).nan_to_num_(0.0).mul_(lse_share))
+        # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
+        opened = torch.gt(s, -bias, out=s)
+    weights = weights.mul_(opened)
     return torch.bmm(weights, v).view(rows, heads, 1, -1)
 
 
@@ -208,7 +256,8 @@ def _one_query(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Ten
         hidden = hidden.view(*(1,) * (5 - hidden.dim()), *hidden.shape)[..., 0, :]
     work = torch.promote_types(q.dtype, torch.float32)
     some = (x.to(work) for x in (q, k, v))
-    out = one_query(*some, scale=settings.scale, bias=settings.bias, hidden=hidden)
+    given = {"scale": settings.scale, "bias": settings.bias, "lse_share": settings.lse_share}
+    out = one_query(*some, **given, hidden=hidden)
     return out.to(q.dtype), out.new_full(q.shape[:2], torch.nan)
 
 

@@ -4,7 +4,7 @@ Letters: B batch row, H query head, G key-value head, T query, S key, D query/ke
 width.
 
     s   = scale * q @ k^T,  softcap * tanh(s / softcap) where the model caps    (B, H, T, S)
-    g   = s + bias
+    g   = s - a lse + bias              lse over visible keys and sinks; a = 0: the logit, a = 1: the log weight
     z   = hard gate of g                                                        0 or 1
     out = (softmax(s) * z) @ v          over visible keys; a closed edge's mass is lost
     m   = sum over visible (t, s) of sigma(g)            (B, H) expected open edges
@@ -56,6 +56,23 @@ def attention_weights(logits: Tensor, visible: Tensor | None, sinks: Tensor | No
     return weights if visible is None else weights.masked_fill(~visible, 0.0)
 
 
+def gate_logits(logits: Tensor, visible: Tensor | None, sinks: Tensor | None, lse_share: float) -> Tensor:
+    """s - a lse(s), what a gate reads before its bias, (B, H, T, S) in at least float32.
+
+    Hidden pairs have a number too, which means nothing; a row that sees nothing has lse = 0.
+    """
+    s = logits.to(at_least_float32(logits))
+    if not lse_share:
+        return s
+    scores = s if visible is None else s.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        column = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
+        scores = torch.cat([scores, column], dim=-1)
+    elif visible is not None:
+        scores = scores.masked_fill(~visible.any(dim=-1, keepdim=True), 0.0)
+    return s - lse_share * torch.logsumexp(scores, dim=-1, keepdim=True)
+
+
 def at_least_float32(x: Tensor) -> torch.dtype:
     """The dtype of softmax, gate and count: float32, or float64 where x is."""
     return torch.promote_types(x.dtype, torch.float32)
@@ -73,7 +90,7 @@ def gated_attention_eager(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -
     logits = attention_logits(q, k, scale=settings.scale, softcap=settings.softcap)
     # The gate runs in float32 even where the logits do not: in half precision u and p would
     # round to 0 and 1.
-    g = logits.to(at_least_float32(logits)) + settings.bias
+    g = gate_logits(logits, visible, settings.sinks, settings.lse_share) + settings.bias
     uniform = None
     if settings.noise is not None:
         rows, heads, queries, keys = g.shape

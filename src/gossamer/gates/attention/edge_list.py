@@ -13,6 +13,7 @@ Price. The logits of tiles with any edge are computed twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -50,14 +51,23 @@ def open_edges(
     segments: Tensor | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    lse_share: float = 0.0,
 ) -> EdgeList:
-    """The visible pairs with s + bias > 0, as deterministic gated attention opens them.
+    """The visible pairs with s - a lse(s) + bias > 0, as deterministic gated attention opens them.
 
     Args: as in `gated_attention`; q (B, H, T, D), k (B, G, S, D).
     Returns: `EdgeList`; memory grows with the open edges, not with T * S.
     """
     settings = Settings(scale, torch.inf, None, mask, causal, window, segments, softcap, sinks)
-    return _collect(q, k, settings, lambda s, _: s + bias > 0)
+
+    def select(s: Tensor, weight: Tensor) -> Tensor:
+        if not lse_share:
+            return s + bias > 0
+        if lse_share == 1:
+            return weight > math.exp(-bias)
+        return (1 - lse_share) * s + lse_share * weight.log() + bias > 0
+
+    return _collect(q, k, settings, select)
 
 
 def strong_edges(

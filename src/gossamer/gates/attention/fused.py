@@ -147,6 +147,7 @@ def gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings) 
         "NOISE": settings.noise is not None and not is_open,
         "DROP": settings.dropout > 0,
         "OPEN": is_open,
+        "SHARE": 0.0 if is_open else float(settings.lse_share),
         "D": q.shape[-1],
         "E": v.shape[-1],
         "BD": max(16, 1 << (q.shape[-1] - 1).bit_length()),

@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     keep: Tensor | None = None
     renormalise: bool = False
     count: bool = True
+    lse_share: float = 0.0
 
     def visibility(self, q: Tensor, k: Tensor) -> Visibility:
         """Which pairs of q (B, H, T, D) and k (B, G, S, D) may be edges."""
@@ -40,6 +41,8 @@ class Settings(NamedTuple):
         """Raise one clear line for numbers that mean nothing and for tensors that do not fit q and k."""
         if math.isnan(self.bias):
             raise refuse("bias=nan", "any number of nats, +inf for open gates", "pass one")
+        if not 0 <= self.lse_share <= 1:
+            raise refuse(f"lse_share={self.lse_share}", "0 (the logit) to 1 (the weight)", "pass one of them")
         if self.window is not None and self.window < 1:
             raise refuse(f"window={self.window}", "1 and above, or None", "pass one of them")
         if not 0 <= self.dropout < 1:

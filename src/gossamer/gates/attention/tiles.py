@@ -8,7 +8,8 @@ With m a row's largest logit, e = exp(s - m), r = 1 / sum e and k = exp(-c - m):
     softmax(s) = e r        p = sigma(s + c) = e / (e + k)
     sigma(s + c + logit(u)) = e u / (e u + k (1 - u))
 
-so one exponential does for the softmax, the open probability and the noisy gate. Where m + c is so
+so one exponential does for the softmax, the open probability and the noisy gate. A gate that reads
+s - a lse(s) changes k alone: lse = m - log r, so k = exp(-c - (1 - a) m - a log r). Where the exponent is so
 far from 0 that k would leave the range of a float (`REACH`), p and 1 - p stand for e and k.
 Why not the obvious way. Fresh memory costs ten times what an elementwise pass over it does
 (measured), so a tile is computed in a `Desk` that the next one uses again. Smaller tiles would fit
@@ -69,7 +70,9 @@ class Tile(NamedTuple):
     r: Tensor  # column: 1 / (sum of e, sinks included)
     gated: Tensor  # e z f
     soft: Tensor | None  # sigma(g + n); None where every gate is open or where no backward is wanted
-    k: Tensor | None  # column: exp(-c - m); None where every gate is open or it would leave its range
+    k: (
+        Tensor | None
+    )  # column: 1 / (e at which a gate is even); None where every gate is open or it would leave its range
     probability: Tensor | None  # p, where k would leave its range
     factor: Tensor | None  # f, what `keep` and dropout leave of a weight; None for all of it
     cap_slope: Tensor | None  # derivative of the capped logit by the raw one
@@ -243,6 +246,20 @@ def _closing(s: Tensor, top: Tensor, bias: float, workspace: Workspace) -> tuple
     return closing, g.sigmoid_()
 
 
+def _closing_by_row(
+    e: Tensor, r: Tensor, top: Tensor, settings: Settings, workspace: Workspace
+) -> tuple[Tensor, Tensor | None]:
+    """`_closing` where gates read their row's log-sum-exp, m - log r, too: it is known once e is."""
+    share = settings.lse_share
+    reach = torch.log(r).mul_(share).add_(top, alpha=1 - share).add_(settings.bias)
+    if bool((reach.abs() <= REACH).all()):
+        return torch.exp(-reach), None
+    shape = tuple(e.shape)
+    g = torch.log(e, out=workspace.buffer("probability", shape)).add_(reach)
+    closing = torch.neg(g, out=workspace.buffer("closing", shape)).sigmoid_()
+    return closing, g.sigmoid_()
+
+
 def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
     """f, what `keep` and dropout leave of a gated weight, or None for all of it."""
     settings, factor = call.settings, None
@@ -265,14 +282,20 @@ def compute(inputs: Inputs, span: Span, call: Call, workspace: Workspace) -> Til
     s, cap_slope = logits_of(inputs, span, call, workspace)
     shape, top, noise = tuple(s.shape), row_top(s, sinks), settings.noise
     z = k = closing = p = soft = None
-    gates = settings.bias < torch.inf
-    if gates and (noise is not None or settings.count or call.wants_grad):
+    gates, by_row = settings.bias < torch.inf, settings.lse_share > 0
+    if gates and not by_row and (noise is not None or settings.count or call.wants_grad):
         closing, p = _closing(s, top, settings.bias, workspace)
         k = closing if p is None else None
-    if gates and noise is None:
+    if gates and not by_row and noise is None:
         # The same as s + bias > 0, as a sum of two floats is rounded to zero only where it is zero.
         z = torch.gt(s, -settings.bias, out=workspace.buffer("gated", shape))
     e, r, sink = row_scale(s, top, sinks)
+    if gates and by_row:
+        closing, p = _closing_by_row(e, r, top, settings, workspace)
+        k = closing if p is None else None
+        if noise is None:
+            opening, even = (e, closing) if p is None else (p, p.new_full((), 0.5))
+            z = torch.gt(opening, even, out=workspace.buffer("gated", shape))
     if noise is not None and closing is not None:
         u = _uniform(noise, GATES, span, call, workspace.buffer("soft", shape))
         soft = _soften(e if p is None else p, closing, u, workspace)

@@ -11,6 +11,10 @@ How. The forward goes through the keys of BM queries once and keeps a running ma
     out   = sum_s exp(s - lse) z f v
     count = sum_s sigma(g)            saved per BM queries and added up afterwards: deterministic
 
+Where gates read s - a lse (SHARE = a), lse is needed before the first gate: one more pass over the keys
+finds it. The backward then needs one number per query more, a sum_s dg, which delta takes in: the kernel of
+the queries goes through its keys once for it, and leaves the new delta to the other kernel.
+
 The backward computes s, z and the noise again, tile by tile, with the formulas of `blockwise.py`:
 one kernel holds BM queries and writes dq; one holds BN keys, goes through all R heads that share
 them, and writes dk and dv. Nothing is added atomically. Tiles that the causal mask or the window
@@ -83,18 +87,11 @@ def _store(base, rows, stride, count, x, D: tl.constexpr, BD: tl.constexpr):
 
 
 @triton.jit
-def _tile(
-    q, k, rows, first, row, head, H, T, S, scale, bias, seed, step, word,
-    rate, drop_seed, drop_step, drop_word,
-    Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
-    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr,
+def _logits(
+    q, k, rows, first, row, head, T, S, scale, Mask, mb, mh, mt, ms, Segments,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """One tile, (BM, BN) each: s, its derivative by the raw logit, z f, t = (z + h) f, and p.
-
-    q is (BM, BD), k is (BN, BD); s is -inf and p is 0 where a pair is hidden.
-    """
+    """s of one tile, -inf where a pair is hidden, its derivative by the raw logit, and what is visible and inside."""
     cols = first + tl.arange(0, BN)
     s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     cap_slope = s
@@ -114,18 +111,37 @@ def _tile(
         mine = tl.load(Segments + row * S + at, mask=(at >= 0) & (at < S), other=-1)
         theirs = tl.load(Segments + row * S + cols, mask=cols < S, other=-2)
         visible = visible & (mine[:, None] == theirs[None, :])
-    long_rows = rows.to(tl.int64)[:, None]
     if Mask is not None:
-        seen = Mask + row * mb + head * mh + long_rows * mt + cols[None, :] * ms
+        seen = Mask + row * mb + head * mh + rows.to(tl.int64)[:, None] * mt + cols[None, :] * ms
         visible = visible & (tl.load(seen, mask=inside, other=0) != 0)
-    s = tl.where(visible, s, float("-inf"))
+    return tl.where(visible, s, float("-inf")), cap_slope, visible, inside
+
+
+@triton.jit
+def _tile(
+    q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+    rate, drop_seed, drop_step, drop_word,
+    Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """One tile, (BM, BN) each: s, its derivative by the raw logit, z f, t = (z + h) f, and p.
+
+    q is (BM, BD), k is (BN, BD), `taken` (BM,) is a lse; s is -inf and p is 0 where a pair is hidden.
+    """
+    s, cap_slope, visible, inside = _logits(
+        q, k, rows, first, row, head, T, S, scale, Mask, mb, mh, mt, ms, Segments, CAUSAL, WINDOW, CAP, BM, BN,
+    )  # fmt: skip
+    cols = first + tl.arange(0, BN)
+    long_rows = rows.to(tl.int64)[:, None]
     flat = row * H + head
     if OPEN:
         p = tl.where(visible, 1.0, 0.0)
         z = p
         t = p
     else:
-        g = s + bias
+        g = s + bias - taken[:, None]
         p = _sigmoid(g)
         x = g
         soft = p
@@ -184,7 +200,7 @@ def forward(
     H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SKIP: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr, SKIP: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -202,12 +218,26 @@ def forward(
         total += 1.0
     opened = tl.zeros((BM,), tl.float32)
     acc = tl.zeros((BM, BE), tl.float32)
+    taken = tl.zeros((BM,), tl.float32)
     low, high = _key_range(start, T, S, CAUSAL, WINDOW, BM, BN)
+    if SHARE > 0:
+        most, mass = top, total
+        for first in range(low, high, BN):
+            k = _load(K + row * kvb + head // R * kvh, first + tl.arange(0, BN), kvt, S, D, BD)
+            s, _, _, _ = _logits(
+                q, k, rows, first, row, head, T, S, scale, Mask, mb, mh, mt, ms, Segments,
+                CAUSAL, WINDOW, CAP, BM, BN,
+            )  # fmt: skip
+            higher = tl.maximum(most, tl.max(s, 1))
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            mass = mass * tl.exp2((most - base) * _LOG2_E) + tl.sum(tl.exp2((s - base[:, None]) * _LOG2_E), 1)
+            most = higher
+        taken = tl.where(mass == 0, 0.0, SHARE * (most + tl.log(tl.where(mass == 0, 1.0, mass))))
     for first in range(low, high, BN):
         cols = first + tl.arange(0, BN)
         k = _load(K + row * kvb + head // R * kvh, cols, kvt, S, D, BD)
         s, _, z, _, p = _tile(
-            q, k, rows, first, row, head, H, T, S, scale, bias, seed, step, word,
+            q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
             rate, drop_seed, drop_step, drop_word,
             Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
             CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
@@ -242,11 +272,11 @@ def backward_queries(
     H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """dq of BM queries of one head."""
+    """dq of BM queries of one head; where gates read the log-sum-exp, `Delta` too, for `backward_keys`."""
     start = tl.program_id(0) * BM
     flat = tl.program_id(1).to(tl.int64)
     row, head = flat // H, flat % H
@@ -257,13 +287,31 @@ def backward_queries(
     delta = tl.load(Delta + flat * T + rows, mask=rows < T, other=0.0)
     d_count = tl.load(DCount + flat)
     dq = tl.zeros((BM, BD), tl.float32)
+    taken = lse * SHARE
     low, high = _key_range(start, T, S, CAUSAL, WINDOW, BM, BN)
+    if SHARE > 0 and not OPEN:
+        through = tl.zeros((BM,), tl.float32)
+        for first in range(low, high, BN):
+            cols = first + tl.arange(0, BN)
+            k = _load(K + row * kvb + head // R * kvh, cols, kvt, S, D, BD)
+            v = _load(V + row * vb + head // R * vh, cols, vt, S, E, BE)
+            s, _, z, t, p = _tile(
+                q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+                rate, drop_seed, drop_step, drop_word,
+                Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
+                CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
+            )  # fmt: skip
+            w = tl.exp2((s - lse[:, None]) * _LOG2_E)
+            d_weight = tl.dot(d_out, tl.trans(v), input_precision="ieee")
+            through += tl.sum(w * d_weight * (t - z) + d_count * p * (1.0 - p), 1)
+        delta += SHARE * through
+        tl.store(Delta + flat * T + rows, delta, mask=rows < T)
     for first in range(low, high, BN):
         cols = first + tl.arange(0, BN)
         k = _load(K + row * kvb + head // R * kvh, cols, kvt, S, D, BD)
         v = _load(V + row * vb + head // R * vh, cols, vt, S, E, BE)
         s, cap_slope, _, t, p = _tile(
-            q, k, rows, first, row, head, H, T, S, scale, bias, seed, step, word,
+            q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
             rate, drop_seed, drop_step, drop_word,
             Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
             CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
@@ -283,7 +331,7 @@ def backward_keys(
     H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -307,8 +355,9 @@ def backward_keys(
             d_out = _load(DOut + row * ob + head * oh, rows, ot, T, E, BE)
             lse = tl.load(Lse + flat * T + rows, mask=rows < T, other=0.0)
             delta = tl.load(Delta + flat * T + rows, mask=rows < T, other=0.0)
+            taken = lse * SHARE
             s, cap_slope, z, t, p = _tile(
-                q, k, rows, first, row, head, H, T, S, scale, bias, seed, step, word,
+                q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
                 rate, drop_seed, drop_step, drop_word,
                 Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
                 CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,

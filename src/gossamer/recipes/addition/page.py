@@ -111,6 +111,7 @@ def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
         "heads": config.num_attention_heads,
         "epsilon": config.layer_norm_eps,
         "bias": bias if math.isfinite(bias) else None,
+        "reads": "logit" if gates is None else gates.reads,
         "tensors": [{"name": name, "shape": list(value.shape)} for name, value in tensors.items()],
         "weights": array(np.concatenate([value.ravel() for value in tensors.values()])),
     }

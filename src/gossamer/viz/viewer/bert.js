@@ -16,6 +16,7 @@
  * @property {number} heads
  * @property {number} epsilon  of the layer norms
  * @property {number | null} bias  c in nats; null: every gate is open
+ * @property {string} reads  what a gate adds c to: the logit, or the log of the attention weight
  * @property {TensorNote[]} tensors  in the order in which they lie in `weights`
  * @property {Packed} weights
  */
@@ -174,7 +175,8 @@ function attend(data, layer, T, q, k, v, o, found, isCut) {
       }
       for (let key = 0; key < T; key++) total += p[key] = Math.exp(s[key] - top);
       for (let key = 0; key < T; key++) {
-        if (!(s[key] + bias > 0) || (isCut && isCut(layer, head, query, key))) continue;
+        const read = data.reads === "weight" ? s[key] - top - Math.log(total) : s[key];
+        if (!(read + bias > 0) || (isCut && isCut(layer, head, query, key))) continue;
         const weight = p[key] / total;
         for (let i = 0, a = query * width + head * D, b = key * width + head * D; i < D; i++) out[a + i] += weight * v[b + i];
         found.push({ layer, head, query, key, weight, contribution: weight * lengths[key * heads + head] });
