@@ -135,8 +135,14 @@ def test_blockwise_passes_gradcheck():
     def counted(*x):
         return gated_attention(*x, scale=0.6, bias=0.4, impl="blockwise").expected_open
 
+    def counted_by_weight(*x):
+        return gated_attention(
+            *x, scale=0.6, bias=1.4, causal=True, lse_share=1.0, impl="blockwise"
+        ).expected_open
+
     assert torch.autograd.gradcheck(opened, qkv)
-    assert torch.autograd.gradcheck(counted, (*qkv[:2], qkv[2].detach()))
+    for count in (counted, counted_by_weight):
+        assert torch.autograd.gradcheck(count, (*qkv[:2], qkv[2].detach()))
 
 
 @pytest.mark.usefixtures("tiles")

@@ -46,6 +46,24 @@ FEATURES: dict[str, dict[str, Any]] = {
     "keep open": {"keep": (_random(B, H, T, S) > 0.4).double(), "bias": torch.inf},
     "dropout": {"dropout": 0.3, "dropout_key": KEY},
     "dropout of noisy gates": {"dropout": 0.3, "noise": KEY, "causal": True},
+    "weight": {"lse_share": 1.0, "bias": 1.7},
+    "weight, noise": {"lse_share": 1.0, "bias": 1.7, "noise": KEY, "causal": True},
+    "weight, open": {"lse_share": 1.0, "bias": torch.inf, "causal": True},
+    "weight, closed": {"lse_share": 1.0, "bias": -torch.inf},
+    "weight, padding": {"lse_share": 1.0, "bias": 1.2, "mask": _padding(), "noise": KEY},
+    "weight, window": {"lse_share": 1.0, "bias": 1.2, "window": 3, "causal": True},
+    "weight, segments": {"lse_share": 1.0, "bias": 1.2, "segments": (_random(B, S) * 3).long().sort().values},
+    "weight, softcap": {"lse_share": 1.0, "bias": 1.7, "softcap": 1.5, "causal": True, "noise": KEY},
+    "weight, sinks": {
+        "lse_share": 1.0,
+        "bias": 1.7,
+        "sinks": _random(H) * 2 - 1,
+        "mask": _padding(),
+        "noise": KEY,
+    },
+    "weight, keep": {"lse_share": 1.0, "bias": 1.7, "keep": _random(B, 1, T, S) > 0.4, "noise": KEY},
+    "weight, dropout": {"lse_share": 1.0, "bias": 1.7, "dropout": 0.3, "noise": KEY, "causal": True},
+    "between": {"lse_share": 0.4, "bias": 0.8, "causal": True, "noise": KEY},
 }
 
 

@@ -83,6 +83,7 @@ def gated_attention(
     dropout_key: tuple[int, int, int] | None = None,
     keep: Tensor | None = None,
     renormalise: bool = False,
+    lse_share: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Gated attention, one query of one head after the other, in float64."""
     q, k, v = q.double(), k.double(), v.double()
@@ -106,8 +107,10 @@ def gated_attention(
                 if math.isinf(bias) and bias > 0:
                     z, opened = torch.ones_like(s), opened + len(seen)
                 else:
-                    opened = opened + torch.sigmoid(s + bias).sum()
-                    x = s + bias
+                    row = s if sinks is None else torch.cat([s, sinks[h].double()[None]])
+                    taken = lse_share * torch.logsumexp(row, 0) if lse_share else 0.0
+                    x = s - taken + bias
+                    opened = opened + torch.sigmoid(x).sum()
                     if noise is not None:
                         u = torch.tensor([uniform(noise, b * heads + h, t, i) for i in seen]).double()
                         x = x + torch.log(u) - torch.log(1 - u)

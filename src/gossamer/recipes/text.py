@@ -128,7 +128,7 @@ def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, proce
 
 def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
     """A dense model with gates, and with adapters where the job has them."""
-    attach(model, impl=config.impl)
+    attach(model, impl=config.impl, reads=config.recipe.gate.reads or "logit")
     set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
     return add_adapters(model, rank=job.lora) if job.lora else model
 

@@ -54,6 +54,7 @@ class Controller:
         ceiling: what may be lost, D <= epsilon.
         recipe: how a run moves.
         own_bias: the gate bias of the model as it comes, +inf for open gates.
+        reads: what the gates read, for the start of a dense model.
 
     Attributes:
         bias: the gate bias to use, in nats.
@@ -63,9 +64,11 @@ class Controller:
         taken: optimizer steps so far.
     """
 
-    def __init__(self, ceiling: Ceiling, recipe: Recipe, *, own_bias: float = math.inf) -> None:
+    def __init__(
+        self, ceiling: Ceiling, recipe: Recipe, *, own_bias: float = math.inf, reads: str = "logit"
+    ) -> None:
         self.ceiling, self.recipe = ceiling, recipe
-        self.start = self.bias = recipe.gate.starting_bias(own_bias)
+        self.start = self.bias = recipe.gate.starting_bias(own_bias, reads)
         self.integral, self.boost = math.log(recipe.control.initial_lambda), 0.0
         self.average: float | None = None
         self.tightened, self.taken, self.sampling, self.steps = 0.0, 0, True, 1
@@ -138,13 +141,13 @@ class Controller:
         self.tightened = min(1.0, self.tightened + (1.0 if holds else slowed) / max(1.0, span))
 
     def _next_bias(self, holds: bool) -> float:
-        """Towards 0 from where the bias starts; with regrowth, down with the ceiling's slack once it tightens."""
-        gate = self.recipe.gate
+        """From the start to `final_bias`; with regrowth, down with the ceiling's slack once it tightens."""
+        gate, end = self.recipe.gate, self.recipe.gate.final_bias
         if gate.regrow_bias and self.taken >= self.recipe.ceiling.tighten_from * self.steps:
-            return gate.regrow_bias * (1 - self.tightened)
-        move = abs(self.start) / max(1.0, gate.anneal * self.steps)
+            return end + (gate.regrow_bias - end) * (1 - self.tightened)
+        move = abs(self.start - end) / max(1.0, gate.anneal * self.steps)
         if holds or gate.pace == "always":
-            return max(0.0, self.bias - move) if self.start >= 0 else min(0.0, self.bias + move)
+            return max(end, self.bias - move) if self.start >= end else min(end, self.bias + move)
         return min(self.start, self.bias + REOPEN * move) if gate.pace == "bidirectional" else self.bias
 
     def _samples(self, step: int) -> bool:

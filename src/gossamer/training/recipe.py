@@ -23,12 +23,13 @@ from typing import Any
 
 from ..errors import refuse, require_choice, require_range
 
+READS = ("logit", "weight")
 PACES = ("when_feasible", "always")
 BIAS_PACES = (*PACES, "bidirectional")
 TIGHTEN_PACES = (*PACES, "slow_when_violated")
-OPEN_START = (
-    4.0  # nats; sigma(4) = 0.98, so nearly all gates are open (worked on addition; assumed elsewhere)
-)
+# Where the bias starts on a dense model, in nats. Logits: sigma(4) = 0.98, so nearly all gates are open (worked on
+# addition; assumed elsewhere). Weights: gates open above exp(-5.8) = 0.003, which cost SmolLM2-135M 0.002 nats.
+OPEN_START = {"logit": 4.0, "weight": 5.8}
 
 
 def _says(default: Any, text: str) -> Any:
@@ -37,20 +38,31 @@ def _says(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class GateRecipe:
-    """Where gates start and how they move."""
+    """What gates read, where they start and how they move."""
 
+    reads: str | None = _says(
+        None,
+        "What a gate adds its bias to: logit, the scaled attention logit, or weight, the log of the attention weight. "
+        "Default: logit for a dense model, a gated model's own.",
+    )
     bias: float | None = _says(
         None,
-        "Gate bias c when training starts, negative for closed gates; it ends at 0. Default: 4 for a dense model, a "
-        "gated model's own.",
+        "Gate bias c when training starts, negative for closed gates. Default: 4 for a dense model (5.8 where gates "
+        "read the weight), a gated model's own.",
     )
-    anneal: float = _says(0.05, "Share of the run over which the bias moves to 0.")
+    final_bias: float = _says(
+        0.0,
+        "Gate bias at which it ends. For gates that read the weight exp(-final_bias) is the weight above which an "
+        "edge is open.",
+    )
+    anneal: float = _says(0.05, "Share of the run over which the bias moves from its start to final_bias.")
     pace: str = _says(
         "when_feasible",
         "When the bias moves: when_feasible (the ceiling holds), always, or bidirectional (back while it is violated).",
     )
     regrow_bias: float = _says(
-        0.0, "Gate bias from ceiling.tighten_from on, falling to 0 as the ceiling tightens; 0 turns this off."
+        0.0,
+        "Gate bias from ceiling.tighten_from on, falling to final_bias as the ceiling tightens; 0 turns this off.",
     )
     layer_price_slope: float = _says(
         0.0,
@@ -68,12 +80,15 @@ class GateRecipe:
             require_range(f"gate.{name}", getattr(self, name), 0.0, 100.0)
         if self.bias is not None:
             require_range("gate.bias", self.bias, -1e3, 1e3)
+        require_range("gate.final_bias", self.final_bias, -1e3, 1e3)
+        if self.reads is not None:
+            require_choice("gate.reads", self.reads, READS)
 
-    def starting_bias(self, own: float) -> float:
+    def starting_bias(self, own: float, reads: str = "logit") -> float:
         """The gate bias when training starts, of a model whose bias is `own` (+inf where its gates are open)."""
         if self.bias is not None:
             return self.bias
-        return own if math.isfinite(own) else OPEN_START
+        return own if math.isfinite(own) else OPEN_START[reads]
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,20 @@ class SparsityTrainer(AtomicCheckpoints):
         gates = find_gates(model)
         make_comparable(model, gates)
         self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
+        wanted = args.recipe.gate.reads
         if gates is None:
-            attach(model, impl=resolve(args.impl, args.device))
+            gates = attach(model, impl=resolve(args.impl, args.device), reads=wanted or "logit")
+        elif wanted not in (None, gates.reads):
+            raise refuse(
+                f"gate.reads={wanted} on a model whose gates read the {gates.reads}",
+                f"{gates.reads}, or a dense model",
+                "leave gate.reads out, or start from the base model",
+            )
         self.gates: GateSets = gate_sets_of(model)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
         for one in self.gates:
             one.limit_logits(args.recipe.logits.limit, args.recipe.logits.weight)
-        self.controller = Controller(args.ceiling, args.recipe, own_bias=self.gates.bias)
+        self.controller = Controller(args.ceiling, args.recipe, own_bias=self.gates.bias, reads=gates.reads)
         self.fingerprint = fingerprint(model)
         self.forwards = 0
         self._window: list[Tensor] = []
