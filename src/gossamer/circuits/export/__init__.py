@@ -57,7 +57,7 @@ def export(circuit: Circuit, path: Path, form: str, *, prompt: int = 0, limit: i
     elif form == "graphml":
         write_text(path, to_graphml(circuit, limit=limit))
     elif form == "csv":
-        write_text(path, to_dataframe(circuit, limit=limit).to_csv(index=False))
+        write_text(path, to_dataframe(circuit, limit=limit).to_csv(index=False, lineterminator="\r\n"))
     else:
         write_json(path, to_neuronpedia(circuit, prompt=prompt, limit=limit))
     return path

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from io import BytesIO
 from typing import Any
 
@@ -31,6 +32,15 @@ def _extra(name: str) -> Any:
             "the extra gossamer[graphs]",
             "run pip install 'gossamer[graphs]'",
         ) from error
+
+
+# Characters that XML 1.0 cannot hold, not even escaped; the tokens of byte-level tokenizers have some.
+NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+
+
+def for_xml(token: str) -> str:
+    """A token for display in a graph, with U+FFFD for what XML cannot hold; the circuit itself travels as JSON."""
+    return NOT_XML.sub("\ufffd", token)
 
 
 def to_dataframe(circuit: Circuit, *, limit: int | None = None) -> Any:
@@ -115,6 +125,8 @@ def from_networkx(graph: Any) -> Circuit:
 def to_graphml(circuit: Circuit, *, limit: int | None = None) -> str:
     """The graph of `to_networkx` as GraphML."""
     graph = to_networkx(circuit, limit=limit)
+    for _, node in graph.nodes(data=True):
+        node["token"] = for_xml(node["token"])
     text = BytesIO()
     _extra("networkx").write_graphml(graph, text)
     return text.getvalue().decode("utf-8")

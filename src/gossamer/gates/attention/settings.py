@@ -63,6 +63,9 @@ class Settings(NamedTuple):
         if self.segments is not None and self.segments.shape != (k.shape[0], k.shape[2]):
             want = f"({k.shape[0]}, {k.shape[2]}), one per key position"
             raise refuse(f"segments {tuple(self.segments.shape)}", want, "reshape")
+        if self.segments is not None and q.shape[2] > k.shape[2]:
+            got = f"segments with {q.shape[2]} queries on {k.shape[2]} keys"
+            raise refuse(got, "at most as many queries as keys", "pass the keys of every query")
 
     def refuse_eager_only(self, impl: str) -> None:
         """Raise for what only the eager implementation can do."""

@@ -12,7 +12,7 @@ so one exponential does for the softmax, the open probability and the noisy gate
 s - a lse(s) changes k alone: lse = m - log r, so k = exp(-c - (1 - a) m - a log r). Where the exponent is so
 far from 0 that k would leave the range of a float (`REACH`), p and 1 - p stand for e and k.
 Why not the obvious way. Fresh memory costs ten times what an elementwise pass over it does
-(measured), so a tile is computed in a `Desk` that the next one uses again. Smaller tiles would fit
+(measured), so a tile is computed in a `Workspace` that the next one uses again. Smaller tiles would fit
 the L2 cache, but a tile costs about 300 calls from Python, nearly 1 ms. torch.softmax, bool tensors
 and torch.where cost several times what float arithmetic does on rows of a dozen keys, so r stays
 apart, for the caller to apply to (M, E) rows; masks are added; a gate is a float.
@@ -277,7 +277,7 @@ def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
 
 
 def compute(inputs: Inputs, span: Span, call: Call, workspace: Workspace) -> Tile:
-    """All that is known of one tile but its product with the values; valid until the desk's next one."""
+    """All that is known of one tile but its product with the values; valid until the workspace's next one."""
     settings, sinks = call.settings, sinks_of(inputs.sinks, span, call)
     s, cap_slope = logits_of(inputs, span, call, workspace)
     shape, top, noise = tuple(s.shape), row_top(s, sinks), settings.noise

@@ -83,7 +83,7 @@ def _asked(report: RunReport) -> str:
     settings = report.settings
     words = [
         _ceiling(report.ceiling),
-        phrase("The text is {}.", text(report.data) if report.recipe == "text" and report.data else None),
+        phrase("The text is {}.", report.data if report.recipe == "text" else None),
         phrase("Seed {}.", settings.get("seed")),
         phrase("The base model was trained for {} steps,", settings.get("base_steps")),
         phrase("and made sparse in {} more.", settings.get("steps")),
@@ -154,9 +154,9 @@ def _lost(report: RunReport) -> str:
         + phrase(" ± {} (standard error).", chosen.get("divergence_se")),
         phrase("The best checkpoint is the one of step {}", report.best_step)
         + phrase(" of {}.", report.steps),
-        phrase("<b>Missed:</b> {}.", text(report.missed) or None),
+        phrase("<b>Missed:</b> {}.", report.missed or None),
     ]
-    rows = [(text(words), text(message)) for words, message in held_out_rows(report.held_out)]
+    rows = held_out_rows(report.held_out)
     return section("What was lost", bullets(items) + (table(("on held-out data", ""), rows) if rows else ""))
 
 
