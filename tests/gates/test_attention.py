@@ -13,7 +13,7 @@ from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.gates.attention import IMPLEMENTATIONS, gated_attention, resolve
 from gossamer.gates.attention import __name__ as package
 from gossamer.gates.attention.settings import Settings
-from gossamer.gates.attention.tiles import Workspace
+from gossamer.gates.attention.workspace import Workspace
 from helpers.attention_cases import FEATURES, KEY, B, H, S, T, assert_within_budget, inputs, results
 
 BOTH = pytest.mark.parametrize("impl", ["eager", "blockwise"])

@@ -131,6 +131,24 @@ def attach(
     return gates
 
 
+def gates_reading(reads: str | None, model: PreTrainedModel, *, impl: str) -> EdgeGates:
+    """The gates of a model, attached if it has none; an error if they read something else than `reads`.
+
+    Args:
+        reads: `logit` or `weight`; None for what the gates read that are there, and for the logit where there are none.
+    """
+    gates = find_gates(model)
+    if gates is None:
+        return attach(model, impl=impl, reads=reads or "logit")
+    if reads not in (None, gates.reads):
+        raise refuse(
+            f"gate.reads={reads} on a model whose gates read the {gates.reads}",
+            f"{gates.reads}, or a dense model",
+            "leave gate.reads out, or start from the base model",
+        )
+    return gates
+
+
 def _notice_dense(model: PreTrainedModel, bias: float) -> None:
     """Say that a model saved with gates came in without them, and so has been running dense."""
     block = model.config.__dict__.get(CONFIG_BLOCK)

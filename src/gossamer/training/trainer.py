@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from ..errors import CheckpointError, DivergedTraining, refuse
 from ..gates.attention import resolve
 from ..gates.gate_set import GateSets, Openness
-from ..models.attach import attach, find_gates, gate_sets_of, write_config
+from ..models.attach import find_gates, gate_sets_of, gates_reading, write_config
 from ..models.fingerprint import fingerprint
 from ..models.forward import first_output
 from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
@@ -63,15 +63,7 @@ class SparsityTrainer(AtomicCheckpoints):
         gates = find_gates(model)
         make_comparable(model, gates)
         self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
-        wanted = args.recipe.gate.reads
-        if gates is None:
-            gates = attach(model, impl=resolve(args.impl, args.device), reads=wanted or "logit")
-        elif wanted not in (None, gates.reads):
-            raise refuse(
-                f"gate.reads={wanted} on a model whose gates read the {gates.reads}",
-                f"{gates.reads}, or a dense model",
-                "leave gate.reads out, or start from the base model",
-            )
+        gates = gates_reading(args.recipe.gate.reads, model, impl=resolve(args.impl, args.device))
         self.gates: GateSets = gate_sets_of(model)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
         for one in self.gates:

@@ -34,7 +34,6 @@ from .tiles import (
     Call,
     Inputs,
     Tile,
-    Workspace,
     by_group,
     compute,
     keys_of,
@@ -43,6 +42,7 @@ from .tiles import (
     spans,
 )
 from .visibility import Span, Visibility, length
+from .workspace import Workspace
 
 KEPT = 1 << 22  # elements of a layer up to which tiles are kept for backward: up to 48 MB
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from ...errors import refuse
 from .settings import Settings
-from .tiles import Call, Inputs, Workspace, logits_of, row_scale, row_top, sinks_of, spans
+from .tiles import Call, Inputs, logits_of, row_scale, row_top, sinks_of, spans
 from .visibility import Span, Visibility, length
+from .workspace import Workspace
 
 Select = Callable[[Tensor, Tensor], Tensor]  # (s, weight), each (N, M, S), -> bool
 

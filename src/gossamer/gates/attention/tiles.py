@@ -11,17 +11,15 @@ With m a row's largest logit, e = exp(s - m), r = 1 / sum e and k = exp(-c - m):
 so one exponential does for the softmax, the open probability and the noisy gate. A gate that reads
 s - a lse(s) changes k alone: lse = m - log r, so k = exp(-c - (1 - a) m - a log r). Where the exponent is so
 far from 0 that k would leave the range of a float (`REACH`), p and 1 - p stand for e and k.
-Why not the obvious way. Fresh memory costs ten times what an elementwise pass over it does
-(measured), so a tile is computed in a `Workspace` that the next one uses again. Smaller tiles would fit
-the L2 cache, but a tile costs about 300 calls from Python, nearly 1 ms. torch.softmax, bool tensors
-and torch.where cost several times what float arithmetic does on rows of a dozen keys, so r stays
-apart, for the caller to apply to (M, E) rows; masks are added; a gate is a float.
+Why not the obvious way. A tile is computed in a `Workspace` that the next one uses again. Smaller tiles would fit
+the L2 cache, but a tile costs about 300 calls from Python, nearly 1 ms. torch.softmax, bool tensors and torch.where
+cost several times what float arithmetic does on rows of a dozen keys, so r stays apart, for the caller to apply to
+(M, E) rows; masks are added; a gate is a float.
 Price. A tile of `TILE` elements holds at most eight matrices of that size, in at least float32.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,6 +29,7 @@ from torch import Tensor
 from ..noise import DROPOUT, GATES, NoiseKey, edge_uniform
 from .settings import Settings
 from .visibility import Span, Visibility, five_axes, length, narrow
+from .workspace import Workspace
 
 TILE = 1 << 18  # elements of one tile; measured: as fast as 2**19 and 2**20, and 2**16 is a third slower
 WORTH = 1 << 16  # elements below which a tile is not split to leave out hidden keys
@@ -77,27 +76,6 @@ class Tile(NamedTuple):
     factor: Tensor | None  # f, what `keep` and dropout leave of a weight; None for all of it
     cap_slope: Tensor | None  # derivative of the capped logit by the raw one
     sink: Tensor | None  # column: the sink's share of the softmax
-
-
-class Workspace:
-    """Memory for the matrices of one tile, used again by the next."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.walls: dict[tuple[int, int, int], Tensor] = {}
-        self._like = like
-        self._sheets: dict[str, Tensor] = {}
-
-    def buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """An uninitialised matrix, valid until this name is asked for again."""
-        size, held = math.prod(shape), self._sheets.get(name)
-        if held is None or held.numel() < size:
-            held = self._sheets[name] = self._like.new_empty(size)
-        return held[:size].view(shape)
-
-    def tear_off(self, *names: str) -> None:
-        """Leave the sheets of these names to whoever holds them."""
-        for name in names:
-            self._sheets.pop(name, None)
 
 
 def spans(visibility: Visibility) -> list[Span]:
@@ -217,7 +195,7 @@ def row_scale(s: Tensor, top: Tensor, sinks: Tensor | None) -> tuple[Tensor, Ten
 
 
 def probability_of(tile: Tile, workspace: Workspace, buffer: str = "p") -> Tensor | None:
-    """p, (N, M, S), on the sheet of that name; None where every gate is open."""
+    """p, (N, M, S), in the buffer of that name; None where every gate is open."""
     if tile.k is None:
         return tile.probability
     p = torch.add(tile.e, tile.k, out=workspace.buffer(buffer, tuple(tile.e.shape)))
