@@ -20,7 +20,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.speed import RESULTS
-from gossamer.circuits.components.component_model import wiring
+from gossamer.circuits.components.component_model import components_of
 from gossamer.circuits.components.one_edge import OneEdgeEach
 from gossamer.circuits.components.run import writer_outputs
 from gossamer.circuits.components.scores import score_edges
@@ -58,26 +58,28 @@ def main() -> None:
     right, wrong = (torch.zeros(given.prompts, 50257, dtype=torch.bool) for _ in range(2))
     right[:, 1], wrong[:, 2] = True, True
     batch = Batch(clean, corrupt, right, wrong, "logit_difference", "random", torch.zeros(given.prompts))
-    wires = wiring(model)
+    components = components_of(model)
 
     def forward_backward() -> None:
         inputs = model.transformer.wte(clean).requires_grad_()
         value = batch.measure(model(inputs_embeds=inputs).logits).sum()
         torch.autograd.grad(value, inputs)
 
-    pairs = wires.graph.exists.nonzero()[:: max(1, wires.graph.n_edges // given.exact)][: given.exact]
-    change = writer_outputs(wires, corrupt)[0] - writer_outputs(wires, clean)[0]
+    pairs = components.graph.exists.nonzero()[:: max(1, components.graph.n_edges // given.exact)][
+        : given.exact
+    ]
+    change = writer_outputs(components, corrupt)[0] - writer_outputs(components, clean)[0]
 
     @torch.no_grad()
     def exact() -> None:
         for part in pairs.split(16):
-            OneEdgeEach(wires, part, change).run(clean.repeat(len(part), 1))
+            OneEdgeEach(components, part, change).run(clean.repeat(len(part), 1))
 
     once = timed(forward_backward, given.rounds)
-    all_edges = timed(lambda: score_edges(wires, [batch], method="eap"), given.rounds)
+    all_edges = timed(lambda: score_edges(components, [batch], method="eap"), given.rounds)
     some = timed(exact, given.rounds)
     record = {
-        "settings": vars(given), "edges": wires.graph.n_edges, "forward_backward_s": once,
+        "settings": vars(given), "edges": components.graph.n_edges, "forward_backward_s": once,
         "attribution_s": all_edges,
         "ratio": all_edges / once, "exact_edge_prompts_per_s": len(pairs) * given.prompts / some,
         "exact_edges_per_s": len(pairs) / some, "torch": torch.__version__, "machine": platform.machine(),

@@ -14,7 +14,7 @@ from gossamer.circuits.components.attention_edges import (
     needed_attention_edges,
     replacements,
 )
-from gossamer.circuits.components.component_model import wiring
+from gossamer.circuits.components.component_model import components_of
 from gossamer.circuits.components.effect import sizes_around_first
 from gossamer.circuits.trace import gated, trace
 from gossamer.errors import GossamerError
@@ -28,15 +28,15 @@ KINDS = ("gpt2", "llama", "llama-gqa")
 
 def bench_of(kind: str) -> EdgePatcher:
     model = tiny_gated(kind).double()
-    return EdgePatcher(wiring(model), gates_of(model))
+    return EdgePatcher(components_of(model), gates_of(model))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
 def test_keeping_all_edges_is_the_model_itself(kind, ablation):
     patcher, task = bench_of(kind), batch()
-    with evaluating(patcher.wires.model):
-        own = first_output(patcher.wires.model, {"input_ids": task.clean})[:, -1]
+    with evaluating(patcher.components.model):
+        own = first_output(patcher.components.model, {"input_ids": task.clean})[:, -1]
         instead = replacements(patcher, task, ablation)
         _, reads, _ = patcher.run(task.clean)
         kept = [torch.ones_like(read.weight) for read in reads]
@@ -46,7 +46,7 @@ def test_keeping_all_edges_is_the_model_itself(kind, ablation):
 
 def test_without_any_edge_each_head_brings_what_it_brings_on_the_corrupt_prompt():
     patcher, task = bench_of("gpt2"), batch()
-    with evaluating(patcher.wires.model):
+    with evaluating(patcher.components.model):
         instead = replacements(patcher, task, "resample")
         _, reads, entered = patcher.run(task.corrupt)
         none = [torch.zeros_like(read.weight) for read in reads]
@@ -56,7 +56,7 @@ def test_without_any_edge_each_head_brings_what_it_brings_on_the_corrupt_prompt(
 
 def test_zero_ablation_of_all_but_some_edges_is_what_closing_their_gates_does():
     patcher, task = bench_of("gpt2"), batch()
-    model = patcher.wires.model
+    model = patcher.components.model
     with evaluating(model):
         instead = replacements(patcher, task, "zero")
         kept = best_of_each(edge_scores(patcher, task, instead), 9)
@@ -71,7 +71,7 @@ def test_a_score_is_the_effect_of_a_small_step_towards_the_ablated_edge(ablation
     # A dense model: gates pass their gradient straight through, which no finite step sees.
     model, task = tiny().double(), batch(n=2)
     with gated(model) as gates, evaluating(model):
-        patcher = EdgePatcher(wiring(model), gates)
+        patcher = EdgePatcher(components_of(model), gates)
         instead = replacements(patcher, task, ablation)
         same = dataclasses.replace(task, corrupt=task.clean)  # the path of the gradient is then one point
         scores = edge_scores(patcher, same, instead, steps=1)
@@ -87,9 +87,9 @@ def test_a_score_is_the_effect_of_a_small_step_towards_the_ablated_edge(ablation
 
 def test_a_gated_model_whose_other_edges_are_closed_needs_no_more_than_its_open_edges():
     model = tiny_gated(seed=3)
-    wires, task = wiring(model), batch(n=4)
+    components, task = components_of(model), batch(n=4)
     with gated(model) as gates, evaluating(model):
-        patcher = EdgePatcher(wires, gates)
+        patcher = EdgePatcher(components, gates)
         instead = replacements(patcher, task, "zero")
         scores = edge_scores(patcher, task, instead)
     opened = trace(model, task.clean)
@@ -99,10 +99,10 @@ def test_a_gated_model_whose_other_edges_are_closed_needs_no_more_than_its_open_
 
 
 def test_a_dense_model_is_measured_and_left_dense():
-    wires, task = favourable()
-    before = wires.model.config._attn_implementation
-    curve = needed_attention_edges(wires, [task])
-    assert wires.model.config._attn_implementation == before
+    components, task = favourable()
+    before = components.model.config._attn_implementation
+    curve = needed_attention_edges(components, [task])
+    assert components.model.config._attn_implementation == before
     assert curve.of == 3 * 2 * 5 * 6 // 2
     best = curve.needed()
     assert best is not None
@@ -113,7 +113,7 @@ def test_a_model_that_does_not_know_the_task_is_refused():
     task = batch(n=8)
     same = dataclasses.replace(task, corrupt=task.clean)
     with pytest.raises(GossamerError, match="does not know this task"):
-        needed_attention_edges(wiring(tiny()), [same])
+        needed_attention_edges(components_of(tiny()), [same])
 
 
 @pytest.mark.parametrize("first", [1, 2, 7, 40, 99, 100])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gossamer.circuits.components.component_model import wiring
+from gossamer.circuits.components.component_model import components_of
 from gossamer.circuits.components.curve import Ablator, best_edges
 from gossamer.circuits.components.run import AblatedRun, writer_outputs
 from gossamer.circuits.components.scores import score_edges
@@ -60,12 +60,12 @@ def with_heads_of_their_own(model):
 @pytest.mark.parametrize("kind", KINDS)
 def test_exact_patching_one_edge_at_a_time_is_the_ablated_run(kind):
     model, task = tiny(kind).double(), batch()
-    wires = wiring(model)
-    exact = score_edges(wires, [task], method="exact", rows=64).edges
-    ablator = Ablator(wires, [task], "resample")
+    components = components_of(model)
+    exact = score_edges(components, [task], method="exact", rows=64).edges
+    ablator = Ablator(components, [task], "resample")
     for name in ("input->a0.h1<q>", "a0.h0->a1.h1<k>", "m0->a2.h0<v>", "m1->m2", "a2.h1->logits"):
-        writer, reader = wires.graph.edge(name)
-        kept = wires.graph.exists.clone()
+        writer, reader = components.graph.edge(name)
+        kept = components.graph.exists.clone()
         kept[writer, reader] = False
         one = float((ablator.values(kept) - ablator.all).mean())
         assert float(exact[writer, reader]) == pytest.approx(one, abs=1e-10), name
@@ -76,64 +76,64 @@ def test_exact_patching_one_edge_at_a_time_is_the_ablated_run(kind):
 def test_shared_keys_and_values_are_scored_as_if_each_head_had_its_own(kind, method):
     model, task = tiny(kind).double(), batch()
     twin = with_heads_of_their_own(model)
-    wires = wiring(model)
+    components = components_of(model)
     before = model(task.clean).logits
     torch.testing.assert_close(before, twin(task.clean).logits)
-    scores = score_edges(wires, [task], method=method).edges
-    torch.testing.assert_close(scores, score_edges(wiring(twin), [task], method=method).edges)
-    heads = [wires.graph.edge(f"input->a1.h{head}<k>") for head in (0, 1)]
+    scores = score_edges(components, [task], method=method).edges
+    torch.testing.assert_close(scores, score_edges(components_of(twin), [task], method=method).edges)
+    heads = [components.graph.edge(f"input->a1.h{head}<k>") for head in (0, 1)]
     assert scores[heads[0]] != scores[heads[1]], "two heads of one group were patched as one"
     torch.testing.assert_close(model(task.clean).logits, before, atol=0, rtol=0)
-    kept = torch.rand(wires.graph.exists.shape) < 0.5
-    kept &= wires.graph.exists
-    values = (Ablator(wiring(one), [task], "resample").values(kept) for one in (model, twin))
+    kept = torch.rand(components.graph.exists.shape) < 0.5
+    kept &= components.graph.exists
+    values = (Ablator(components_of(one), [task], "resample").values(kept) for one in (model, twin))
     torch.testing.assert_close(*values)
 
 
 @pytest.mark.parametrize("linear", ["gpt2", "llama"])
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
 def test_on_a_linear_model_attribution_is_exact_patching(ablation, linear):
-    wires, task = wiring(linear_model() if linear == "gpt2" else linear_with_groups()), batch()
-    exact = score_edges(wires, [task], method="exact", ablation=ablation)
+    components, task = components_of(linear_model() if linear == "gpt2" else linear_with_groups()), batch()
+    exact = score_edges(components, [task], method="exact", ablation=ablation)
     for method in ("eap", "eap-ig"):
-        found = score_edges(wires, [task], method=method, ablation=ablation, steps=3)
+        found = score_edges(components, [task], method=method, ablation=ablation, steps=3)
         torch.testing.assert_close(found.edges, exact.edges)
     assert (exact.edges != 0).float().mean() > 0.2, "an empty test"
 
 
 @pytest.mark.parametrize("make", [linear_model, linear_with_groups])
 def test_on_a_linear_model_edges_into_the_logits_sum_to_the_whole_effect(make):
-    wires, task = wiring(make()), batch()
-    scores = score_edges(wires, [task], method="eap")
-    assert float(scores.edges[:, -1].sum()) == pytest.approx(-Ablator(wires, [task], "resample").effect)
+    components, task = components_of(make()), batch()
+    scores = score_edges(components, [task], method="eap")
+    assert float(scores.edges[:, -1].sum()) == pytest.approx(-Ablator(components, [task], "resample").effect)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_integrated_gradients_of_the_input_are_complete(kind):
-    wires, task = wiring(tiny(kind, scale=2.0).double()), batch()
-    with evaluating(wires.model):
-        (clean, own), (corrupt, _) = (writer_outputs(wires, ids) for ids in (task.clean, task.corrupt))
-        kept = wires.graph.exists.clone()
+    components, task = components_of(tiny(kind, scale=2.0).double()), batch()
+    with evaluating(components.model):
+        (clean, own), (corrupt, _) = (writer_outputs(components, ids) for ids in (task.clean, task.corrupt))
+        kept = components.graph.exists.clone()
         kept[0] = False
-        ablated = AblatedRun(wires, kept, corrupt).run(task.clean)
+        ablated = AblatedRun(components, kept, corrupt).run(task.clean)
         del clean
     change = float((task.measure(ablated) - task.measure(own)).mean())
-    scores = score_edges(wires, [task], method="eap-ig", steps=100)
+    scores = score_edges(components, [task], method="eap-ig", steps=100)
     assert float(scores.edges[0].sum()) == pytest.approx(change, abs=2e-3 * max(1, abs(change)))
-    rough = score_edges(wires, [task], method="eap-ig", steps=1)
+    rough = score_edges(components, [task], method="eap-ig", steps=1)
     assert abs(float(rough.edges[0].sum()) - change) > 1e-4, "an empty test"
 
 
 def test_signed_ranking_prefers_what_helps():
-    wires, task = favourable()
-    scores = score_edges(wires, [task], method="exact")
-    best = best_edges(wires, scores, 20, signed=True)
+    components, task = favourable()
+    scores = score_edges(components, [task], method="exact")
+    best = best_edges(components, scores, 20, signed=True)
     assert (scores.edges[best] <= 1e-6).all()
 
 
 def test_attribution_and_exact_patching_rank_alike():
-    wires, task = favourable()
-    exact, quick = (score_edges(wires, [task], method=method).edges for method in ("exact", "eap-ig"))
-    there = wires.graph.exists
+    components, task = favourable()
+    exact, quick = (score_edges(components, [task], method=method).edges for method in ("exact", "eap-ig"))
+    there = components.graph.exists
     ranks = [np.argsort(np.argsort(scores[there].abs().numpy())) for scores in (exact, quick)]
     assert np.corrcoef(*ranks)[0, 1] > 0.3

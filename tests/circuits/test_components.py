@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gossamer.circuits.components.component_model import wiring
+from gossamer.circuits.components.component_model import components_of
 from gossamer.circuits.components.curve import Ablator, edge_curve, head_curve, needed_edges
 from gossamer.circuits.components.graph import ComponentGraph
 from gossamer.circuits.components.run import AblatedRun, writer_outputs
@@ -63,12 +63,12 @@ def test_dead_ends_are_pruned():
 @pytest.mark.parametrize("kind", KINDS)
 def test_writers_add_up_to_the_residual_stream(kind):
     model = tiny(kind).double()
-    wires, ids = wiring(model), prompts()
+    components, ids = components_of(model), prompts()
     seen = {}
-    handle = wires.anatomy.final_norm.register_forward_pre_hook(lambda m, given: seen.update(x=given[0]))
+    handle = components.anatomy.final_norm.register_forward_pre_hook(lambda m, given: seen.update(x=given[0]))
     with evaluating(model):
-        written, logits = writer_outputs(wires, ids)
-        outs = [layer.o.module for layer in wires.anatomy]
+        written, logits = writer_outputs(components, ids)
+        outs = [layer.o.module for layer in components.anatomy]
         biases = sum(out.bias for out in outs if out.bias is not None)
     handle.remove()
     torch.testing.assert_close(written.sum(0) + biases, seen["x"])
@@ -78,62 +78,66 @@ def test_writers_add_up_to_the_residual_stream(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_ablated_run_keeps_or_exchanges_everything(kind):
     model, task = tiny(kind).double(), batch()
-    wires = wiring(model)
+    components = components_of(model)
     with evaluating(model):
-        (clean, own), (corrupt, theirs) = (writer_outputs(wires, ids) for ids in (task.clean, task.corrupt))
+        (clean, own), (corrupt, theirs) = (
+            writer_outputs(components, ids) for ids in (task.clean, task.corrupt)
+        )
         del clean
-        everything = AblatedRun(wires, wires.graph.exists, corrupt).run(task.clean)
-        nothing = AblatedRun(wires, torch.zeros_like(wires.graph.exists), corrupt).run(task.clean)
+        everything = AblatedRun(components, components.graph.exists, corrupt).run(task.clean)
+        nothing = AblatedRun(components, torch.zeros_like(components.graph.exists), corrupt).run(task.clean)
     torch.testing.assert_close(everything, own)
     torch.testing.assert_close(nothing, theirs)
 
 
 def test_rows_may_have_circuits_of_their_own():
     model, task = tiny().double(), batch()
-    wires = wiring(model)
-    kept = torch.rand(3, *wires.graph.exists.shape) < 0.5
+    components = components_of(model)
+    kept = torch.rand(3, *components.graph.exists.shape) < 0.5
     with evaluating(model):
-        _, _ = writer_outputs(wires, task.clean)
-        corrupt, _ = writer_outputs(wires, task.corrupt)
-        together = AblatedRun(wires, kept, corrupt).run(task.clean)
+        _, _ = writer_outputs(components, task.clean)
+        corrupt, _ = writer_outputs(components, task.corrupt)
+        together = AblatedRun(components, kept, corrupt).run(task.clean)
         for row in range(3):
-            alone = AblatedRun(wires, kept[row], corrupt[:, row : row + 1]).run(task.clean[row : row + 1])
+            alone = AblatedRun(components, kept[row], corrupt[:, row : row + 1]).run(
+                task.clean[row : row + 1]
+            )
             torch.testing.assert_close(together[row : row + 1], alone)
 
 
 def test_gated_models_are_patched_like_any_other():
     model, task = tiny_gated(), batch()
-    wires = wiring(model)
-    ablator = Ablator(wires, [task], "resample")
+    components = components_of(model)
+    ablator = Ablator(components, [task], "resample")
     with evaluating(model):
         own = task.measure(first_output(model, {"input_ids": task.clean}))
         theirs = task.measure(first_output(model, {"input_ids": task.corrupt}))
     torch.testing.assert_close(ablator.all, own.double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(ablator.none, theirs.double(), atol=1e-3, rtol=0)
-    assert torch.isfinite(score_edges(wires, [task]).edges).all()
+    assert torch.isfinite(score_edges(components, [task]).edges).all()
 
 
 def test_curves_reach_the_whole_effect_and_say_their_settings():
-    wires, task = favourable()
-    scores = score_edges(wires, [task])
-    ablator = Ablator(wires, [task], "resample")
-    curve = edge_curve(ablator, scores, sizes=[1, 10, wires.graph.n_edges])
+    components, task = favourable()
+    scores = score_edges(components, [task])
+    ablator = Ablator(components, [task], "resample")
+    curve = edge_curve(ablator, scores, sizes=[1, 10, components.graph.n_edges])
     assert curve.points[-1].faithfulness == pytest.approx(1.0, abs=1e-5)
     record = curve.as_record()
     assert record["ablation"] == "resample"
     assert record["ranking"] == "eap-ig, absolute"
     assert record["n"] == 8
-    low, high = ablator.interval(wires.graph.exists)
+    low, high = ablator.interval(components.graph.exists)
     assert low == pytest.approx(1.0, abs=1e-5)
     assert high == pytest.approx(1.0, abs=1e-5)
-    assert ablator.interval(torch.zeros_like(wires.graph.exists)) == (0.0, 0.0)
+    assert ablator.interval(torch.zeros_like(components.graph.exists)) == (0.0, 0.0)
     heads = head_curve(ablator)
     assert heads.points[-1].kept == 6
     assert heads.points[-1].faithfulness == pytest.approx(1.0, abs=1e-5)
     found = needed_edges(ablator, scores).needed()
     assert found is not None
     assert found.faithfulness >= 0.9
-    assert found.kept <= wires.graph.n_edges
+    assert found.kept <= components.graph.n_edges
 
 
 def test_areas_are_those_of_mib():
@@ -146,22 +150,22 @@ def test_areas_are_those_of_mib():
 
 
 def test_bad_input_is_one_clear_line():
-    wires, task = wiring(tiny()), batch(n=8)
+    components, task = components_of(tiny()), batch(n=8)
     same = Batch(task.clean, task.clean, task.right, task.wrong, task.metric, "nothing", task.template)
     with pytest.raises(GossamerError, match="the model does not know this task"):
-        head_curve(Ablator(wires, [same], "resample"))
+        head_curve(Ablator(components, [same], "resample"))
     with pytest.raises(
         GossamerError, match="ablation='half' is not known: expected one of resample, mean, zero"
     ):
-        Ablator(wires, [task], "half")
+        Ablator(components, [task], "half")
     with pytest.raises(
         GossamerError, match="method='guess' is not known: expected one of eap, eap-ig, exact"
     ):
-        score_edges(wires, [task], method="guess")
+        score_edges(components, [task], method="guess")
     with pytest.raises(GossamerError, match="no prompts"):
-        Ablator(wires, [], "zero")
+        Ablator(components, [], "zero")
     with pytest.raises(UnsupportedModel, match=r"BertForMaskedLM \(bert\): expected gpt2, gpt_neox, llama"):
-        wiring(tiny("bert"))
+        components_of(tiny("bert"))
 
 
 def test_heads_that_hooks_could_not_tell_apart_are_refused(monkeypatch):
@@ -169,11 +173,11 @@ def test_heads_that_hooks_could_not_tell_apart_are_refused(monkeypatch):
     with pytest.raises(
         UnsupportedModel, match=r"Phi3ForCausalLM \(phi3\), .*: heads share keys that are made together"
     ):
-        wiring(build("phi3"))
+        components_of(build("phi3"))
     model = tiny("llama")
     attention = model.model.layers[1].self_attn
     for name in ("q_proj", "k_proj", "v_proj"):
         setattr(attention, name, nn.Linear(16, 8, bias=False))
     attention.o_proj = nn.Linear(8, 16, bias=False)
     with pytest.raises(UnsupportedModel, match=r"LlamaForCausalLM \(llama\) with 1, 2 heads"):
-        wiring(model)
+        components_of(model)

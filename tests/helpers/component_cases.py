@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gossamer.circuits.components.component_model import wiring
+from gossamer.circuits.components.component_model import components_of
 from gossamer.data.pairs import Batch
 from gossamer.models.forward import evaluating, first_output
 from helpers.gated_models import GROUPED, prompts, tiny
@@ -24,10 +24,10 @@ def batch(n: int = 3, length: int = 5, metric: str = "logit_difference") -> Batc
 def favourable() -> tuple:
     """A batch whose right answers are what the model says on the clean prompts: there is an effect."""
     model = tiny(scale=8.0)
-    wires, task = wiring(model), batch(n=8)
+    components, task = components_of(model), batch(n=8)
     with evaluating(model):
         logits = first_output(model, {"input_ids": task.clean})[:, -1]
         other = first_output(model, {"input_ids": task.corrupt})[:, -1]
     right = nn.functional.one_hot((logits - other).argmax(-1), 13).bool()
     wrong = nn.functional.one_hot((other - logits).argmax(-1), 13).bool()
-    return wires, Batch(task.clean, task.corrupt, right, wrong, task.metric, "made up", task.template)
+    return components, Batch(task.clean, task.corrupt, right, wrong, task.metric, "made up", task.template)

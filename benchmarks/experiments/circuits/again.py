@@ -17,7 +17,7 @@ import torch
 from benchmarks.experiments.circuits.models import model_of
 from benchmarks.experiments.circuits.run import RESULTS
 from benchmarks.lib.record import Row, Rows
-from gossamer.circuits.components.component_model import ComponentModel, wiring
+from gossamer.circuits.components.component_model import ComponentModel, components_of
 from gossamer.errors import GossamerError
 from gossamer.files import read_json
 
@@ -50,13 +50,13 @@ def go_on(
         if not rows.lacks(mine):
             continue
         model = model_of(key["variant"], argparse.Namespace(out=given.out, **settings), key["seed"])
-        found = rows.measure(mine, partial(_found, look, wiring(model), key))
+        found = rows.measure(mine, partial(_found, look, components_of(model), key))
         print({**key, **found}, flush=True)
     return rows.rows
 
 
-def _found(look: Callable[[ComponentModel, Row], Row], wires: ComponentModel, key: Row) -> Row:
+def _found(look: Callable[[ComponentModel, Row], Row], components: ComponentModel, key: Row) -> Row:
     try:
-        return look(wires, key)
+        return look(components, key)
     except GossamerError as error:
         return {"refused": str(error)}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gossamer.circuits.components.attention_edges import needed_attention_edges
-from gossamer.circuits.components.component_model import wiring
+from gossamer.circuits.components.component_model import components_of
 from gossamer.circuits.components.curve import Ablator, best_edges, edge_curve, head_curve, needed_edges
 from gossamer.circuits.components.graph import ComponentGraph
 from gossamer.circuits.components.scores import score_edges
@@ -43,35 +43,35 @@ def measure(model: Any, task: str, ablation: str, n: int, seed: int) -> dict[str
     Component edges are scored on other prompts than they are measured on, and counted without dead ends; attention
     edges are chosen prompt by prompt.
     """
-    wires = wiring(model)
+    components = components_of(model)
     scored, fresh = (batches(task, n, seed=seed + offset) for offset in (SCORED, MEASURED))
-    ablator = Ablator(wires, fresh, ablation)
+    ablator = Ablator(components, fresh, ablation)
     record: dict[str, Any] = {"effect": ablator.effect, "metric": float(ablator.all.mean())}
     try:
         heads = head_curve(ablator)
-        scores = score_edges(wires, scored, ablation=ablation)
+        scores = score_edges(components, scored, ablation=ablation)
         edges = needed_edges(ablator, scores)
     except GossamerError as error:
         return record | {"refused": str(error)}
     best_heads, best = heads.needed(), edges.needed()
-    kept = None if best is None else best_edges(wires, scores, best.kept)
-    return record | attention_edges(wires, fresh, ablation) | {
+    kept = None if best is None else best_edges(components, scores, best.kept)
+    return record | attention_edges(components, fresh, ablation) | {
         "heads": best_heads.kept if best_heads else None,
         "heads_of": heads.of,
         "edges": best.edges if best else None,
         "edges_with_dead_ends": best.kept if best else None,
         "edges_of": edges.of,
-        "head_edges": None if kept is None else touching_heads(wires.graph, kept),
-        "edge_names": [] if kept is None or best.edges > 60 else wires.graph.edge_names(kept),  # type: ignore[union-attr]
+        "head_edges": None if kept is None else touching_heads(components.graph, kept),
+        "edge_names": [] if kept is None or best.edges > 60 else components.graph.edge_names(kept),  # type: ignore[union-attr]
         "heads_cpr_cmd": heads.areas(),
         "edge_curve": [[p.kept, p.edges, round(p.faithfulness, 4)] for p in edge_curve(ablator, scores).points],
     }  # fmt: skip
 
 
-def attention_edges(wires: Any, prompts: Any, ablation: str) -> dict[str, Any]:
+def attention_edges(components: Any, prompts: Any, ablation: str) -> dict[str, Any]:
     """Attention edges a prompt needs; their effect is that of attention alone, so it may be refused on its own."""
     try:
-        curve = needed_attention_edges(wires, prompts, ablation=ablation)
+        curve = needed_attention_edges(components, prompts, ablation=ablation)
     except GossamerError as error:
         return {"attention_edges": None, "attention_refused": str(error)}
     best = curve.needed()
@@ -80,13 +80,13 @@ def attention_edges(wires: Any, prompts: Any, ablation: str) -> dict[str, Any]:
 
 def nonsense(model: Any, ablation: str, n: int, seed: int) -> dict[str, Any]:
     """The largest metric of any circuit for random labels, where it was scored and on fresh prompts."""
-    wires = wiring(model)
+    components = components_of(model)
     scored, fresh = (batches("nonsense", n, seed=seed + offset) for offset in (SCORED, MEASURED))
-    scores = score_edges(wires, scored, ablation=ablation)
-    ablators = [Ablator(wires, prompts, ablation) for prompts in (scored, fresh)]
+    scores = score_edges(components, scored, ablation=ablation)
+    ablators = [Ablator(components, prompts, ablation) for prompts in (scored, fresh)]
     found = []
     for share in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
-        kept = best_edges(wires, scores, max(1, round(share * wires.graph.n_edges)), signed=True)
+        kept = best_edges(components, scores, max(1, round(share * components.graph.n_edges)), signed=True)
         found.append([int(kept.sum()), *(float(ablator.values(kept).mean()) for ablator in ablators)])
     record = {
         "curve": found,

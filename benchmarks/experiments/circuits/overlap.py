@@ -40,18 +40,20 @@ def by_template(task: str, n: int, seed: int) -> list[list[Batch]]:
     return [found[template] for template in sorted(found)]
 
 
-def circuit(wires: ComponentModel, prompts: list[Batch], ablation: str) -> set[tuple[int, ...]]:
+def circuit(components: ComponentModel, prompts: list[Batch], ablation: str) -> set[tuple[int, ...]]:
     """(writer, reader) of the edges that 90 % of the effect on these prompts takes."""
-    scores = score_edges(wires, prompts, ablation=ablation)
-    best = needed_edges(Ablator(wires, prompts, ablation), scores).points[-1]
-    return {tuple(edge) for edge in best_edges(wires, scores, best.kept).nonzero().tolist()}
+    scores = score_edges(components, prompts, ablation=ablation)
+    best = needed_edges(Ablator(components, prompts, ablation), scores).points[-1]
+    return {tuple(edge) for edge in best_edges(components, scores, best.kept).nonzero().tolist()}
 
 
-def overlaps(wires: ComponentModel, key: Row, n: int) -> Row:
+def overlaps(components: ComponentModel, key: Row, n: int) -> Row:
     """Jaccard between two samples and, in the mean, between templates; with the sizes of all these circuits."""
     seed, task, ablation = key["seed"], key["task"], key["ablation"]
-    samples = [circuit(wires, batches(task, n, seed=seed + offset), ablation) for offset in (FIRST, SECOND)]
-    templates = [circuit(wires, prompts, ablation) for prompts in by_template(task, n, seed + EACH)]
+    samples = [
+        circuit(components, batches(task, n, seed=seed + offset), ablation) for offset in (FIRST, SECOND)
+    ]
+    templates = [circuit(components, prompts, ablation) for prompts in by_template(task, n, seed + EACH)]
     pairs = list(combinations(templates, 2))
     return {
         "samples": jaccard(*samples), "sample_edges": [len(one) for one in samples],

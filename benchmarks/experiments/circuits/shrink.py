@@ -30,23 +30,23 @@ from gossamer.data.registry import batches
 START = 0.95  # share of the effect that the circuit to be shrunk explains
 
 
-def smallest(wires: ComponentModel, key: Row, n: int, most: int) -> Row:
+def smallest(components: ComponentModel, key: Row, n: int, most: int) -> Row:
     """Edges by attribution alone and after elimination, both on the scored prompts, and F on fresh ones."""
     seed, task, ablation = key["seed"], key["task"], key["ablation"]
     scored, fresh = (
-        Ablator(wires, batches(task, n, seed=seed + offset), ablation) for offset in (SCORED, FRESH)
+        Ablator(components, batches(task, n, seed=seed + offset), ablation) for offset in (SCORED, FRESH)
     )
-    scores = score_edges(wires, scored.batches, ablation=ablation)
+    scores = score_edges(components, scored.batches, ablation=ablation)
     by_attribution, start = (needed_edges(scored, scores, share).needed(share) for share in (0.9, START))
     if by_attribution is None or start is None:
         return {"refused": f"no best n explains {START:g}"}
     if start.edges > most:
         return {"by_attribution": by_attribution.edges, "refused": f"{start.edges} edges to start from"}
-    kept = shrink(scored, best_edges(wires, scores, start.kept))
+    kept = shrink(scored, best_edges(components, scores, start.kept))
     return {
         "by_attribution": by_attribution.edges, "start": start.edges, "edges": int(kept.sum()),
-        "head_edges": touching_heads(wires.graph, kept), "fresh": round(fresh.faithfulness(kept), 4),
-        "names": wires.graph.edge_names(kept) if kept.sum() <= 20 else [],
+        "head_edges": touching_heads(components.graph, kept), "fresh": round(fresh.faithfulness(kept), 4),
+        "names": components.graph.edge_names(kept) if kept.sum() <= 20 else [],
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..circuits.components.attention_edges import needed_attention_edges
-from ..circuits.components.component_model import ComponentModel, wiring
+from ..circuits.components.component_model import ComponentModel, components_of
 from ..circuits.components.curve import Ablator, Curve, best_edges, head_curve, needed_edges
 from ..circuits.components.scores import score_edges
 from ..circuits.export.mib import to_mib
@@ -68,21 +68,21 @@ def compare(
     effects, heads, edges, attention = [], [], [], []
     for folder in (base, sparse):
         model = open_model(folder)
-        wires = wiring(model)
+        components = components_of(model)
         scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
-        ablator = Ablator(wires, fresh, ablation)
+        ablator = Ablator(components, fresh, ablation)
         heads.append(head_curve(ablator))
-        edges.append(needed_edges(ablator, score_edges(wires, scored, ablation=ablation, steps=STEPS)))
-        attention.append(_attention_edges(wires, fresh, ablation))
+        edges.append(needed_edges(ablator, score_edges(components, scored, ablation=ablation, steps=STEPS)))
+        attention.append(_attention_edges(components, fresh, ablation))
         effects.append(ablator.effect)
     both = [(found[0], found[1]) for found in (effects, heads, edges, attention)]
     return Comparison(task, ablation, n, *both)
 
 
-def _attention_edges(wires: ComponentModel, prompts: list[Batch], ablation: str) -> Curve | str:
+def _attention_edges(components: ComponentModel, prompts: list[Batch], ablation: str) -> Curve | str:
     """The curve, or the line that says why there is none: a task may be done by what no attention edge carries."""
     try:
-        return needed_attention_edges(wires, prompts, ablation=ablation)
+        return needed_attention_edges(components, prompts, ablation=ablation)
     except GossamerError as error:
         return str(error)
 
@@ -106,15 +106,15 @@ def component_circuit(
     if edges is not None and edges < 1:
         raise refuse(f"edges={edges}", "1 and above, or None", "pass one of them")
     model = open_model(folder)
-    wires = wiring(model)
+    components = components_of(model)
     scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))
-    scores = score_edges(wires, scored, ablation=ablation, steps=STEPS)
+    scores = score_edges(components, scored, ablation=ablation, steps=STEPS)
     if edges is None:
-        best = needed_edges(Ablator(wires, fresh, ablation), scores).needed()
+        best = needed_edges(Ablator(components, fresh, ablation), scores).needed()
         if best is None:
             raise refuse(
                 f"no circuit of {task} has 90 % of its effect", "a size that is given", "pass --edges"
             )
         edges = best.kept
-    kept = best_edges(wires, scores, edges)
-    return to_mib(wires.graph, scores.edges, kept, d_model=wires.anatomy[0].o.weights().shape[-1])
+    kept = best_edges(components, scores, edges)
+    return to_mib(components.graph, scores.edges, kept, d_model=components.anatomy[0].o.weights().shape[-1])

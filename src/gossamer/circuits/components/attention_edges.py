@@ -81,8 +81,8 @@ class EdgePatcher:
         gates: of the model; nothing else may intervene on them meanwhile.
     """
 
-    def __init__(self, wires: ComponentModel, gates: EdgeGates) -> None:
-        self.wires, self.gates = wires, gates
+    def __init__(self, components: ComponentModel, gates: EdgeGates) -> None:
+        self.components, self.gates = components, gates
 
     def run(self, ids: Tensor, *extra: Any, kept: Sequence[Tensor] | None = None,
             instead: Sequence[Read | Mean] = ()) -> tuple[Tensor, list[Read], list[Tensor]]:  # fmt: skip
@@ -103,12 +103,12 @@ class EdgePatcher:
             entered.append(mixed)
             return None if kept is None else (mixed,)
 
-        handles = [layer.o.module.register_forward_pre_hook(project) for layer in self.wires.anatomy]
+        handles = [layer.o.module.register_forward_pre_hook(project) for layer in self.components.anatomy]
         with ExitStack() as stack:
             stack.enter_context(hooks(*handles, *extra))
             stack.enter_context(self.gates.using(keep=None, impl="eager", sampling=False))
             stack.enter_context(self.gates.observing(lambda call: reads.append(self._read(call))))
-            logits = first_output(self.wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
+            logits = first_output(self.components.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
         return logits, reads, entered
 
     def _read(self, call: AttentionCall) -> Read:
@@ -132,7 +132,7 @@ def replacements(patcher: EdgePatcher, batch: Batch, ablation: str) -> list[Read
 def edge_scores(patcher: EdgePatcher, batch: Batch, instead: Sequence[Read | Mean], steps: int = 5) -> Tensor:
     """(B, L, H, T, S): what ablating each edge of each prompt does to that prompt's metric, to first order."""
     _, reads, _ = patcher.run(batch.clean)
-    embed = patcher.wires.model.get_input_embeddings()
+    embed = patcher.components.model.get_input_embeddings()
     change = embed(batch.corrupt) - embed(batch.clean)
     total = [torch.zeros_like(read.weight) for read in reads]
     for step in range(steps):
@@ -144,7 +144,7 @@ def edge_scores(patcher: EdgePatcher, batch: Batch, instead: Sequence[Read | Mea
             logits, _, entered = patcher.run(batch.clean, handle)
             found = torch.autograd.grad(batch.measure(logits).sum(), entered)
         for layer, flat in enumerate(found):
-            gradient = flat.unflatten(2, (patcher.wires.graph.n_heads, -1))
+            gradient = flat.unflatten(2, (patcher.components.graph.n_heads, -1))
             total[layer] += (instead[layer].along(gradient) - reads[layer].along(gradient)) / steps
     return torch.stack(total, 1)
 
@@ -157,7 +157,7 @@ def best_of_each(scores: Tensor, n: int) -> list[Tensor]:
 
 
 def needed_attention_edges(
-    wires: ComponentModel,
+    components: ComponentModel,
     batches: Sequence[Batch],
     *,
     ablation: str = "resample",
@@ -169,8 +169,8 @@ def needed_attention_edges(
     Returns: a curve of kind "attention edges a prompt"; `of` is the visible pairs of a prompt, all heads, in the mean.
     Raises: `GossamerError` where there is no effect to explain, or on an unknown ablation.
     """
-    with gated(wires.model) as gates, evaluating(wires.model):
-        patcher = EdgePatcher(wires, gates)
+    with gated(components.model) as gates, evaluating(components.model):
+        patcher = EdgePatcher(components, gates)
         instead = [replacements(patcher, batch, ablation) for batch in batches]
         scores = [edge_scores(patcher, *pair, steps) for pair in zip(batches, instead, strict=True)]
 

@@ -104,7 +104,7 @@ class _OneToOne:
         self.attention.num_key_value_groups = self.before
 
 
-def wiring(model: PreTrainedModel) -> ComponentModel:
+def components_of(model: PreTrainedModel) -> ComponentModel:
     """Find the components of a model.
 
     Raises: `UnsupportedModel` naming an architecture that is not known, or what of it is not.

@@ -37,17 +37,17 @@ class Ablator:
         ablation: resample, mean or zero.
     """
 
-    def __init__(self, wires: ComponentModel, batches: Sequence[Batch], ablation: str) -> None:
+    def __init__(self, components: ComponentModel, batches: Sequence[Batch], ablation: str) -> None:
         if not batches:
             raise refuse("no prompts", "one batch or more", "pass more")
-        self.wires, self.batches, self.ablation = wires, batches, ablation
+        self.components, self.batches, self.ablation = components, batches, ablation
         self.instead: list[Tensor] = []
-        with evaluating(wires.model):
+        with evaluating(components.model):
             for batch in batches:
-                clean, corrupt = (writer_outputs(wires, ids)[0] for ids in (batch.clean, batch.corrupt))
-                self.instead.append(ablated_outputs(wires, clean, corrupt, ablation))
-        self.all = self.values(wires.graph.exists)
-        self.none = self.values(torch.zeros_like(wires.graph.exists))
+                clean, corrupt = (writer_outputs(components, ids)[0] for ids in (batch.clean, batch.corrupt))
+                self.instead.append(ablated_outputs(components, clean, corrupt, ablation))
+        self.all = self.values(components.graph.exists)
+        self.none = self.values(torch.zeros_like(components.graph.exists))
         self.whole = Effect(batches, ablation, self.all, self.none)
 
     @property
@@ -60,11 +60,11 @@ class Ablator:
 
         Raises: `GossamerError` for a mask that does not fit, or an edge that the model does not have.
         """
-        self.wires.graph.require_mask(kept)
+        self.components.graph.require_mask(kept)
         found = []
-        with evaluating(self.wires.model):
+        with evaluating(self.components.model):
             for batch, instead in zip(self.batches, self.instead, strict=True):
-                logits = AblatedRun(self.wires, kept, instead).run(batch.clean)
+                logits = AblatedRun(self.components, kept, instead).run(batch.clean)
                 found.append(batch.measure(logits).double().cpu())
         return torch.cat(found)
 
@@ -139,27 +139,27 @@ class Curve:
         return {**settings, "cpr": cpr, "cmd": cmd, "needed_for_90": needed, "points": points}
 
 
-def best_edges(wires: ComponentModel, scores: Scores, n: int, *, signed: bool = False) -> Tensor:
+def best_edges(components: ComponentModel, scores: Scores, n: int, *, signed: bool = False) -> Tensor:
     """(W, R) bool: the `n` best edges, dead ends pruned; by |score|, or by how much ablating them hurts."""
-    exists = wires.graph.exists
+    exists = components.graph.exists
     value = (-scores.edges if signed else scores.edges.abs()).masked_fill(~exists, -torch.inf)
     kept = torch.zeros_like(exists)
-    kept.view(-1)[value.flatten().topk(min(n, wires.graph.n_edges)).indices] = True
-    return wires.graph.prune(kept & exists)
+    kept.view(-1)[value.flatten().topk(min(n, components.graph.n_edges)).indices] = True
+    return components.graph.prune(kept & exists)
 
 
 def edge_curve(
     ablator: Ablator, scores: Scores, *, sizes: Sequence[int] | None = None, signed: bool = False
 ) -> Curve:
     """F for the best n edges; by default on MIB's grid of shares."""
-    wires, points = ablator.wires, []
+    components, points = ablator.components, []
     ablator.require_effect()
-    for size in sizes or sorted({max(1, round(share * wires.graph.n_edges)) for share in SHARES}):
-        kept = best_edges(wires, scores, size, signed=signed)
+    for size in sizes or sorted({max(1, round(share * components.graph.n_edges)) for share in SHARES}):
+        kept = best_edges(components, scores, size, signed=signed)
         points.append(Point(size, int(kept.sum()), ablator.faithfulness(kept)))
     ranking = f"{scores.method}, {'signed' if signed else 'absolute'}"
     settings = (ablator.ablation, ranking, ablator.batches[0].task, ablator.n)
-    return Curve("edges", wires.graph.n_edges, *settings, tuple(points))
+    return Curve("edges", components.graph.n_edges, *settings, tuple(points))
 
 
 def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25) -> Curve:
@@ -167,15 +167,15 @@ def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: f
     ablator.require_effect()
 
     def reaches(size: int) -> bool:
-        return ablator.faithfulness(best_edges(ablator.wires, scores, size)) >= share
+        return ablator.faithfulness(best_edges(ablator.components, scores, size)) >= share
 
-    sizes = sizes_around_first(reaches, ablator.wires.graph.n_edges, factor)
+    sizes = sizes_around_first(reaches, ablator.components.graph.n_edges, factor)
     return edge_curve(ablator, scores, sizes=sizes)
 
 
 def head_scores(ablator: Ablator) -> Tensor:
     """(layers, heads): what ablating all edges out of one head costs, exactly."""
-    graph = ablator.wires.graph
+    graph = ablator.components.graph
     found = torch.zeros(graph.n_layers, graph.n_heads, dtype=torch.float64)
     for layer in range(graph.n_layers):
         for head in range(graph.n_heads):
@@ -187,7 +187,7 @@ def head_scores(ablator: Ablator) -> Tensor:
 
 def head_curve(ablator: Ablator, scores: Tensor | None = None) -> Curve:
     """F for the best n heads, n from 0 to all; the input and all MLPs stay."""
-    graph = ablator.wires.graph
+    graph = ablator.components.graph
     ablator.require_effect()
     ranking = head_scores(ablator) if scores is None else scores
     kept = graph.exists.clone()

@@ -24,25 +24,25 @@ class OneEdgeEach:
         change: (W, N, T, M), broadcastable: abl_w - out_w.
     """
 
-    def __init__(self, wires: ComponentModel, pairs: Tensor, change: Tensor) -> None:
-        self.wires, self.change = wires, change
+    def __init__(self, components: ComponentModel, pairs: Tensor, change: Tensor) -> None:
+        self.components, self.change = components, change
         self.writers, self.readers = pairs.unbind(1)
         self.residual: Tensor
 
     def run(self, ids: Tensor) -> Tensor:
         """(E * N, V) logits at the last position of ids (E * N, T)."""
         with hooks(*self._handles()):
-            return first_output(self.wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
+            return first_output(self.components.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
 
     def _handles(self) -> list[Any]:
-        wires, graph = self.wires, self.wires.graph
+        components, graph = self.components, self.components.graph
         found = [
-            *wires.ungrouped(),
-            wires.anatomy.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1)),
+            *components.ungrouped(),
+            components.anatomy.final_norm.register_forward_pre_hook(self._before(graph.n_readers - 1)),
         ]
-        for layer, (norm, mlp_norm, _) in enumerate(one.stream for one in wires.anatomy):
+        for layer, (norm, mlp_norm, _) in enumerate(one.stream for one in components.anatomy):
             found.append(norm.register_forward_pre_hook(self._note))
-            for slot, reader in enumerate(wires.readers[layer]):
+            for slot, reader in enumerate(components.readers[layer]):
                 found.append(reader.module.register_forward_hook(self._attention(layer, slot)))
             # The norm is the MLP's alone, so what it reads may be changed in place of what the MLP reads.
             found.append(mlp_norm.register_forward_pre_hook(self._before(graph.into_mlp(layer))))
@@ -69,8 +69,8 @@ class OneEdgeEach:
         return hook
 
     def _attention(self, layer: int, slot: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        norm, reader = self.wires.anatomy[layer].stream.norm, self.wires.readers[layer][slot]
-        columns = self.wires.graph.into_slot(layer, slot)
+        norm, reader = self.components.anatomy[layer].stream.norm, self.components.readers[layer][slot]
+        columns = self.components.graph.into_slot(layer, slot)
         weights, biases = reader.weights(), reader.biases()
         here = [(self.readers == column).nonzero()[:, 0] for column in range(columns.start, columns.stop)]
 

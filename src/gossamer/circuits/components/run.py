@@ -36,27 +36,27 @@ def hooks(*handles: Any) -> Iterator[None]:
             handle.remove()
 
 
-def heads_out(wires: ComponentModel, layer: int, mixed: Tensor) -> Tensor:
+def heads_out(components: ComponentModel, layer: int, mixed: Tensor) -> Tensor:
     """What each head writes: (B, T, H * D) -> (H, B, T, M)."""
-    split = mixed.unflatten(-1, (wires.graph.n_heads, -1))
-    return torch.einsum("bthd,hdm->hbtm", split, wires.anatomy[layer].o.weights())
+    split = mixed.unflatten(-1, (components.graph.n_heads, -1))
+    return torch.einsum("bthd,hdm->hbtm", split, components.anatomy[layer].o.weights())
 
 
 @torch.no_grad()
-def writer_outputs(wires: ComponentModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+def writer_outputs(components: ComponentModel, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Every writer's output on some prompts, (W, B, T, M), and the last position's logits, (B, V)."""
     found: list[Tensor] = []
 
     def note_input(module: nn.Module, given: tuple) -> None:
         found.append(given[0][None])
 
-    handles = [wires.anatomy[0].stream.norm.register_forward_pre_hook(note_input)]
-    for layer in wires.anatomy:
-        note = _noting(lambda x, number=layer.number: found.append(heads_out(wires, number, x)))
+    handles = [components.anatomy[0].stream.norm.register_forward_pre_hook(note_input)]
+    for layer in components.anatomy:
+        note = _noting(lambda x, number=layer.number: found.append(heads_out(components, number, x)))
         handles.append(layer.o.module.register_forward_pre_hook(note))
         handles.append(layer.stream.mlp.register_forward_hook(lambda m, given, out: found.append(out[None])))
     with hooks(*handles):
-        logits = first_output(wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
+        logits = first_output(components.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
     return torch.cat(found), logits
 
 
@@ -67,7 +67,7 @@ def _noting(note: Callable[[Tensor], None]) -> Callable[[nn.Module, tuple], None
     return hook
 
 
-def ablated_outputs(wires: ComponentModel, clean: Tensor, corrupt: Tensor, ablation: str) -> Tensor:
+def ablated_outputs(components: ComponentModel, clean: Tensor, corrupt: Tensor, ablation: str) -> Tensor:
     """abl_w for every writer: (W, B, T, M), broadcastable.
 
     Args:
@@ -97,9 +97,9 @@ class AblatedRun:
         ablated: (W, B, T, M), broadcastable.
     """
 
-    def __init__(self, wires: ComponentModel, kept: Tensor, ablated: Tensor) -> None:
-        self.wires, self.ablated = wires, ablated
-        self.dropped = wires.graph.exists.to(kept.device) & ~kept
+    def __init__(self, components: ComponentModel, kept: Tensor, ablated: Tensor) -> None:
+        self.components, self.ablated = components, ablated
+        self.dropped = components.graph.exists.to(kept.device) & ~kept
         self.written: list[Tensor] = []
         self.residual: Tensor
         self.into_attention: Tensor | None = None
@@ -118,16 +118,19 @@ class AblatedRun:
         """(B, V) logits at the last position."""
         with ExitStack() as stack:
             stack.enter_context(hooks(*self._handles()))
-            return first_output(self.wires.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
+            return first_output(self.components.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
 
     def _handles(self) -> list[Any]:
-        wires = self.wires
-        handles = [*wires.ungrouped(), wires.anatomy.final_norm.register_forward_pre_hook(self._final)]
-        for layer, (norm, mlp_norm, mlp) in enumerate(one.stream for one in wires.anatomy):
+        components = self.components
+        handles = [
+            *components.ungrouped(),
+            components.anatomy.final_norm.register_forward_pre_hook(self._final),
+        ]
+        for layer, (norm, mlp_norm, mlp) in enumerate(one.stream for one in components.anatomy):
             handles.append(norm.register_forward_pre_hook(self._enter(layer)))
-            for slot, reader in enumerate(wires.readers[layer]):
+            for slot, reader in enumerate(components.readers[layer]):
                 handles.append(reader.module.register_forward_hook(self._attention(layer, slot)))
-            handles.append(wires.anatomy[layer].o.module.register_forward_pre_hook(self._heads(layer)))
+            handles.append(components.anatomy[layer].o.module.register_forward_pre_hook(self._heads(layer)))
             handles.append(mlp_norm.register_forward_pre_hook(_noting(self._note_residual)))
             handles.append(mlp.register_forward_pre_hook(self._mlp(layer, mlp_norm)))
             handles.append(mlp.register_forward_hook(lambda m, given, out: self.written.append(out[None])))
@@ -141,13 +144,13 @@ class AblatedRun:
             self.residual = given[0]
             if layer == 0:
                 self.written.append(given[0][None])
-            self.into_attention = self.correction(self.wires.graph.into_attention(layer))
+            self.into_attention = self.correction(self.components.graph.into_attention(layer))
 
         return hook
 
     def _attention(self, layer: int, slot: int) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        norm, reader = self.wires.anatomy[layer].stream.norm, self.wires.readers[layer][slot]
-        heads = slice(slot * self.wires.graph.n_heads, (slot + 1) * self.wires.graph.n_heads)
+        norm, reader = self.components.anatomy[layer].stream.norm, self.components.readers[layer][slot]
+        heads = slice(slot * self.components.graph.n_heads, (slot + 1) * self.components.graph.n_heads)
 
         def hook(module: nn.Module, given: tuple, output: Tensor) -> Tensor:
             if self.into_attention is None:
@@ -159,10 +162,10 @@ class AblatedRun:
         return hook
 
     def _heads(self, layer: int) -> Callable[[nn.Module, tuple], None]:
-        return _noting(lambda mixed: self.written.append(heads_out(self.wires, layer, mixed)))
+        return _noting(lambda mixed: self.written.append(heads_out(self.components, layer, mixed)))
 
     def _mlp(self, layer: int, norm: nn.Module) -> Callable[[nn.Module, tuple], tuple | None]:
-        reader = self.wires.graph.into_mlp(layer)
+        reader = self.components.graph.into_mlp(layer)
 
         def hook(module: nn.Module, given: tuple) -> tuple | None:
             change = self.correction(slice(reader, reader + 1))
@@ -173,5 +176,5 @@ class AblatedRun:
         return hook
 
     def _final(self, module: nn.Module, given: tuple) -> tuple | None:
-        change = self.correction(slice(self.wires.graph.n_readers - 1, None))
+        change = self.correction(slice(self.components.graph.n_readers - 1, None))
         return None if change is None else (given[0] + change[:, :, 0],)

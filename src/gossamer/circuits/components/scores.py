@@ -52,7 +52,7 @@ class Scores:
 
 
 def score_edges(
-    wires: ComponentModel,
+    components: ComponentModel,
     batches: Sequence[Batch],
     *,
     method: str = "eap-ig",
@@ -73,19 +73,19 @@ def score_edges(
     require_choice("method", method, METHODS)
     if not batches or steps < 1:
         raise refuse(f"{len(batches)} batches, {steps} steps", "at least one of each", "pass more")
-    total = torch.zeros(wires.graph.n_writers, wires.graph.n_readers, dtype=torch.float64)
-    with evaluating(wires.model):
+    total = torch.zeros(components.graph.n_writers, components.graph.n_readers, dtype=torch.float64)
+    with evaluating(components.model):
         for batch in batches:
-            clean, _ = writer_outputs(wires, batch.clean)
-            corrupt, _ = writer_outputs(wires, batch.corrupt)
-            change = ablated_outputs(wires, clean, corrupt, ablation) - clean
+            clean, _ = writer_outputs(components, batch.clean)
+            corrupt, _ = writer_outputs(components, batch.corrupt)
+            change = ablated_outputs(components, clean, corrupt, ablation) - clean
             if method == "exact":
-                total += _exact(wires, batch, change, rows)
+                total += _exact(components, batch, change, rows)
             else:
                 points = [1.0] if method == "eap" else [(k + 0.5) / steps for k in range(steps)]
                 for point in points:
                     start = clean[0] + (1 - point) * change[0]
-                    total += _attribute(wires, batch, start, change) / len(points)
+                    total += _attribute(components, batch, start, change) / len(points)
     n = sum(map(len, batches))
     return Scores(total / n, method, ablation, batches[0].task, n)
 
@@ -93,22 +93,22 @@ def score_edges(
 class _Tape:
     """What a backward pass needs: each norm's input and each place whose gradient is asked for."""
 
-    def __init__(self, wires: ComponentModel) -> None:
-        self.wires = wires
+    def __init__(self, components: ComponentModel) -> None:
+        self.components = components
         self.inputs: dict[nn.Module, Tensor] = {}
         self.places: list[Tensor] = []
         self.owners: list[tuple[str, int, int]] = []
 
     def handles(self, start: Tensor) -> list[Any]:
         """Hooks that feed `start` into the first block and note what passes."""
-        wires = self.wires
-        found = [*wires.ungrouped(), _feed(wires, start)]
-        for layer, (norm, mlp_norm, mlp) in enumerate(one.stream for one in wires.anatomy):
+        components = self.components
+        found = [*components.ungrouped(), _feed(components, start)]
+        for layer, (norm, mlp_norm, mlp) in enumerate(one.stream for one in components.anatomy):
             found += [module.register_forward_pre_hook(self._note) for module in (norm, mlp_norm)]
-            for slot, reader in enumerate(wires.readers[layer]):
+            for slot, reader in enumerate(components.readers[layer]):
                 found.append(reader.module.register_forward_hook(self._attention(layer, slot)))
             found.append(mlp.register_forward_pre_hook(self._mlp(layer)))
-        found.append(wires.anatomy.final_norm.register_forward_pre_hook(self._final))
+        found.append(components.anatomy.final_norm.register_forward_pre_hook(self._final))
         return found
 
     def _note(self, module: nn.Module, given: tuple) -> None:
@@ -150,25 +150,25 @@ def _into_attention(norm: nn.Module, reader: Reader, x: Tensor, gradient: Tensor
     return _through(norm, x, torch.einsum("bthd,hdm->bthm", reader.split(gradient), weights))
 
 
-def _attribute(wires: ComponentModel, batch: Batch, start: Tensor, change: Tensor) -> Tensor:
+def _attribute(components: ComponentModel, batch: Batch, start: Tensor, change: Tensor) -> Tensor:
     """(W, R) sum over the batch of change . gradient, with the first block fed `start`."""
-    graph, tape = wires.graph, _Tape(wires)
+    graph, tape = components.graph, _Tape(components)
     leaf = start.detach().requires_grad_()
     with torch.enable_grad(), hooks(*tape.handles(leaf)):
         value = batch.measure(
-            first_output(wires.model, {"input_ids": batch.clean, "logits_to_keep": 1})
+            first_output(components.model, {"input_ids": batch.clean, "logits_to_keep": 1})
         ).sum()
     gradients = torch.autograd.grad(value, tape.places)
     total = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.float64)
     for (kind, layer, slot), gradient in zip(tape.owners, gradients, strict=True):
-        norm, mlp_norm, _ = wires.anatomy[layer].stream
+        norm, mlp_norm, _ = components.anatomy[layer].stream
         if kind == "logits":
             into, columns = gradient.unsqueeze(2), slice(graph.n_readers - 1, graph.n_readers)
         elif kind == "mlp":
             into = _through(mlp_norm, tape.inputs[mlp_norm], gradient.unsqueeze(2))
             columns = slice(graph.into_mlp(layer), graph.into_mlp(layer) + 1)
         else:
-            into = _into_attention(norm, wires.readers[layer][slot], tape.inputs[norm], gradient)
+            into = _into_attention(norm, components.readers[layer][slot], tape.inputs[norm], gradient)
             columns = graph.into_slot(layer, slot)
         writers = int(graph.exists[:, columns.start].nonzero()[-1]) + 1
         moved = change[:writers].expand(-1, *into.shape[:2], -1)
@@ -177,9 +177,9 @@ def _attribute(wires: ComponentModel, batch: Batch, start: Tensor, change: Tenso
     return total
 
 
-def _feed(wires: ComponentModel, start: Tensor) -> Any:
+def _feed(components: ComponentModel, start: Tensor) -> Any:
     """A hook that makes the first block read `start` instead of the embeddings."""
-    return wires.anatomy[0].block.register_forward_pre_hook(
+    return components.anatomy[0].block.register_forward_pre_hook(
         lambda module, args, kwargs: (
             ((start, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": start})
         ),
@@ -188,14 +188,14 @@ def _feed(wires: ComponentModel, start: Tensor) -> Any:
 
 
 @torch.no_grad()
-def _exact(wires: ComponentModel, batch: Batch, change: Tensor, rows: int) -> Tensor:
+def _exact(components: ComponentModel, batch: Batch, change: Tensor, rows: int) -> Tensor:
     """(W, R) sum over the batch of m(one edge ablated) - m(clean), several edges to a forward pass."""
-    graph = wires.graph
-    own = batch.measure(first_output(wires.model, {"input_ids": batch.clean, "logits_to_keep": 1}))
+    graph = components.graph
+    own = batch.measure(first_output(components.model, {"input_ids": batch.clean, "logits_to_keep": 1}))
     pairs = graph.exists.nonzero()
     total = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.float64)
     for part in pairs.split(max(1, rows // len(batch))):
-        patched = OneEdgeEach(wires, part, change).run(batch.clean.repeat(len(part), 1))
+        patched = OneEdgeEach(components, part, change).run(batch.clean.repeat(len(part), 1))
         values = _measure_many(batch, patched, len(part))
         total[part[:, 0], part[:, 1]] = (values - own).sum(1).double().cpu()
     return total

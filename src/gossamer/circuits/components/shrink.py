@@ -29,7 +29,7 @@ def shrink(ablator: Ablator, kept: Tensor, *, share: float = 0.9) -> Tensor:
         kept: (W, R) bool, a circuit with F of at least `share`; its dead ends go first.
     Raises: `GossamerError` if F of `kept` is below `share`, or if the model does not know the task.
     """
-    now = ablator.wires.graph.prune(kept)
+    now = ablator.components.graph.prune(kept)
     if (start := ablator.faithfulness(now)) < share:
         raise refuse(
             f"a circuit with F = {start:.3f}",
@@ -65,4 +65,4 @@ def without(ablator: Ablator, kept: Tensor, edges: Tensor) -> Tensor:
     """(W, R) bool: `kept` without `edges`, (n, 2) of writer and reader, and without the dead ends that this leaves."""
     fewer = kept.clone()
     fewer[edges[:, 0], edges[:, 1]] = False
-    return ablator.wires.graph.prune(fewer)
+    return ablator.components.graph.prune(fewer)
