@@ -18,11 +18,9 @@ def info(
     ] = False,
 ) -> None:
     """Say what a model is, whether it is gated, what was promised for it, and what runs its attention here."""
-    from ..models.quiet import quiet
     from ..models.summary import describe
 
-    with quiet():
-        record = describe(place)
+    record = describe(place)
     finish(record, out, json_output, lambda: _lines(record))
 
 

@@ -7,7 +7,6 @@ refuses what it does not know.
 
 from __future__ import annotations
 
-import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from transformers import AutoConfig, PreTrainedModel
 
 from ..errors import CheckpointError, UnsupportedModel, refuse
 from ..files import read_json, write_json, writing
-from ..gates.edges import READS, SCHEMA_VERSION
 from .attach import CONFIG_BLOCK, attach, gates_of, write_config
+from .gate_block import BLOCK_FILE, adapter_block, bias_of, reads_of
 from .interface import KEY
-
-BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own
 
 
 def save(model: PreTrainedModel, folder: Path | str) -> None:
@@ -43,18 +40,6 @@ def save_adapter(model: Any, folder: Path) -> None:
     """Save adapters alone, with the gates' block beside them; the base model stays where it came from."""
     model.save_pretrained(folder)
     write_json(folder / BLOCK_FILE, gates_of(model).state())
-
-
-def adapter_block(folder: Path) -> dict[str, Any]:
-    """The gates' block of an adapter folder."""
-    if not (folder / BLOCK_FILE).is_file():
-        raise refuse(
-            f"{folder} holds adapters without gates ({BLOCK_FILE} is missing)",
-            "adapters that gossamer wrote",
-            "load it with peft, or make a model sparse first",
-            CheckpointError,
-        )
-    return read_json(folder / BLOCK_FILE)
 
 
 def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options: Any) -> PreTrainedModel:
@@ -95,33 +80,6 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
     model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
     attach(model, bias=bias, impl=impl, check=check, reads=reads)
     return PeftModel.from_pretrained(model, folder).eval()
-
-
-def bias_of(block: Any, path: Path | str) -> float:
-    """The gate bias in an `edge_gates` block, or an error for a block that this version does not know."""
-    if not isinstance(block, dict) or not isinstance(block.get("version"), int) or "bias" not in block:
-        raise refuse(f"{path}: edge_gates is {block!r}", "{version, bias}", "save it again", CheckpointError)
-    if block["version"] > SCHEMA_VERSION:
-        raise refuse(
-            f"{path} was written by a newer gossamer (edge_gates version {block['version']})",
-            f"versions up to {SCHEMA_VERSION}",
-            "upgrade gossamer",
-            CheckpointError,
-        )
-    return math.inf if block["bias"] == "open" else float(block["bias"])
-
-
-def reads_of(block: dict[str, Any], path: Path | str) -> str:
-    """What the gates of an `edge_gates` block read; blocks of version 1 do not say it and read the logit."""
-    reads = block.get("reads", "logit")
-    if reads not in READS:
-        raise refuse(
-            f"{path}: gates that read {reads!r}",
-            f"one of {', '.join(READS)}",
-            "save it again",
-            CheckpointError,
-        )
-    return str(reads)
 
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
-import transformers
 
 from .. import __version__
 from ..errors import CheckpointError, refuse
@@ -165,10 +163,11 @@ def _upgraded(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def versions() -> dict[str, Any]:
     """What a run's numbers depend on besides its settings."""
+    import torch  # here, since reading a report needs none
+
     return {
         "gossamer": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **{name: version(name) for name in ("torch", "transformers")},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }

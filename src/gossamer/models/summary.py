@@ -1,28 +1,27 @@
-"""What a model is, without loading its weights: its family and sizes, its gates, its promise, what would run it.
+"""What a model is, without loading its weights: its family and sizes, its gates, its ceiling, what would run it.
 
-The sizes are read off the model built on torch's meta device, which holds shapes and no numbers. A gated checkpoint
-does not know what was promised for it; the report.json beside it does, where `gossamer demo` or `gossamer sparsify`
-wrote one.
+A gated checkpoint does not know its ceiling; the report.json beside it does, where `gossamer demo` or `gossamer
+sparsify` wrote one.
 """
 
 from __future__ import annotations
 
 import math
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from .. import __version__
 from ..errors import CheckpointError, refuse
 from ..files import read_json
 from ..gates.attention import choose
 from ..gates.edges import EdgeGates
-from .attach import CONFIG_BLOCK, attention_modules
-from .checkpoint import BLOCK_FILE, adapter_block, architecture, bias_of, read_config, reads_of
+from .gate_block import BLOCK_FILE, adapter_block, bias_of, reads_of
 from .run_report import FILE, RunReport
+from .shape import Shape, shape_of
 
 PARTS = (
     "base",
@@ -57,15 +56,14 @@ def describe(place: Path | str) -> dict[str, Any]:
         "impl": {device: choose("auto", device)._asdict() for device in devices},
         "versions": {
             "gossamer": __version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
+            **{name: version(name) for name in ("torch", "transformers")},
             "python": platform.python_version(),
         },
     }
 
 
 def describe_model(place: Path | str) -> dict[str, Any]:
-    """Architecture, family, sizes, gates and promise of one model.
+    """Architecture, family, sizes, gates and ceiling of one model.
 
     Returns: `bias` is c in nats, "open" for gates that are all open, None for a dense model; `edges` is False
         where the architecture keeps its attention from the interface, so that it cannot be gated; `gates` lists the
@@ -74,23 +72,19 @@ def describe_model(place: Path | str) -> dict[str, Any]:
     """
     adapter = (Path(place) / "adapter_config.json").is_file()
     source = read_json(Path(place) / "adapter_config.json")["base_model_name_or_path"] if adapter else place
-    config = read_config(source)
-    block = _block(Path(place), adapter, config)
+    shape = shape_of(source)
+    block = _block(Path(place), adapter, shape)
     bias = None if block is None else bias_of(block, place)
-    with torch.device("meta"):
-        model = architecture(config, source)(config)
-    text = config.get_text_config()
-    heads = int(getattr(text, "num_attention_heads", None) or getattr(text, "n_head", 0))
     return {
         "path": str(place),
-        "architecture": type(model).__name__,
-        "family": config.model_type,
+        "architecture": shape.architecture,
+        "family": shape.family,
         "adapter_of": source if adapter else None,
-        "layers": len(attention_modules(model)),
-        "heads": heads,
-        "key_value_heads": int(getattr(text, "num_key_value_heads", None) or heads),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "edges": bool(attention_modules(model)) and model._can_set_attn_implementation(),
+        "layers": shape.layers,
+        "heads": shape.heads,
+        "key_value_heads": shape.key_value_heads,
+        "parameters": shape.parameters,
+        "edges": shape.uses_interface,
         "gates": [] if block is None else [EdgeGates.kind],
         "reads": None if block is None else reads_of(block, place),
         "bias": "open" if bias is not None and math.isinf(bias) else bias,
@@ -98,10 +92,10 @@ def describe_model(place: Path | str) -> dict[str, Any]:
     }
 
 
-def _block(folder: Path, adapter: bool, config: Any) -> Any:
+def _block(folder: Path, adapter: bool, shape: Shape) -> Any:
     """The gates' block of a checkpoint; None for a dense one."""
     if not adapter:
-        return config.__dict__.get(CONFIG_BLOCK)
+        return shape.gates
     return adapter_block(folder) if (folder / BLOCK_FILE).is_file() else None
 
 
