@@ -171,6 +171,25 @@ def test_the_bias_waits_for_feasibility_or_follows_the_clock() -> None:
     assert at(controller(**both), 0, bias=4.0).bias == pytest.approx(3.6)
 
 
+@pytest.mark.parametrize(
+    ("divergence", "moved"), [(0.0, -0.4), (0.05, -0.2), (0.1, 0.0), (0.15, 0.2), (9.0, 0.4)]
+)
+def test_a_proportional_bias_moves_with_the_slack(divergence: float, moved: float) -> None:
+    made = controller(gate__bias=4.0, gate__anneal=0.1, gate__pace="proportional")
+    made.bias, made.average = 2.0, divergence
+    made.step(divergence)
+    assert made.bias == pytest.approx(2.0 + moved)
+
+
+@pytest.mark.parametrize("cost", [0.3, 3.0])
+def test_a_proportional_bias_comes_to_rest_at_the_ceiling(cost: float) -> None:
+    """A toy model that loses cost * exp(-c): the others go past the ceiling and wait there, this one stops at it."""
+    made = controller(steps=400, gate__bias=6.0, gate__anneal=0.2, gate__pace="proportional")
+    for _ in range(400):
+        made.step(cost * math.exp(-made.bias))
+    assert cost * math.exp(-made.bias) == pytest.approx(KL.value, rel=0.02)
+
+
 def test_gates_may_start_closed_and_open_towards_zero() -> None:
     closed = {"gate__bias": -4.0, "gate__anneal": 0.1}
     assert at(controller(**closed, gate__pace="always"), 0, holds=False).bias == pytest.approx(-3.6)
@@ -219,7 +238,7 @@ def test_at_the_end_lambda_only_rises() -> None:
 
 
 @given(
-    st.sampled_from(["when_feasible", "always", "bidirectional"]),
+    st.sampled_from(["when_feasible", "always", "bidirectional", "proportional"]),
     st.sampled_from(["when_feasible", "slow_when_violated", "always"]),
     st.floats(-8, 8),
     st.lists(st.floats(0, 1), min_size=20, max_size=20),

@@ -18,8 +18,9 @@ Source: GECO, Rezende and Viola 2018 (arXiv 1810.00597), in the relative form.
 
 Bias and ceiling move while the enforced ceiling holds, unless the recipe's paces say otherwise: a clock can outrun the
 constraint (LOG.md). A ceiling that is `slow_when_violated` moves at `CREEP` of its pace, since lambda hardly rises
-under a ceiling that is barely missed, and a run could hang there for good. A `bidirectional` bias also rises while the
-ceiling is violated: a gate far below zero gets no gradient, and only a lifted one can come back.
+under a ceiling that is barely missed, and a run could hang there for good. A `proportional` bias moves with the slack
+of the ceiling and back with its excess, so that it comes to rest where the ceiling is just held. A `bidirectional` bias
+also rises while the ceiling is violated: a gate far below zero gets no gradient, and only a lifted one can come back.
 
 Over-prune, then regrow (`initial_factor` and `regrow_bias`): pruning cannot rank redundant routes, since removing one
 costs nothing until only one is left, so which one survives is arbitrary. Under a ceiling so loose that parts of the
@@ -146,6 +147,10 @@ class Controller:
         if gate.regrow_bias and self.taken >= self.recipe.ceiling.tighten_from * self.steps:
             return end + (gate.regrow_bias - end) * (1 - self.tightened)
         move = abs(self.start - end) / max(1.0, gate.anneal * self.steps)
+        if gate.pace == "proportional":
+            slack = max(-1.0, min(1.0, -self.enforced.excess(self.average or 0.0)))
+            low, high = sorted((self.start, end))
+            return max(low, min(high, self.bias + math.copysign(move, end - self.start) * slack))
         if holds or gate.pace == "always":
             return max(end, self.bias - move) if self.start >= end else min(end, self.bias + move)
         return min(self.start, self.bias + REOPEN * move) if gate.pace == "bidirectional" else self.bias

@@ -25,7 +25,7 @@ from ..errors import refuse, require_choice, require_range
 
 READS = ("logit", "weight")
 PACES = ("when_feasible", "always")
-BIAS_PACES = (*PACES, "bidirectional")
+BIAS_PACES = (*PACES, "bidirectional", "proportional")
 TIGHTEN_PACES = (*PACES, "slow_when_violated")
 # Where the bias starts on a dense model, in nats. Logits: sigma(4) = 0.98, so nearly all gates are open (worked on
 # addition; assumed elsewhere). Weights: gates open above exp(-5.8) = 0.003, which cost SmolLM2-135M 0.002 nats.
@@ -58,7 +58,8 @@ class GateRecipe:
     anneal: float = _says(0.05, "Share of the run over which the bias moves from its start to final_bias.")
     pace: str = _says(
         "when_feasible",
-        "When the bias moves: when_feasible (the ceiling holds), always, or bidirectional (back while it is violated).",
+        "When the bias moves: when_feasible (the ceiling holds), always, bidirectional (back while it is violated), or "
+        "proportional (on with the slack of the ceiling, back with its excess).",
     )
     regrow_bias: float = _says(
         0.0,
