@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 
 from ...models.model_card import held_out_rows
 from ...models.run_report import RunReport
@@ -63,7 +64,7 @@ def report_body(
 def _title(report: RunReport) -> str:
     if "digits" in report.task:
         return text(f"{report.task['digits']}-digit addition, made sparse")
-    return text(f"{report.model}, made sparse" if report.model else "A model made sparse")
+    return text(f"{Path(report.model).name}, made sparse" if report.model else "A model made sparse")
 
 
 def _what(report: RunReport) -> str:
@@ -85,8 +86,8 @@ def _asked(report: RunReport) -> str:
         _ceiling(report.ceiling),
         phrase("The text is {}.", report.data if report.recipe == "text" else None),
         phrase("Seed {}.", settings.get("seed")),
-        phrase("The base model was trained for {} steps,", settings.get("base_steps")),
-        phrase("and made sparse in {} more.", settings.get("steps")),
+        phrase("The base model was trained for {} steps.", settings.get("base_steps")),
+        phrase("The finetuning under this ceiling took {} steps.", settings.get("steps")),
     ]
     asked = " ".join(filter(None, words))
     return section("What was asked", f"<p>{asked}</p>" if asked else "")
@@ -222,7 +223,11 @@ def _limits(report: RunReport) -> str:
         "An edge says what is read, not what is computed from it: that happens in the layers between.",
         "Counts are of (layer, head, query, key); several heads with one edge make one line in the figure.",
         "This is one model from one seed; another seed may find another wiring for the same answers.",
-        "Exact on every listed prompt is a fact about those prompts, and about no others.",
+        *(
+            ["Exact on every listed prompt is a fact about those prompts, and about no others."]
+            if report.proof
+            else []
+        ),
         "Whether each edge is needed was not tested here: <code>gossamer verify</code> closes them one by one.",
     ]
     return section("The limits", bullets(items))
