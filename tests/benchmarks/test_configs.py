@@ -9,6 +9,8 @@ import pytest
 from gossamer.files import read_yaml
 from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.run_config import settings_of
+from gossamer.recipes.sparsify_settings import SparsifySettings
+from gossamer.recipes.text import configure
 from gossamer.training.config import configured
 from gossamer.training.presets import PRESETS
 
@@ -26,6 +28,14 @@ def test_an_experiment_s_file_is_a_config(path: Path, tmp_path: Path) -> None:
 def test_the_demo_s_file_is_the_demo() -> None:
     path = EXPERIMENTS / "addition" / "configs" / "demo.yaml"
     assert settings_of(DemoSettings, "demo", config=path) == DemoSettings()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXPERIMENTS.glob("gate_reads/configs/*.yaml")), ids=lambda path: path.stem
+)
+def test_a_file_of_the_command_line_is_a_run(path: Path) -> None:
+    job = settings_of(SparsifySettings, "sparsify", config=path, given={"model": "a model"})
+    assert configure(job).recipe == job.recipe
 
 
 def test_every_experiment_has_one() -> None:
