@@ -153,8 +153,9 @@ def one_run(
     )
     seconds, processor = time.perf_counter() - begin, time.process_time() - processor
     found = measure(kept.model, base, report, work)
-    curve = [{k.removeprefix("eval_"): h[k] for k in ("step", "eval_divergence", "eval_keys_per_query", "eval_delta_ce")}
-             for h in kept.history if "eval_delta_ce" in h]  # fmt: skip
+    names = ("step", "eval_divergence", "eval_keys_per_query", "eval_delta_ce")
+    evaluations = [h for h in kept.history if "eval_delta_ce" in h]
+    curve = [{k.removeprefix("eval_"): h[k] for k in names} for h in evaluations]
     return {"ceiling": ceiling, "feasible_when_chosen": kept.feasible, "best_step": kept.step, "steps": steps,
             "seconds": round(seconds, 1), "cpu_seconds": round(processor, 1), "settings": other,
             "held_out": found, "curve": curve}  # fmt: skip
