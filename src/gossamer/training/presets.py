@@ -54,6 +54,14 @@ PRESETS: dict[str, Preset] = {
             control=ControlRecipe(kp=0.5, initial_lambda=3.0, lambda_bounds=(1e-3, 30.0)),
         ),
     ),
+    "pretrained": Preset(
+        "a pretrained language model: gates read the attention weight, and their bias rests where the ceiling holds",
+        "benchmarks/experiments/gate_reads/results/smollm2-135m.md",
+        Recipe(
+            gate=GateRecipe(reads="weight", bias=5.8, anneal=0.6, pace="proportional", noise_until=0.0),
+            control=ControlRecipe(kp=0.5, initial_lambda=30.0, lambda_bounds=(20.0, 300.0)),
+        ),
+    ),
     "circuits": Preset(
         "a small language model whose component circuits are compared with those of its base",
         "benchmarks/experiments/circuits/results/circuits_x86_64_4x16x128.md",
