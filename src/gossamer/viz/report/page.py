@@ -1,4 +1,4 @@
-"""The report of a run as a page: what was asked, what was kept, what was lost, the controls, the limits.
+"""The report of a run as a page: settings, result, loss against the base model, controls, limits.
 
 A pure function of a `RunReport`; what a report lacks is left out.
 """
@@ -54,7 +54,7 @@ def report_body(
     """The sections of a report without the page around them, as a notebook's cell shows them.
 
     Args:
-        seen: what stands between what was kept and what was lost; the figure, on a page.
+        seen: what stands between result and loss; the figure, on a page.
     """
     sections = (_asked(report), _kept(report), seen, _lost(report), _controls(report))
     rest = (_edges(report, edge_findings or {}), _limits(report), _versions(report))
@@ -90,7 +90,7 @@ def _asked(report: RunReport) -> str:
         phrase("The finetuning under this ceiling took {} steps.", settings.get("steps")),
     ]
     asked = " ".join(filter(None, words))
-    return section("What was asked", f"<p>{asked}</p>" if asked else "")
+    return section("Settings", f"<p>{asked}</p>" if asked else "")
 
 
 def _ceiling(asked: str) -> str:
@@ -106,7 +106,7 @@ def _ceiling(asked: str) -> str:
 def _kept(report: RunReport) -> str:
     proof = report.proof
     if not proof:
-        return section("What was kept", _open_units(report))
+        return section("Result", _open_units(report))
     whole = proof.get("prompts")
     rows = [
         (
@@ -126,7 +126,7 @@ def _kept(report: RunReport) -> str:
     )
     layers = proof.get("edges_per_layer") or []
     shares = bars("Open edges per layer, mean", [(f"Layer {i}", n) for i, n in enumerate(layers)])
-    return section("What was kept", table(("", "base model", "sparse model"), cells) + note + shares)
+    return section("Result", table(("", "base model", "sparse model"), cells) + note + shares)
 
 
 def _open_units(report: RunReport) -> str:
@@ -158,7 +158,7 @@ def _lost(report: RunReport) -> str:
         phrase("<b>Missed:</b> {}.", report.missed or None),
     ]
     rows = held_out_rows(report.held_out)
-    return section("What was lost", bullets(items) + (table(("on held-out data", ""), rows) if rows else ""))
+    return section("Loss against the base model", bullets(items) + (table(("on held-out data", ""), rows) if rows else ""))
 
 
 def _controls(report: RunReport) -> str:
@@ -182,7 +182,7 @@ def _controls(report: RunReport) -> str:
         ),
     ]
     rows = [(str(name), number(value)) for name, value in report.controls.items()]
-    return section("The controls", bullets(items) + (table(("control", "value"), rows) if rows else ""))
+    return section("Controls", bullets(items) + (table(("control", "value"), rows) if rows else ""))
 
 
 def _edges(report: RunReport, edge_findings: Mapping[tuple[int, int, int, int], str]) -> str:
@@ -215,7 +215,7 @@ def _edges(report: RunReport, edge_findings: Mapping[tuple[int, int, int, int], 
     if edge_findings:
         note += "<p>What an edge carries was found by exchanging it between prompts, on all of them.</p>"
     body = f"<details><summary>{len(rows)} edges</summary>{note}{table(head, rows, escaped=True)}</details>"
-    return section("Every edge that was ever open", body)
+    return section("Edges that were open on some prompt", body)
 
 
 def _limits(report: RunReport) -> str:
@@ -230,7 +230,7 @@ def _limits(report: RunReport) -> str:
         ),
         "Whether each edge is needed was not tested here: <code>gossamer verify</code> closes them one by one.",
     ]
-    return section("The limits", bullets(items))
+    return section("Limits", bullets(items))
 
 
 def _versions(report: RunReport) -> str:
