@@ -158,7 +158,10 @@ def _lost(report: RunReport) -> str:
         phrase("<b>Missed:</b> {}.", report.missed or None),
     ]
     rows = held_out_rows(report.held_out)
-    return section("Loss against the base model", bullets(items) + (table(("on held-out data", ""), rows) if rows else ""))
+    return section(
+        "Loss against the base model",
+        bullets(items) + (table(("on held-out data", ""), rows) if rows else ""),
+    )
 
 
 def _controls(report: RunReport) -> str:
