@@ -94,6 +94,15 @@ def test_a_saved_model_reads_what_it_read(tmp_path: Path) -> None:
     )
 
 
+@torch.no_grad()
+def test_gates_far_below_zero_are_closed_and_no_error() -> None:
+    model = gated("llama", "blockwise")
+    gates_of(model).bias = -1000.0
+    cached = model(prompts()[:, :-1], use_cache=True)
+    model(prompts()[:, -1:], past_key_values=cached.past_key_values)
+    assert len(trace(model, prompts())) == 0
+
+
 def test_a_folder_of_the_first_version_reads_the_logit(tmp_path: Path) -> None:
     model = tiny()
     attach(model, bias=BIAS)

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ..data.prompts import Prompt
 from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
-from ..gates.attention.edge_list import EdgeList, open_edges, strong_edges
+from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_edges
 from ..gates.edges import AttentionCall, EdgeGates
 from ..models.attach import attach, detach, find_gates
 from ..models.forward import evaluating, first_output
@@ -175,9 +175,7 @@ def _open_edges(
 ) -> dict[str, np.ndarray]:
     """One layer of one batch: the chosen open edges as columns."""
     row, head, query, key, logit, weight = _listed(call, gates.bias, choice)
-    share = call.lse_share
-    read = logit if not share else (1 - share) * logit + share * weight.log()
-    opened = (read + gates.bias > 0) & (weight >= choice.threshold)
+    opened = is_open(logit, weight, gates.bias, call.lse_share) & (weight >= choice.threshold)
     if call.keep is not None:
         shape = (*call.q.shape[:3], call.k.shape[2])
         opened &= call.keep.bool().expand(shape)[row, head, query, key]

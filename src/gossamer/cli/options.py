@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import typing
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..errors import refuse
-from ..training.constraint import Ceiling
 
 Model = Annotated[Path, typer.Argument(help="Folder of a model, gated or dense.")]
 
@@ -56,15 +54,14 @@ Config = Annotated[
 
 
 def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
-    """The options that a person gave and that are fields of `kind`, each of its field's kind."""
-    kinds = typing.get_type_hints(kind)
+    """The options that a person gave and that are fields of `kind`."""
     found = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)  # its class has two homes, by the version of typer
-        if name not in kinds or name in ("recipe", "settings") or source is None:
+        if name not in kind.__dataclass_fields__ or name in ("recipe", "settings") or source is None:
             continue
         if source.name == "COMMANDLINE":
-            found[name] = Ceiling.parse(value) if kinds[name] is Ceiling else value
+            found[name] = value
     return found
 
 

@@ -22,10 +22,9 @@ from .attention.visibility import Visibility
 from .gate_set import Count, GateSet, Openness
 from .logit_penalty import logit_excess
 from .noise import NoiseKey
+from .reads import READS
 
 SCHEMA_VERSION = 2  # 1 had no `reads`; its gates read the logit
-# What a gate reads, and the share of its row's log-sum-exp that it takes off the logit for that.
-READS = {"logit": 0.0, "weight": 1.0}
 ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated attention module
 
 
@@ -115,10 +114,12 @@ class EdgeGates(GateSet):
     logit_weight: float = 0.0
     _observers: list[Callable[[AttentionCall], None]] = field(default_factory=list, repr=False)
 
+    def __post_init__(self) -> None:
+        require_choice("reads", self.reads, READS)
+
     @property
     def lse_share(self) -> float:
         """a of g = s - a lse(s) + c."""
-        require_choice("reads", self.reads, READS)
         return READS[self.reads]
 
     @contextmanager

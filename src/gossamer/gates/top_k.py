@@ -31,6 +31,7 @@ class TopKGates(EdgeGates):
     random: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_range("k", self.k or 1, 1, 10**9)
 
     def opened(self) -> Any:

@@ -23,9 +23,9 @@ import warnings
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import GossamerWarning, UnsupportedModel, refuse, require_choice
+from ..errors import GossamerWarning, UnsupportedModel, refuse
 from ..gates.attention import resolve
-from ..gates.edges import LAYER, ON_MODULE, READS, EdgeGates
+from ..gates.edges import LAYER, ON_MODULE, EdgeGates
 from ..gates.gate_set import GateSets
 from .interface import KEY
 
@@ -113,7 +113,6 @@ def attach(
         )
     reference = eager_reference(model) if check else None
     before = model.config._attn_implementation
-    require_choice("reads", reads, READS)
     gates = EdgeGates(reads=reads) if gates is None else gates
     gates.bias, gates.impl = bias, resolve(impl, model.device)
     gates.n_layers, gates.n_heads = len(modules), _query_heads(model)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import CheckpointError, refuse
 from ..files import read_json
-from ..gates.edges import READS, SCHEMA_VERSION
+from ..gates.edges import SCHEMA_VERSION
+from ..gates.reads import READS
 
 BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own
 

@@ -59,7 +59,8 @@ def settings_of(
     Raises: `GossamerError` for an unknown name, with the nearest one, and for a value of another kind.
     """
     values = read_config(config, verb, kind) if config else {}
-    values |= given or {}
+    kinds = typing.get_type_hints(kind)
+    values |= {name: _value(name, value, kinds[name]) for name, value in (given or {}).items()}
     if recipe is not None:
         values["recipe"] = recipe_of(recipe)
     names = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
@@ -113,6 +114,8 @@ def read_config(path: Path, verb: str, kind: type[Settings]) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any, kind: Any) -> Any:
+    if isinstance(value, Ceiling | Recipe | Path) and isinstance(value, kind):
+        return value
     if kind is Ceiling and isinstance(value, str):
         return Ceiling.parse(value)
     if kind is Recipe and isinstance(value, str | Mapping):

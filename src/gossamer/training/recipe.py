@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import refuse, require_choice, require_range
+from ..gates.reads import READS
 
-READS = ("logit", "weight")
 PACES = ("when_feasible", "always")
 BIAS_PACES = (*PACES, "bidirectional", "proportional")
 TIGHTEN_PACES = (*PACES, "slow_when_violated")

@@ -23,13 +23,11 @@ more than `KEPT` elements keeps e, e z f and soft and pays nothing. The arithmet
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .settings import Settings
+from .settings import Settings, least_weight
 from .tiles import (
     Call,
     Inputs,
@@ -235,7 +233,7 @@ def one_query(
     if hidden is not None:
         weights = weights.nan_to_num_(0.0)  # a row that sees nothing
     if lse_share == 1:
-        opened = torch.gt(weights, math.exp(-bias), out=s)
+        opened = torch.gt(weights, least_weight(bias), out=s)
     else:
         if lse_share:
             s = s.sub_(torch.logsumexp(s, -1, keepdim=True).nan_to_num_(0.0).mul_(lse_share))

@@ -36,21 +36,26 @@ def attention_logits(q: Tensor, k: Tensor, *, scale: float, softcap: float | Non
     return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
+def softmax_scores(logits: Tensor, visible: Tensor | None, sinks: Tensor | None) -> Tensor:
+    """What the softmax runs over, (B, H, T, S) and one column more for sinks: -inf where hidden.
+
+    A row without one visible key would be 0 / 0 there. It is all zeros, since any finite numbers do: its weights
+    end as zeros.
+    """
+    scores = logits if visible is None else logits.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        column = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
+        return torch.cat([scores, column], dim=-1)
+    return scores if visible is None else scores.masked_fill(~visible.any(dim=-1, keepdim=True), 0.0)
+
+
 def attention_weights(logits: Tensor, visible: Tensor | None, sinks: Tensor | None) -> Tensor:
     """softmax(s) over the visible keys, in at least float32; a row that sees nothing is zero.
 
     Args:
         sinks: (H,) extra logits, one more softmax column per head that is dropped again, or None.
     """
-    scores = logits if visible is None else logits.masked_fill(~visible, -torch.inf)
-    if sinks is not None:
-        column = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
-        scores = torch.cat([scores, column], dim=-1)
-    if visible is not None and sinks is None:
-        # A row without one visible key would be 0 / 0; any finite logits do, as its weights end
-        # as zeros.
-        blind = ~visible.any(dim=-1, keepdim=True)
-        scores = scores.masked_fill(blind, 0.0)
+    scores = softmax_scores(logits, visible, sinks)
     weights = torch.softmax(scores, dim=-1, dtype=at_least_float32(logits)).to(logits.dtype)
     weights = weights if sinks is None else weights[..., :-1]
     return weights if visible is None else weights.masked_fill(~visible, 0.0)
@@ -59,18 +64,12 @@ def attention_weights(logits: Tensor, visible: Tensor | None, sinks: Tensor | No
 def gate_logits(logits: Tensor, visible: Tensor | None, sinks: Tensor | None, lse_share: float) -> Tensor:
     """s - a lse(s), what a gate reads before its bias, (B, H, T, S) in at least float32.
 
-    Hidden pairs have a number too, which means nothing; a row that sees nothing has lse = 0.
+    Hidden pairs have a number too, which means nothing; a row that sees nothing has a finite lse.
     """
     s = logits.to(at_least_float32(logits))
     if not lse_share:
         return s
-    scores = s if visible is None else s.masked_fill(~visible, -torch.inf)
-    if sinks is not None:
-        column = sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1).to(scores.dtype)
-        scores = torch.cat([scores, column], dim=-1)
-    elif visible is not None:
-        scores = scores.masked_fill(~visible.any(dim=-1, keepdim=True), 0.0)
-    return s - lse_share * torch.logsumexp(scores, dim=-1, keepdim=True)
+    return s - lse_share * torch.logsumexp(softmax_scores(s, visible, sinks), dim=-1, keepdim=True)
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:

@@ -13,7 +13,6 @@ Price. The logits of tiles with any edge are computed twice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...errors import refuse
-from .settings import Settings
+from .settings import Settings, least_weight
 from .tiles import Call, Inputs, logits_of, row_scale, row_top, sinks_of, spans
 from .visibility import Span, Visibility, length
 from .workspace import Workspace
@@ -38,6 +37,15 @@ class EdgeList(NamedTuple):
     key: Tensor  # int32: index of the key, 0 .. S - 1
     logit: Tensor  # float32: s, in nats, without the gate bias
     weight: Tensor  # float32: softmax(s) over all visible keys, gates not applied
+
+
+def is_open(logit: Tensor, weight: Tensor, bias: float, lse_share: float) -> Tensor:
+    """1[s - a lse + bias > 0], from s and the weight, exp(s - lse)."""
+    if not lse_share:
+        return logit + bias > 0
+    if lse_share == 1:
+        return weight > least_weight(bias)
+    return (1 - lse_share) * logit + lse_share * weight.log() + bias > 0
 
 
 def open_edges(
@@ -60,15 +68,7 @@ def open_edges(
     Returns: `EdgeList`; memory grows with the open edges, not with T * S.
     """
     settings = Settings(scale, torch.inf, None, mask, causal, window, segments, softcap, sinks)
-
-    def select(s: Tensor, weight: Tensor) -> Tensor:
-        if not lse_share:
-            return s + bias > 0
-        if lse_share == 1:
-            return weight > math.exp(-bias)
-        return (1 - lse_share) * s + lse_share * weight.log() + bias > 0
-
-    return _collect(q, k, settings, select)
+    return _collect(q, k, settings, lambda s, weight: is_open(s, weight, bias, lse_share))
 
 
 def strong_edges(

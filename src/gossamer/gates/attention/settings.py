@@ -75,6 +75,11 @@ class Settings(NamedTuple):
             raise cannot(impl, "a gradient for keep", ["eager"])
 
 
+def least_weight(bias: float) -> float:
+    """exp(-bias), the weight above which a gate that reads the weight is open; a bias far below 0 does not overflow."""
+    return math.exp(min(-bias, 700.0))
+
+
 def _spreads(shape: tuple[int, ...], pairs: tuple[int, ...]) -> bool:
     """Whether a tensor of this shape can be broadcast to exactly `pairs`."""
     return len(shape) <= len(pairs) and all(

@@ -11,10 +11,9 @@ With m a row's largest logit, e = exp(s - m), r = 1 / sum e and k = exp(-c - m):
 so one exponential does for the softmax, the open probability and the noisy gate. A gate that reads
 s - a lse(s) changes k alone: lse = m - log r, so k = exp(-c - (1 - a) m - a log r). Where the exponent is so
 far from 0 that k would leave the range of a float (`REACH`), p and 1 - p stand for e and k.
-Why not the obvious way. A tile is computed in a `Workspace` that the next one uses again. Smaller tiles would fit
-the L2 cache, but a tile costs about 300 calls from Python, nearly 1 ms. torch.softmax, bool tensors and torch.where
-cost several times what float arithmetic does on rows of a dozen keys, so r stays apart, for the caller to apply to
-(M, E) rows; masks are added; a gate is a float.
+Why not the obvious way. Smaller tiles would fit the L2 cache, but a tile costs about 300 calls from Python, nearly
+1 ms. torch.softmax, bool tensors and torch.where cost several times what float arithmetic does on rows of a dozen
+keys, so r stays apart, for the caller to apply to (M, E) rows; masks are added; a gate is a float.
 Price. A tile of `TILE` elements holds at most eight matrices of that size, in at least float32.
 """
 
@@ -218,9 +217,12 @@ def _closing(s: Tensor, top: Tensor, bias: float, workspace: Workspace) -> tuple
     reach = top + bias
     if bool((reach.abs() <= REACH).all()):
         return torch.exp(-reach), None
-    shape = tuple(s.shape)
-    g = torch.add(s, bias, out=workspace.buffer("probability", shape))
-    closing = torch.neg(g, out=workspace.buffer("closing", shape)).sigmoid_()
+    return _both_sides(torch.add(s, bias, out=workspace.buffer("probability", tuple(s.shape))), workspace)
+
+
+def _both_sides(g: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
+    """1 - p and p of g, the latter in its place."""
+    closing = torch.neg(g, out=workspace.buffer("closing", tuple(g.shape))).sigmoid_()
     return closing, g.sigmoid_()
 
 
@@ -232,10 +234,8 @@ def _closing_by_row(
     reach = torch.log(r).mul_(share).add_(top, alpha=1 - share).add_(settings.bias)
     if bool((reach.abs() <= REACH).all()):
         return torch.exp(-reach), None
-    shape = tuple(e.shape)
-    g = torch.log(e, out=workspace.buffer("probability", shape)).add_(reach)
-    closing = torch.neg(g, out=workspace.buffer("closing", shape)).sigmoid_()
-    return closing, g.sigmoid_()
+    g = torch.log(e, out=workspace.buffer("probability", tuple(e.shape))).add_(reach)
+    return _both_sides(g, workspace)
 
 
 def _factor(span: Span, call: Call, like: Tensor) -> Tensor | None:
