@@ -52,12 +52,11 @@ def _bar(part: float) -> str:
 
 
 def bars(title: str, values: Sequence[tuple[str, float]]) -> str:
-    """Numbers as bars on one scale."""
-    most = max((value for _, value in values), default=0.0)
+    """Numbers as bars on one scale; all may be zero."""
+    most = max((value for _, value in values), default=0.0) or 1.0
     rows = [
         f'<tr><th scope="row">{text(name)}</th><td>{_bar(value / most)} {number(value)}</td></tr>'
         for name, value in values
-        if most
     ]
     return f"<table><caption>{text(title)}</caption><tbody>{''.join(rows)}</tbody></table>" if rows else ""
 
