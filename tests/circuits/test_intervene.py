@@ -16,7 +16,8 @@ from gossamer.circuits.statistics import bootstrap, wilson
 from gossamer.circuits.trace import trace
 from gossamer.circuits.verify import all_claims_hold, answers, prove, verify
 from gossamer.errors import GossamerError
-from gossamer.models.attach import find_gates, gates_of
+from gossamer.gates.edges import EdgeGates
+from gossamer.models.attach import gates_of
 from gossamer.models.forward import evaluating, first_output
 from gossamer.training.metrics import Tally, counting
 from helpers.gated_models import prompts, tiny, tiny_gated
@@ -136,7 +137,7 @@ def test_leaks_compares_with_the_renormalised_run():
     dense = tiny()
     with PatchedModel(dense, trace(dense, ids), ids).ready() as patched:
         assert leaks(patched) == 0
-    assert find_gates(dense) is None
+    assert EdgeGates.on(dense) is None
 
 
 def test_a_dense_model_has_edges_by_threshold_or_rank():
@@ -160,7 +161,7 @@ def test_what_an_intervention_closes_is_not_counted_as_open():
     closed[1][:, 0] = 0
     with torch.no_grad(), gates.using(keep=closed), counting(gates, tally):
         model(input_ids=prompts())
-    per_head = tally.per_head()
+    per_head = tally.per_group("edges")
     assert per_head[1][1] > 0
     assert [sum(per_head[0]), per_head[1][0], sum(per_head[2])] == [0, 0, 0]
 

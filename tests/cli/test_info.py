@@ -39,7 +39,7 @@ def test_sizes_are_those_of_the_loaded_model(kind, tmp_path):
     assert (found["layers"], found["heads"], found["key_value_heads"]) == (3, 2, 2)
     assert found["parameters"] == model.num_parameters()
     assert found["edges"]
-    assert found["bias"] is None
+    assert found["gates"] == {}
 
 
 def test_a_run_shows_both_models_and_its_promise(run, capsys):

@@ -12,7 +12,9 @@ import torch
 
 from gossamer import attach, gates_of, trace
 from gossamer.errors import GossamerError
-from gossamer.gates.gate_set import Count, GateSet, GateSets, Openness
+from gossamer.gates.gate_set import GateSet, GateSets
+from gossamer.gates.host import Host
+from gossamer.gates.openness import Count, Openness
 from gossamer.gates.top_k import TopKGates
 from gossamer.training.metrics import Tally, counting
 from helpers.gated_models import prompts, tiny, tiny_gated
@@ -20,20 +22,24 @@ from helpers.gated_models import prompts, tiny, tiny_gated
 ROWS = 6  # of `prompts`
 
 
-class Heads(GateSet):
-    """One logit per head, (L, H): what the penalty and the counting need of a static kind."""
+class Outer(GateSet):
+    """One logit per unit, (L, G), on no model: what the penalty and the counting need of a static kind."""
 
-    kind: ClassVar[str] = "heads"
-    block: ClassVar[str] = "head_gates"
+    kind: ClassVar[str] = "outer"
+    block: ClassVar[str] = "outer_gates"
 
     def __init__(self, logits: torch.Tensor, price: float) -> None:
         self.logits, self.price = torch.nn.Parameter(logits), price
         self.bias, self.sampling, self.seed, self.step = 0.0, True, 0, 0
 
+    def attach(self, host: Host) -> None: ...
+
+    def detach(self, host: Host) -> None: ...
+
     @contextmanager
     def recording(self) -> Iterator[Openness]:
         layers = list(range(len(self.logits)))
-        expected = list(torch.sigmoid(self.logits + self.bias))
+        expected = [p.expand(ROWS, -1) for p in torch.sigmoid(self.logits + self.bias)]
         yield Openness(layers, expected, [torch.ones_like(x, dtype=torch.int64) for x in expected])
 
     @contextmanager
@@ -42,17 +48,15 @@ class Heads(GateSet):
         for layer, logits in enumerate(self.logits.detach() + self.bias):
             ones = torch.ones(ROWS, len(logits), dtype=torch.int64)
             hard, expected = (logits > 0).long() * ones, torch.sigmoid(logits) * ones
-            add(Count(self.kind, self.price, layer, ones, expected, hard, ones))
-
-    def state(self) -> dict[str, Any]:
-        return {"version": 1, "bias": self.bias}
+            add(Count(self.kind, self.price, layer, ones, expected, hard))
 
 
-class Inside(Heads):
-    """Units that live in heads."""
+class Inner(Outer):
+    """Units that live in those."""
 
-    kind: ClassVar[str] = "inside"
-    parent: ClassVar[str | None] = "heads"
+    kind: ClassVar[str] = "inner"
+    block: ClassVar[str] = "inner_gates"
+    parent: ClassVar[str | None] = "outer"
 
 
 def test_one_set_is_priced_by_its_expected_share() -> None:
@@ -67,44 +71,44 @@ def test_one_set_is_priced_by_its_expected_share() -> None:
 
 
 def test_nothing_is_open_in_a_closed_parent() -> None:
-    heads, inside = (
-        Heads(torch.tensor([[2.0, -1.0]]), price=5.0),
-        Inside(torch.tensor([[0.5, 0.3]]), price=2.0),
+    outer, inner = (
+        Outer(torch.tensor([[2.0, -1.0]]), price=5.0),
+        Inner(torch.tensor([[0.5, 0.3]]), price=2.0),
     )
-    sets = GateSets((heads, inside))
+    sets = GateSets((outer, inner))
     with sets.recording() as seen:
         pass
-    p, q = torch.sigmoid(heads.logits), torch.sigmoid(inside.logits)
+    p, q = torch.sigmoid(outer.logits), torch.sigmoid(inner.logits)
     expected = (5 * p.sum() + 2 * (p * q).sum()) / (5 * 2 + 2 * 2)
     assert sets.penalty(seen).item() == pytest.approx(expected.item())
     sets.penalty(seen).backward()
-    assert heads.logits.grad.abs().min() > 0  # a head also pays for what it holds
-    assert GateSets((inside,)).penalty(seen[1:]).item() == pytest.approx((q.sum() / 2).item())
+    assert outer.logits.grad.abs().min() > 0  # a unit also pays for what it holds
+    assert GateSets((inner,)).penalty(seen[1:]).item() == pytest.approx((q.sum() / 2).item())
 
 
 def test_kinds_are_counted_apart_and_priced_together() -> None:
     model, tally = tiny_gated(), Tally()
-    heads = Heads(torch.tensor([[1.0, -1.0], [1.0, 1.0], [1.0, 1.0]]), price=100.0)
-    sets = GateSets((gates_of(model), heads))
+    outer = Outer(torch.tensor([[1.0, -1.0], [1.0, 1.0], [1.0, 1.0]]), price=100.0)
+    sets = GateSets((gates_of(model), outer))
     with torch.no_grad(), counting(sets.of_kind("edges"), alone := Tally()):
         model(input_ids=prompts())
     with torch.no_grad(), counting(sets, tally):
         model(input_ids=prompts())
     found = tally.summary()
-    assert tally.kinds() == ["edges", "heads"]
-    assert tally.per_head("heads") == [[6.0, 0.0], [6.0, 6.0], [6.0, 6.0]]
-    assert found["density_heads"] == 5 / 6
+    assert tally.kinds() == ["edges", "outer"]
+    assert tally.per_group("outer") == [[6.0, 0.0], [6.0, 6.0], [6.0, 6.0]]
+    assert found["density_outer"] == 5 / 6
     edges, visible = alone.sums["edges/hard"], alone.sums["edges/visible"]
     assert found["density"] == pytest.approx((edges + 100 * 5 * ROWS) / (visible + 100 * 6 * ROWS))
     assert found["keys_per_query"] == alone.summary()["keys_per_query"]
 
 
 def test_sets_move_together() -> None:
-    sets = GateSets((gates_of(tiny_gated()), Heads(torch.zeros(1, 2), 1.0)))
+    sets = GateSets((gates_of(tiny_gated()), Outer(torch.zeros(1, 2), 1.0)))
     sets.bias, sets.sampling = 1.5, False
     sets.name_noise(seed=3, step=7)
     assert {(x.bias, x.sampling, x.seed, x.step) for x in sets} == {(1.5, False, 3, 7)}
-    with pytest.raises(GossamerError, match="no gates on neurons: expected edges, heads"):
+    with pytest.raises(GossamerError, match="no gates on neurons: expected edges, outer"):
         sets.of_kind("neurons")
 
 

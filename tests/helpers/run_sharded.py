@@ -2,11 +2,14 @@
 
 accelerate 1.15 takes the request for FSDP and runs plain data parallel on CPUs (`AcceleratorState.__init__`), which
 gossamer refuses. What is changed here is that list of devices alone: the sharding, the collectives on gloo and the
-checkpoints are the real ones. Goes when accelerate shards on CPUs by itself.
+checkpoints are the real ones. Goes when accelerate shards on CPUs by itself. IMPORT names a module to import first, for
+the kinds of gates that it defines.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from typing import Any
 
@@ -29,6 +32,8 @@ if __name__ == "__main__":
     AcceleratorState.__init__ = sharding  # type: ignore[method-assign]
     from gossamer.cli import main
 
+    if "IMPORT" in os.environ:
+        importlib.import_module(os.environ["IMPORT"])
     code = main(sys.argv[1:])
     sys.exit(
         "gossamer ended inside its process group"

@@ -15,7 +15,7 @@ from gossamer import gates_of, load
 from gossamer.cli import main
 from gossamer.data.prompts import positions_of, training_tokenizer
 from gossamer.errors import GossamerWarning
-from gossamer.models.attach import attention_modules
+from gossamer.models.interface import attention_modules
 from gossamer.recipes.sparsify_settings import SparsifySettings
 from gossamer.recipes.text import rows_of
 from helpers import families

@@ -18,8 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from gossamer.errors import UnsupportedModel
 from gossamer.gates.edges import AttentionCall
 from gossamer.models.anatomy import Anatomy, LayerAnatomy
-from gossamer.models.attach import attach, attention_modules
+from gossamer.models.attach import attach
 from gossamer.models.forward import evaluating, first_output, probe_inputs
+from gossamer.models.interface import attention_modules
 from gossamer.models.parts import Mlp
 from gossamer.models.projections import Projection, weight_of
 from helpers.families import ALL, FURTHER, LIKE_LLAMA, MOE, REFUSED, build

@@ -6,7 +6,8 @@ import warnings
 
 import pytest
 
-from gossamer.models.attach import attach, attention_modules
+from gossamer.models.attach import attach
+from gossamer.models.interface import attention_modules
 from gossamer.training.adapters import add_adapters
 from helpers import families
 

@@ -99,7 +99,7 @@ def test_density_and_keys_have_the_standard_error_of_their_rows() -> None:
             with counting(gates_of(model), tally):
                 model(input_ids=row)
             tally.sums["rows"] += 1
-            each.append(tally.summary() | {"keys": tally.keys_per_head()})
+            each.append(tally.summary() | {"keys": tally.keys_per_query("edges")})
     whole.sums["rows"] += 6
     found = whole.summary()
     for name in ("density", "keys_per_query"):
@@ -107,4 +107,4 @@ def test_density_and_keys_have_the_standard_error_of_their_rows() -> None:
         assert found[name] == pytest.approx(float(values.mean()))
         assert found[f"{name}_se"] == pytest.approx(float(values.std()) / math.sqrt(6))
     heads = torch.tensor([one["keys"] for one in each]).mean(0)
-    torch.testing.assert_close(torch.tensor(whole.keys_per_head()), heads)
+    torch.testing.assert_close(torch.tensor(whole.keys_per_query("edges")), heads)

@@ -111,7 +111,7 @@ def measure(model: Any, base: Any, rows: TensorRows, work: Path) -> dict[str, An
     config = settings("kl=1", 0, 1, work / "scratch", report_to="none")
     trainer = SparsityTrainer(model, config, base=base, eval_dataset=rows, data_collator=collate_rows)
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-    return _rounded(found) | {"per_head": trainer.tally.per_head()}
+    return _rounded(found) | {"per_head": trainer.tally.per_group("edges")}
 
 
 def _rounded(found: dict[str, float]) -> dict[str, float]:

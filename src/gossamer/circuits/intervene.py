@@ -30,8 +30,8 @@ from transformers import PreTrainedModel
 
 from ..errors import refuse, require_choice
 from ..gates.edges import EdgeGates
-from ..models.attach import attention_modules
 from ..models.forward import evaluating, first_output
+from ..models.interface import attention_modules
 from .circuit import Circuit, Edge, as_edge
 from .statistics import wilson
 from .trace import gated

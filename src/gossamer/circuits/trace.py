@@ -28,7 +28,8 @@ from ..data.prompts import Prompt
 from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_edges
 from ..gates.edges import AttentionCall, EdgeGates
-from ..models.attach import attach, detach, find_gates
+from ..gates.gate_set import GateSets
+from ..models.attach import attach, take_off
 from ..models.forward import evaluating, first_output
 from .circuit import Circuit, concatenate
 from .contribution import Writing
@@ -105,7 +106,7 @@ def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, .
 @contextmanager
 def gated(model: PreTrainedModel) -> Iterator[EdgeGates]:
     """The model's gates; a dense model runs with all gates open inside the `with` block."""
-    gates = find_gates(model)
+    gates = EdgeGates.on(model)
     if gates is not None:
         yield gates
         return
@@ -114,7 +115,7 @@ def gated(model: PreTrainedModel) -> Iterator[EdgeGates]:
     try:
         yield opened
     finally:
-        detach(model, implementation=before)
+        take_off(model, GateSets((opened,)), before)
 
 
 def _writing(model: PreTrainedModel) -> Writing | None:

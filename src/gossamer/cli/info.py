@@ -41,12 +41,12 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     ]
     if model["adapter_of"] is not None:
         lines.append(f"  adapters of {model['adapter_of']}; the sizes are that model's")
-    bias = model["bias"]
-    if bias is None:
+    if not model["gates"]:
         can = "can be gated" if model["edges"] else "its attention cannot be gated"
         return [*lines, f"  dense; {can}"]
-    kinds = ", ".join(model["gates"])
-    lines.append(f"  gates on {kinds}, " + ("all open" if bias == "open" else f"bias c = {bias:g} nats"))
+    for kind, gates in model["gates"].items():
+        bias = gates["bias"]
+        lines.append(f"  gates on {kind}, " + ("all open" if bias == "open" else f"bias c = {bias:g} nats"))
     message = {True: "held", False: "MISSED", None: "not said whether it was held"}
     promise = (
         f"{model['ceiling']}, {message[model['feasible']]}" if model["ceiling"] else "not on record here"

@@ -10,22 +10,23 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import require_choice
-from .attention import gated_attention
+from ..errors import CheckpointError, refuse, require_choice
+from .attention import gated_attention, resolve
 from .attention.eager import attention_logits, gate_logits
 from .attention.visibility import Visibility
-from .gate_set import Count, GateSet, Openness
+from .gate_set import GateSet
+from .host import Host, Options
 from .logit_penalty import logit_excess
 from .noise import NoiseKey
+from .openness import Count, Openness
 from .reads import READS
 
-SCHEMA_VERSION = 2  # 1 had no `reads`; its gates read the logit
-ON_MODULE, LAYER = "edge_gates", "edge_gate_layer"  # attributes on each gated attention module
+LAYER = "edge_gate_layer"  # an attribute of each gated attention module, beside the gates
 
 
 @dataclass
@@ -90,7 +91,7 @@ class EdgeGates(GateSet):
         reads: what a gate adds c to: the `logit` s, or the log of the attention `weight`, s - lse(s).
         sampling: draw logistic noise on the gates while the model is in training mode.
         seed, step: name the noise of this forward pass; the trainer advances `step`.
-        impl: which implementation of `gated_attention` runs.
+        impl: which implementation of `gated_attention` runs; auto is resolved when the gates are attached.
         keep: per layer, a {0, 1} tensor broadcastable to (B, H, T, S) multiplied onto the gates; for interventions.
         renormalise: take closed edges out of the softmax denominator too; for the leak test.
         logit_limit, logit_weight: see `limit_logits`.
@@ -98,6 +99,7 @@ class EdgeGates(GateSet):
 
     kind: ClassVar[str] = "edges"
     block: ClassVar[str] = "edge_gates"
+    version: ClassVar[int] = 2  # 1 had no `reads`; its gates read the logit
 
     bias: float = 0.0
     sampling: bool = True
@@ -116,6 +118,55 @@ class EdgeGates(GateSet):
 
     def __post_init__(self) -> None:
         require_choice("reads", self.reads, READS)
+
+    @classmethod
+    def made(cls, options: Options) -> Self:
+        """Open gates that read what the run asks for, the logit by default."""
+        return cls(bias=math.inf, impl=options.impl, reads=options.reads or cls.reads)
+
+    def require(self, options: Options) -> None:
+        """Raise if the gates read something else than the run asks for."""
+        if options.reads not in (None, self.reads):
+            raise refuse(
+                f"gate.reads={options.reads} on a model whose gates read the {self.reads}",
+                f"{self.reads}, or a dense model",
+                "leave gate.reads out, or start from the base model",
+            )
+
+    def attach(self, host: Host) -> None:
+        """Put the gates on every attention module, which then attends through them."""
+        self.impl = resolve(self.impl, host.device)
+        modules = host.take_attention()
+        self.n_layers, self.n_heads = len(modules), host.n_heads
+        for layer, module in enumerate(modules):
+            setattr(module, self.block, self)
+            setattr(module, LAYER, layer)
+
+    def detach(self, host: Host) -> None:
+        """Take the gates off again."""
+        for module in host.model.modules():
+            module.__dict__.pop(self.block, None)
+            module.__dict__.pop(LAYER, None)
+        host.give_attention_back()
+
+    def state(self) -> dict[str, Any]:
+        """The block `edge_gates` of config.json: of version 1, which 0.1.0 can read, where that says it all."""
+        state = super().state()
+        return {**state, "version": 1} if self.reads == "logit" else {**state, "reads": self.reads}
+
+    @classmethod
+    def from_state(cls, state: Any, where: object, options: Options) -> Self:
+        """The gates that a block describes."""
+        made = super().from_state(state, where, options)
+        made.reads = state.get("reads", "logit")
+        if made.reads not in READS:
+            raise refuse(
+                f"{where}: gates that read {made.reads!r}",
+                f"one of {', '.join(READS)}",
+                "save it again",
+                CheckpointError,
+            )
+        return made
 
     @property
     def lse_share(self) -> float:
@@ -175,13 +226,6 @@ class EdgeGates(GateSet):
 
         with self.observing(note):
             yield
-
-    def state(self) -> dict[str, Any]:
-        """The block `edge_gates` of config.json."""
-        bias = self.bias if math.isfinite(self.bias) else "open"
-        if self.reads == "logit":
-            return {"version": 1, "bias": bias}  # which 0.1.0 can read
-        return {"version": SCHEMA_VERSION, "bias": bias, "reads": self.reads}
 
     def are_plain(self, module: nn.Module, q: Tensor) -> bool:
         """Whether a call of this module needs nothing but hard gates, in float32 and by `blockwise`: no noise, no

@@ -1,121 +1,129 @@
-"""What a kind of gate is to everything that trains, counts and saves it: a gate set, and several of them together.
+"""What a kind of gate is to everything that trains, counts, saves and loads it; and several kinds on one model.
 
 A gate set closes units of a model: attention edges, heads, neurons, weights. Units lie in groups (for edges: the
-heads of a layer). What the trainer needs of one is below; it knows no kind by name, and a new kind is one file here.
-Edges depend on the input and own no parameter; a static kind owns one logit per unit.
+heads of a layer). Everything that is asked of one is below, and nobody knows a kind by name: a kind is a subclass in a
+file of this folder, which is found by being defined (`kinds.py`). Edges depend on the input and own no parameter. A
+static kind owns one logit per unit: it is an `nn.Module` too, and the part `block` of the model that it is on, so that
+optimizer, checkpoints and whatever distributes the model see its parameters.
 
     A = sum_k price_k expected_k p_open(parent_k) / sum_k price_k visible_k        over the sets k
 
 A unit whose `parent` is closed is not open: an edge in a closed head. p_open(parent) is the parent's own
 expected share.
-
-Letters: B batch row, L layer, G groups of a layer.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import refuse
+from ..errors import CheckpointError, refuse
+from .host import Host, Options
+from .openness import Count, Openness
 
-
-@dataclass
-class Openness:
-    """What one forward pass said of one gate set: per layer, in call order, sums over the units of each group.
-
-    Attributes:
-        layers: their numbers.
-        expected: sum of sigma(g) over visible units, (..., G), with a gradient.
-        visible: units that could be open, the same shape, int64.
-        excess: where logits are limited, each layer's sum of squared excesses and how many pairs it is over.
-        weight: of their mean in the objective.
-    """
-
-    layers: list[int] = field(default_factory=list)
-    expected: list[Tensor] = field(default_factory=list)
-    visible: list[Tensor] = field(default_factory=list)
-    excess: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    weight: float = 0.0
-
-    def total_expected(self, slope: float = 0.0, parent: dict[int, Tensor] | None = None) -> Tensor:
-        """Expected open units, a scalar with a gradient; one of layer l counts 1 + slope * l times.
-
-        Args:
-            parent: layer -> (G,), the probability that a group's parent is open.
-        """
-        parts = []
-        for layer, x in zip(self.layers, self.expected, strict=True):
-            x = x if parent is None else x * parent[layer]
-            parts.append(x.sum() * (1 + slope * layer))
-        return torch.stack(parts).sum()
-
-    def total_visible(self) -> Tensor:
-        """How many units could be open: a scalar, left on the device."""
-        return torch.stack([x.sum() for x in self.visible]).sum()
-
-    def density(self) -> Tensor:
-        """The expected share of open units, all layers together: a scalar with a gradient."""
-        return self.total_expected() / self.total_visible()
-
-    def shares(self) -> dict[int, Tensor]:
-        """Layer -> (G,): the expected share of open units in each group, for the sets whose parent this is."""
-        found: dict[int, tuple[Tensor, Tensor]] = {}
-        for layer, x, n in zip(self.layers, self.expected, self.visible, strict=True):
-            total = (x.flatten(0, -2).sum(0), n.flatten(0, -2).sum(0)) if x.dim() > 1 else (x, n)
-            before = found.get(layer)
-            found[layer] = total if before is None else (before[0] + total[0], before[1] + total[1])
-        return {layer: x / n.clamp_min(1) for layer, (x, n) in found.items()}
-
-    def mean_excess(self) -> Tensor:
-        """Mean of max(0, |s| - limit)^2 over the pairs looked at: a scalar with a gradient."""
-        sums, pairs = zip(*self.excess, strict=True)
-        return torch.stack(sums).sum() / torch.stack(pairs).sum()
-
-
-class Count(NamedTuple):
-    """One layer of one batch, counted on hard gates: (B, G) each; a static kind says the same of each row.
-
-    `visible`, `expected` and `hard` are units, `queries` those that see something.
-    """
-
-    kind: str
-    price: float
-    layer: int
-    visible: Tensor
-    expected: Tensor
-    hard: Tensor
-    queries: Tensor
+SUFFIX = "_gates"  # of every block in config.json, so that one of an unknown kind is not passed over
+DEFINED: dict[str, type[GateSet]] = {}  # by kind; `kinds.py` reads it
 
 
 class GateSet(ABC):
     """All gates of one kind on one model.
 
     Attributes:
-        kind: the name under which it is asked for, counted and saved.
-        block: the name of its block in config.json.
+        kind: the name under which it is asked for, counted and saved; a class that declares one is a kind.
+        block: the name of its block in config.json, and of the attribute by which it is found on a model.
+        version: of that block.
         parent: the kind whose units hold this one's, or None.
-        price: of an open unit in the objective, relative to other kinds.
+        reads: what a gate adds the bias to.
+        price: of an open unit in the objective, per row and relative to other kinds.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
         seed, step: name the noise.
+        n_layers: how many layers have gates; all of them must run, or `attach` refuses the model.
     """
 
     kind: ClassVar[str]
     block: ClassVar[str]
+    version: ClassVar[int] = 1
     parent: ClassVar[str | None] = None
+    reads: str = "logit"
     price: float = 1.0
     bias: float
     sampling: bool
     seed: int
     step: int
+    n_layers: int
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "kind" in cls.__dict__:
+            other = DEFINED.setdefault(cls.kind, cls)
+            assert (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__), other
+            assert cls.block.endswith(SUFFIX), cls.block
+            DEFINED[cls.kind] = cls
+
+    # ---- on a model ----
+
+    @classmethod
+    def made(cls, options: Options) -> Self:
+        """A set for a run, to be put on its model."""
+        return cls()
+
+    def require(self, options: Options) -> None:  # noqa: B027  (most kinds have nothing to ask)
+        """Raise if a set that is on a model already is not what a run asks for."""
+
+    @classmethod
+    def on(cls, model: nn.Module) -> Self | None:
+        """The gates of this kind on a model, or None."""
+        for module in model.modules():
+            found = module.__dict__.get(cls.block) or module._modules.get(cls.block)
+            if isinstance(found, cls):
+                return found
+        return None
+
+    @abstractmethod
+    def attach(self, host: Host) -> None:
+        """Put the set on a model, under the attribute `block`."""
+
+    @abstractmethod
+    def detach(self, host: Host) -> None:
+        """Take the set off a model, which is then as it was."""
+
+    # ---- in a folder; parameters are saved with the model's ----
+
+    def state(self) -> dict[str, Any]:
+        """What a reload needs besides parameters, as JSON values: the block in config.json."""
+        return {"version": self.version, "bias": self.bias if math.isfinite(self.bias) else "open"}
+
+    @classmethod
+    def from_state(cls, state: Any, where: object, options: Options) -> Self:
+        """The set that a block describes, to be put on its model.
+
+        Raises: `CheckpointError`, naming `where`, for a newer block and for one that means nothing.
+        """
+        block: Mapping[str, Any] = state if isinstance(state, Mapping) else {}
+        version, bias = block.get("version"), math.inf if block.get("bias") == "open" else block.get("bias")
+        if type(version) is not int or version < 1 or not _is_bias(bias):
+            raise refuse(
+                f"{where}: {cls.block} is {state!r}", "{version, bias}", "save it again", CheckpointError
+            )
+        if version > cls.version:
+            raise refuse(
+                f"{where} was written by a newer gossamer ({cls.block} version {version})",
+                f"versions up to {cls.version}",
+                "upgrade gossamer",
+                CheckpointError,
+            )
+        made = cls.made(options)
+        made.bias = float(bias)
+        return made
+
+    # ---- in use ----
 
     @contextmanager
     def using(self, **settings: Any) -> Iterator[Any]:
@@ -128,10 +136,6 @@ class GateSet(ABC):
         finally:
             for name, value in before.items():
                 setattr(self, name, value)
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters of its own, which get no weight decay; none where the gates read what the model computes."""
-        return iter(())
 
     def opened(self) -> Any:
         """A context in which every gate is open: the base model."""
@@ -148,18 +152,23 @@ class GateSet(ABC):
     def counting(self, add: Callable[[Count], None]) -> Any:
         """A context in which `add` is told of every layer, on hard gates, interventions honoured."""
 
-    @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """What a reload needs, as JSON values: the block in config.json."""
+
+def _is_bias(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value <= math.inf
 
 
 class GateSets(tuple[GateSet, ...]):
     """The gate sets of one model, which the trainer moves together."""
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are there."""
+        return tuple(one.kind for one in self)
+
+    @property
     def bias(self) -> float:
-        """The common gate bias, in nats."""
-        return self[0].bias
+        """The common gate bias, in nats; the lowest, where a set came open to others that are in use."""
+        return min(one.bias for one in self)
 
     @bias.setter
     def bias(self, value: float) -> None:
@@ -176,6 +185,17 @@ class GateSets(tuple[GateSet, ...]):
         for one in self:
             one.sampling = value
 
+    @property
+    def reads(self) -> str:
+        """What the gates read that read anything else than a logit; else `logit`."""
+        return next((one.reads for one in self if one.reads != GateSet.reads), GateSet.reads)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of all sets, which get no weight decay, by their names in the model that they are on."""
+        for one in self:
+            if isinstance(one, nn.Module):
+                yield from one.named_parameters(prefix=one.block)
+
     def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:
         """Name the noise of the forward passes that follow."""
         for one in self:
@@ -186,8 +206,16 @@ class GateSets(tuple[GateSet, ...]):
         """The set of one kind."""
         found = [one for one in self if one.kind == kind]
         if not found:
-            raise refuse(f"no gates on {kind}", f"{', '.join(one.kind for one in self)}", "attach them")
+            raise refuse(f"no gates on {kind}", ", ".join(self.kinds), "attach them")
         return found[0]
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """A context in which every gate of every set is open: the base model."""
+        with ExitStack() as stack:
+            for one in self:
+                stack.enter_context(one.opened())
+            yield
 
     @contextmanager
     def recording(self) -> Iterator[list[Openness]]:

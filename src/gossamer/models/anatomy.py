@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import UnsupportedModel, refuse
 from .architectures import PRE_NORM, PreNorm
-from .attach import attention_modules
+from .interface import attention_modules
 from .parts import Layer, Mlp, find_mlp, find_o, find_qkv, named
 from .projections import Projection
 

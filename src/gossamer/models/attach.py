@@ -1,71 +1,74 @@
-"""Putting gates on a Hugging Face model, through its attention interface and never through a fork of its code.
+"""Putting gates on a Hugging Face model, whatever their kind, and never through a fork of its code.
 
-`attach(model)` selects the attention and mask functions of `interface.py`, hands every attention module the model's
-`EdgeGates`, and then proves on a probe input, before anything is trained, that
+A kind of gate knows how to put itself on a model (`GateSet.attach`); what it needs of transformers it gets from
+`ModelHost`. Then a probe input proves, before anything is trained, that
 
-    1. every attention module that should call the interface was called,
+    1. every layer that has gates ran through them,
     2. with open gates (c = +inf) the model's output is that of its own eager attention,
     3. in a causal model, editing the last token leaves every earlier output alone.
 
 Transformers accepts an unknown implementation name on architectures that ignore it, drops causality when the
 mask function is missing, and reloads a gated checkpoint as a dense model, all without a word: hence the proof.
 
-The gates have no parameters. Their state is one small object per model, reached by `gates_of(model)`; what has
-to outlive the process, the bias c, is a block `edge_gates` in the model's config.json.
+Several kinds may be on one model, each found by `GateSet.on`. What has to outlive the process is a block of each in
+the model's config.json (`edge_gates` for edges), and the parameters of those that have some.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
+from collections.abc import Iterable
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import GossamerWarning, UnsupportedModel, refuse
-from ..gates.attention import resolve
-from ..gates.edges import LAYER, ON_MODULE, EdgeGates
+from ..errors import GossamerError, GossamerWarning, UnsupportedModel, refuse
+from ..gates.edges import EdgeGates
 from ..gates.gate_set import GateSets
+from ..gates.host import Options
+from ..gates.kinds import kinds
+from .gate_block import blocks_of
+from .host import ModelHost
 from .interface import KEY
-
-CONFIG_BLOCK = EdgeGates.block
+from .parity import check_attached, eager_reference
 
 
 def gates_of(model: nn.Module) -> EdgeGates:
-    """The gates of a model that has some; an error for one that runs dense."""
-    gates = find_gates(model)
+    """The gates on the attention edges of a model; an error for a model without."""
+    gates = EdgeGates.on(model)
     if gates is None:
-        gated = CONFIG_BLOCK in getattr(model, "config", nn.Module()).__dict__
-        hint = "it was saved with gates and would run dense here" if gated else "it is a dense model"
-        do = "load it with gossamer.load(path)" if gated else "call gossamer.attach(model)"
-        came = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
-        what = f"{type(model).__name__}{came} has no gates ({hint})"
-        raise refuse(what, "a gated model", do, UnsupportedModel)
+        raise _no_gates(model)
     return gates
 
 
-def find_gates(model: nn.Module) -> EdgeGates | None:
-    """The gates of a model, or None."""
-    found = (getattr(module, ON_MODULE) for module in model.modules() if ON_MODULE in module.__dict__)
-    return next(found, None)
+def find_gate_sets(model: nn.Module) -> GateSets:
+    """Every gate set of a model, in the order of their kinds; empty for one that runs dense."""
+    return GateSets(one for kind in kinds().values() if (one := kind.on(model)) is not None)
 
 
 def gate_sets_of(model: nn.Module) -> GateSets:
-    """Every gate set of a model that has some; an error for one that runs dense."""
-    return GateSets((gates_of(model),))
+    """Every gate set of a model; an error for one that runs dense."""
+    sets = find_gate_sets(model)
+    if not sets:
+        raise _no_gates(model)
+    return sets
 
 
-def attention_modules(model: nn.Module) -> list[nn.Module]:
-    """The modules whose forward looks up an attention implementation, in the model's own order."""
-    return [m for m in model.modules() if _calls_interface(type(m))]
+def _no_gates(model: nn.Module) -> GossamerError:
+    others = ", ".join(find_gate_sets(model).kinds)
+    gated = _saved_blocks(model)
+    hint = "it was saved with gates and would run dense here" if gated else "it is a dense model"
+    do = "load it with gossamer.load(path)" if gated else "call gossamer.attach(model)"
+    if others:
+        hint, do = f"it has gates on {others}", "call gossamer.attach(model)"
+    came = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
+    what = f"{type(model).__name__}{came} has no gates{' on edges' * bool(others)} ({hint})"
+    return refuse(what, "a gated model", do, UnsupportedModel)
 
 
-def _calls_interface(cls: type) -> bool:
-    try:
-        return "ALL_ATTENTION_FUNCTIONS.get_interface" in inspect.getsource(cls.forward)
-    except (OSError, TypeError):
-        return False
+def _saved_blocks(model: nn.Module) -> dict[str, object]:
+    return blocks_of(getattr(model, "config", nn.Module()).__dict__, type(model).__name__)
 
 
 def attach(
@@ -90,81 +93,75 @@ def attach(
     Raises: `UnsupportedModel` naming what is wrong: an architecture that ignores the interface, a layer that was
         not called, open gates that do not repeat the base model, or a leak of the future.
     """
-    from .parity import check_attached, eager_reference
-
-    _notice_dense(model, bias)
-    modules = attention_modules(model)
-    name = type(model).__name__
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise refuse(f"{name} is an encoder-decoder", "encoders and decoders", "choose one", UnsupportedModel)
-    if not modules or not model._can_set_attn_implementation():
-        raise refuse(
-            f"{name} does not send its attention through the attention interface of transformers",
-            "architectures that do, such as bert, gpt2, gpt_neox, llama, qwen3, gemma2",
-            "choose one of those",
-            UnsupportedModel,
-        )
-    if getattr(model.config, "output_attentions", False):
-        raise refuse(
-            f"{name} has output_attentions=True in its config",
-            "False, as gossamer.trace lists the open edges with their weights",
-            "set it to False",
-            UnsupportedModel,
-        )
-    reference = eager_reference(model) if check else None
-    before = model.config._attn_implementation
+    if math.isinf(bias):
+        _notice_dense(model)
     gates = EdgeGates(reads=reads) if gates is None else gates
-    gates.bias, gates.impl = bias, resolve(impl, model.device)
-    gates.n_layers, gates.n_heads = len(modules), _query_heads(model)
+    gates.bias, gates.impl = bias, impl
+    put_on(model, GateSets((gates,)), check=check)
+    return gates
+
+
+def attach_missing(model: PreTrainedModel, wanted: Iterable[str], options: Options) -> GateSets:
+    """Every gate set of a model, once there is one of each wanted kind: those that it lacks are added, open.
+
+    Raises: `GossamerError` if a set that is there is not what the options ask for; and as `attach`.
+    """
+    there = find_gate_sets(model)
+    for one in there:
+        one.require(options)
+    known = kinds()
+    missing = GateSets(known[kind].made(options) for kind in wanted if kind not in there.kinds)
+    if missing:
+        _notice_dense(model)
+        put_on(model, missing)
+    return find_gate_sets(model)
+
+
+def put_on(model: PreTrainedModel, sets: GateSets, *, check: bool = True) -> None:
+    """Put gate sets on a model, in place, and prove that they are there; if they are not, it is left as it was."""
+    host = ModelHost(model, attention=model.config._attn_implementation)
+    host.require_gateable()
+    with find_gate_sets(model).opened():
+        reference = eager_reference(model) if check else None
     try:
-        model.set_attn_implementation(KEY)
-        for layer, module in enumerate(modules):
-            setattr(module, ON_MODULE, gates)
-            setattr(module, LAYER, layer)
+        for one in sets:
+            one.attach(host)
         if reference is not None:
-            check_attached(model, gates, modules, reference)
+            check_attached(model, find_gate_sets(model), reference)
     except BaseException:
-        _strip(model, before)
+        for one in sets:
+            one.detach(host)
         raise
     write_config(model)
-    return gates
 
 
-def gates_reading(reads: str | None, model: PreTrainedModel, *, impl: str) -> EdgeGates:
-    """The gates of a model, attached if it has none; an error if they read something else than `reads`.
-
-    Args:
-        reads: `logit` or `weight`; None for what the gates read that are there, and for the logit where there are none.
-    """
-    gates = find_gates(model)
-    if gates is None:
-        return attach(model, impl=impl, reads=reads or "logit")
-    if reads not in (None, gates.reads):
-        raise refuse(
-            f"gate.reads={reads} on a model whose gates read the {gates.reads}",
-            f"{gates.reads}, or a dense model",
-            "leave gate.reads out, or start from the base model",
-        )
-    return gates
-
-
-def _notice_dense(model: PreTrainedModel, bias: float) -> None:
+def _notice_dense(model: PreTrainedModel) -> None:
     """Say that a model saved with gates came in without them, and so has been running dense."""
-    block = model.config.__dict__.get(CONFIG_BLOCK)
-    if (
-        find_gates(model) is None
-        and isinstance(block, dict)
-        and math.isinf(bias)
-        and block.get("bias") != "open"
-    ):
+    blocks = _saved_blocks(model).values()
+    closed = any(isinstance(block, dict) and block.get("bias") != "open" for block in blocks)
+    if closed and not find_gate_sets(model):
         message = f"{type(model).__name__} was saved with gates but loaded without them, so it has been running DENSE; "
         warnings.warn(message + "load it with gossamer.load(path)", GossamerWarning, stacklevel=3)
 
 
 def detach(model: nn.Module, *, implementation: str = "sdpa") -> None:
-    """Take the gates off again, in place: the model runs dense, as its config then says."""
-    gates_of(model)
-    _strip(model, implementation)
+    """Take all gates off again, in place: the model runs dense, as its config then says.
+
+    Args:
+        implementation: what runs the attention of a model whose edges had gates.
+    """
+    take_off(model, gate_sets_of(model), implementation)
+
+
+def take_off(model: nn.Module, sets: GateSets, implementation: str) -> None:
+    """Take some gate sets off a model."""
+    host = ModelHost(model, attention=implementation)
+    config = host.model.config.__dict__
+    for one in sets:
+        one.detach(host)
+        config.pop(one.block, None)
+    if not find_gate_sets(model):
+        config.pop("attn_implementation", None)
 
 
 def write_config(model: nn.Module) -> None:
@@ -176,20 +173,3 @@ def write_config(model: nn.Module) -> None:
     for one in gate_sets_of(model):
         setattr(model.config, one.block, one.state())
     model.config.attn_implementation = KEY  # type: ignore[union-attr]
-
-
-def _query_heads(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    return int(getattr(config, "num_attention_heads", None) or getattr(config, "n_head", 0))
-
-
-def _strip(model: nn.Module, implementation: str | None) -> None:
-    for module in model.modules():
-        module.__dict__.pop(ON_MODULE, None)
-        module.__dict__.pop(LAYER, None)
-    for inner in model.modules():
-        if isinstance(inner, PreTrainedModel):
-            inner.set_attn_implementation(implementation)  # type: ignore[arg-type]
-            for name in (CONFIG_BLOCK, "attn_implementation"):
-                inner.config.__dict__.pop(name, None)
-            break

@@ -1,4 +1,4 @@
-"""Gated checkpoints: an ordinary transformers folder whose config says that it was trained with gates.
+"""Gated checkpoints: an ordinary transformers folder whose config says which gates it was trained with.
 
 Plain transformers refuses to build such a model, whose config names an attention that only we register; asked for
 another one (`attn_implementation="sdpa"`), it runs it dense. `load` puts the gates back, proves that they run, and
@@ -15,19 +15,30 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils.hub import cached_file
 
 from ..errors import CheckpointError, UnsupportedModel, refuse
-from ..files import read_json, write_json, writing
-from .attach import CONFIG_BLOCK, attach, gates_of, write_config
-from .gate_block import BLOCK_FILE, adapter_block, bias_of, reads_of
+from ..files import read_json, writing
+from ..gates.gate_set import GateSets
+from ..gates.host import Options
+from .attach import gate_sets_of, put_on, write_config
+from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapter_blocks
+from .gate_tensors import FILE, load_tensors, save_tensors
 from .interface import KEY
 
 
 def save(model: PreTrainedModel, folder: Path | str) -> None:
-    """Save a gated model as a whole folder, atomically: weights as safetensors, gates in config.json."""
-    gates_of(model)
+    """Save a gated model as a whole folder, atomically: weights as safetensors, gates in config.json.
+
+    Gates that own parameters have them in gates.safetensors, so that the weights are the architecture's alone.
+    """
+    sets = gate_sets_of(model)
     write_config(model)
-    save_folder(model, folder)
+    own = dict(sets.named_parameters())
+    weights = {k: x for k, x in model.state_dict().items() if k not in own} if own else None
+    with writing(Path(folder)) as temporary:
+        model.save_pretrained(temporary, state_dict=weights)
+        save_tensors(sets, temporary)
 
 
 def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
@@ -37,9 +48,11 @@ def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Save adapters alone, with the gates' block beside them; the base model stays where it came from."""
+    """Save adapters alone, with the gates beside them; the base model stays where it came from."""
     model.save_pretrained(folder)
-    write_json(folder / BLOCK_FILE, gates_of(model).state())
+    sets = gate_sets_of(model)
+    write_adapter_blocks(sets, folder)
+    save_tensors(sets, folder)
 
 
 def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options: Any) -> PreTrainedModel:
@@ -54,31 +67,38 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
     """
     if (Path(path) / "adapter_config.json").is_file():
         return _load_adapter(Path(path), impl=impl, check=check, **options)
-    config = read_config(
-        path, **{k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
-    )
-    block = config.__dict__.get(CONFIG_BLOCK)
-    if block is None:
+    on_hub = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
+    config = read_config(path, **on_hub)
+    blocks = blocks_of(config.__dict__, path)
+    if not blocks:
         raise refuse(
             f"{path} is a dense checkpoint",
             "folders that gossamer wrote, whose config.json has a block edge_gates",
             "load it with transformers, or make it sparse first",
             CheckpointError,
         )
-    bias, reads = bias_of(block, path), reads_of(block, path)
+    sets = sets_of(blocks, path, Options(impl))
     model = load_dense(path, config=config, **options)
-    attach(model, bias=bias, impl=impl, check=check, reads=reads)
+    put_on(model, sets, check=check)
+    load_tensors(sets, _folder_of(path, sets, **on_hub))
     return model
+
+
+def _folder_of(path: Path | str, sets: GateSets, **on_hub: Any) -> Path:
+    """The folder with the parameters of the gates, downloaded for a hub id that has some."""
+    if Path(path).is_dir() or not any(True for _ in sets.named_parameters()):
+        return Path(path)
+    return Path(str(cached_file(path, FILE, **on_hub))).parent
 
 
 def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> Any:
     """The base model that an adapter folder names, gated, with the adapters on."""
     from peft import PeftConfig, PeftModel
 
-    block = adapter_block(folder)
-    bias, reads = bias_of(block, folder), reads_of(block, folder)
+    sets = sets_of(require_adapter_blocks(folder), folder, Options(impl))
     model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
-    attach(model, bias=bias, impl=impl, check=check, reads=reads)
+    put_on(model, sets, check=check)
+    load_tensors(sets, folder)
     return PeftModel.from_pretrained(model, folder).eval()
 
 
@@ -121,7 +141,7 @@ def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -
         taken for its own dense base; `UnsupportedModel` for `output_attentions` in its config.
     """
     config = read_config(name)
-    if CONFIG_BLOCK in config.__dict__:
+    if blocks_of(config.__dict__, name):
         raise refuse(
             f"{name} was saved with gates and would run dense here, as a base that it is not",
             "a dense model",

@@ -1,53 +1,65 @@
-"""The block in which a checkpoint says that it has gates: version, bias, and what the gates read."""
+"""The blocks in which a checkpoint says which gates it has, one a kind; what a kind has in one is its own `state`."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, refuse
-from ..files import read_json
-from ..gates.edges import SCHEMA_VERSION
-from ..gates.reads import READS
+from ..files import read_json, write_json
+from ..gates.gate_set import SUFFIX, GateSets
+from ..gates.host import Options
+from ..gates.kinds import kinds
 
-BLOCK_FILE = "edge_gates.json"  # beside an adapter, which has no config.json of its own
+
+def blocks_of(config: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
+    """Kind -> its block in a model config; empty for a dense model.
+
+    Raises: `CheckpointError` for gates of a kind that is not known here, which would be left out.
+    """
+    known = {cls.block: kind for kind, cls in kinds().items()}
+    for name, block in config.items():
+        if name.endswith(SUFFIX) and name not in known and isinstance(block, Mapping) and "version" in block:
+            raise refuse(
+                f"{where} has gates of a kind that is not known here ({name})",
+                f"{', '.join(known)}",
+                "upgrade gossamer, or import what defines them",
+                CheckpointError,
+            )
+    return {kind: config[block] for block, kind in known.items() if block in config}
 
 
-def adapter_block(folder: Path) -> dict[str, Any]:
-    """The gates' block of an adapter folder."""
-    if not (folder / BLOCK_FILE).is_file():
+def sets_of(blocks: Mapping[str, Any], where: Path | str, options: Options | None = None) -> GateSets:
+    """The gate sets that blocks describe, to be put on their model.
+
+    Raises: `CheckpointError` for a block of a newer version, and for one that means nothing.
+    """
+    known = kinds()
+    made = (known[kind].from_state(block, where, options or Options()) for kind, block in blocks.items())
+    return GateSets(made)
+
+
+def adapter_blocks(folder: Path) -> dict[str, Any]:
+    """Kind -> its block, of an adapter folder, which has no config.json of its own; empty for one without gates."""
+    files = {path.stem: read_json(path) for path in sorted(folder.glob(f"*{SUFFIX}.json"))}
+    return blocks_of(files, folder)
+
+
+def require_adapter_blocks(folder: Path) -> dict[str, Any]:
+    """The same, or an error for adapters without gates."""
+    blocks = adapter_blocks(folder)
+    if not blocks:
         raise refuse(
-            f"{folder} holds adapters without gates ({BLOCK_FILE} is missing)",
+            f"{folder} holds adapters without gates (no file *{SUFFIX}.json)",
             "adapters that gossamer wrote",
             "load it with peft, or make a model sparse first",
             CheckpointError,
         )
-    return read_json(folder / BLOCK_FILE)
+    return blocks
 
 
-def bias_of(block: Any, path: Path | str) -> float:
-    """The gate bias in an `edge_gates` block, or an error for a block that this version does not know."""
-    if not isinstance(block, dict) or not isinstance(block.get("version"), int) or "bias" not in block:
-        raise refuse(f"{path}: edge_gates is {block!r}", "{version, bias}", "save it again", CheckpointError)
-    if block["version"] > SCHEMA_VERSION:
-        raise refuse(
-            f"{path} was written by a newer gossamer (edge_gates version {block['version']})",
-            f"versions up to {SCHEMA_VERSION}",
-            "upgrade gossamer",
-            CheckpointError,
-        )
-    return math.inf if block["bias"] == "open" else float(block["bias"])
-
-
-def reads_of(block: dict[str, Any], path: Path | str) -> str:
-    """What the gates of an `edge_gates` block read; blocks of version 1 do not say it and read the logit."""
-    reads = block.get("reads", "logit")
-    if reads not in READS:
-        raise refuse(
-            f"{path}: gates that read {reads!r}",
-            f"one of {', '.join(READS)}",
-            "save it again",
-            CheckpointError,
-        )
-    return str(reads)
+def write_adapter_blocks(sets: GateSets, folder: Path) -> None:
+    """Write the block of each set beside an adapter."""
+    for one in sets:
+        write_json(folder / f"{one.block}.json", one.state())

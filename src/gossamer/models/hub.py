@@ -14,8 +14,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 
 from ..errors import CheckpointError, refuse
 from ..files import read_json
-from .attach import CONFIG_BLOCK
-from .checkpoint import adapter_block, read_config
+from .checkpoint import read_config
+from .gate_block import blocks_of, require_adapter_blocks
 from .model_card import model_card
 from .run_report import RunReport
 
@@ -66,7 +66,7 @@ def shared(folder: Path) -> tuple[Path, RunReport]:
     report = RunReport.load(folder)
     adapter = folder / "adapter"
     if adapter.is_dir():
-        adapter_block(adapter)
+        require_adapter_blocks(adapter)
         base = read_json(adapter / "adapter_config.json")["base_model_name_or_path"]
         if Path(base).exists():
             raise refuse(
@@ -76,7 +76,7 @@ def shared(folder: Path) -> tuple[Path, RunReport]:
                 CheckpointError,
             )
         return adapter, report
-    if CONFIG_BLOCK not in read_config(folder / "model").__dict__:
+    if not blocks_of(read_config(folder / "model").__dict__, folder / "model"):
         raise refuse(
             f"{folder / 'model'} is a dense checkpoint",
             "a model that gossamer sparsify kept",

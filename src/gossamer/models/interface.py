@@ -5,6 +5,7 @@ Registered under one name, for an attention function without its mask function s
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -14,9 +15,21 @@ from transformers.masking_utils import sdpa_mask
 
 from ..errors import UnsupportedModel, refuse
 from ..gates.attention.blockwise import one_query
-from ..gates.edges import ON_MODULE
+from ..gates.edges import EdgeGates
 
 KEY = "edge_gate"  # must hold none of "flash", "sdpa", "flex_attention", "/" or "|": transformers reads those
+
+
+def attention_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules whose forward looks up an attention implementation, in the model's own order."""
+    return [m for m in model.modules() if _calls_interface(type(m))]
+
+
+def _calls_interface(cls: type) -> bool:
+    try:
+        return "ALL_ATTENTION_FUNCTIONS.get_interface" in inspect.getsource(cls.forward)
+    except (OSError, TypeError):
+        return False
 
 
 def edge_gate_attention(
@@ -38,7 +51,7 @@ def edge_gate_attention(
     Other keyword arguments of the attention interface (position ids, cache flags, the sliding window, which is
     already in the mask) are informational and are not used.
     """
-    gates = getattr(module, ON_MODULE, None)
+    gates = getattr(module, EdgeGates.block, None)
     plain = attention_mask is softcap is s_aux is position_bias is None and not (dropout or output_attentions)
     if (
         plain

@@ -23,21 +23,21 @@ import gossamer
 model = gossamer.load("{where}")  # gates on, and proven to be on
 ```
 
-`{base}`, finetuned until few attention edges are open, with a ceiling on what may be lost: **{ceiling}**
+`{base}`, finetuned until few {kinds} are open, with a ceiling on what may be lost: **{ceiling}**
 ({kept}).
 
 | on held-out data | |
 |---|---|
 {rows}
 
-A closed edge's attention weight is multiplied by zero after the softmax and the rest is not renormalised
-(arXiv 2512.05865). The gates have no weights; their bias is the block `edge_gates` in config.json.
+What is closed is multiplied by zero; an attention weight after the softmax, and the rest is not renormalised (arXiv
+2512.05865). config.json has a block for each kind of gate.
 """
 
 # Name in the report, words, form.
 ROWS = (
     ("keys_per_query", "open keys per query and head", "{:.3f}"),
-    ("density", "open share of the visible edges", "{:.5f}"),
+    ("density", "open share of all that has gates", "{:.5f}"),
     ("density_gap", "expected minus hard density", "{:+.5f}"),
     ("loss", "cross-entropy, nats per token", "{:.4f}"),
     ("delta_ce", "its rise over the base model", "{:+.4f}"),
@@ -47,10 +47,20 @@ ROWS = (
 )
 
 
+# The same of each kind of gate, by the beginning of the name.
+KIND_ROWS = (("density_", "open share of the {}", "{:.5f}"), ("open_", "open {} per row", "{:,.1f}"))
+
+
 def held_out_rows(held_out: dict[str, float]) -> list[tuple[str, str]]:
     """The held-out numbers that were measured, in words, each with its standard error."""
-    rows = []
-    for name, words, form in ROWS:
+    rows, known = [], [name for name, _, _ in ROWS]
+    of_kinds = [
+        (name, words.format(name.removeprefix(start)), form)
+        for start, words, form in KIND_ROWS
+        for name in sorted(held_out)
+        if name.startswith(start) and name.removesuffix("_se") not in known
+    ]
+    for name, words, form in (*ROWS, *of_kinds):
         if name in held_out:
             error = held_out.get(f"{name}_se")
             message = form.format(held_out[name]) + (
@@ -84,6 +94,7 @@ def model_card(report: RunReport, *, title: str, where: str) -> str:
         title=title,
         where=where,
         base=base,
+        kinds=" and ".join(report.gates) or "units",
         ceiling=report.ceiling,
         kept="held on held-out data" if report.feasible else "NOT held: " + report.missed,
         rows="\n".join(number_rows(report.held_out)),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModel, refuse
+from ..gates.gate_set import GateSets
 from .forward import evaluating, first_output, probe_inputs
+from .interface import attention_modules
 
 # Open gates repeat eager attention bit for bit in float32 on one thread count; half precision rounds the
 # intermediate logits in an order of its own, so the bound there is a few units in the last place.
@@ -27,23 +27,20 @@ def eager_reference(model: PreTrainedModel, inputs: dict[str, Tensor] | None = N
         model.set_attn_implementation(before)  # type: ignore[arg-type]
 
 
-def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module], reference: Tensor) -> None:
+def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) -> None:
     """Raise `UnsupportedModel` unless every layer ran, open gates repeat `reference`, and nothing sees the future."""
-    name, inputs, called = type(model).__name__, probe_inputs(model), []
-    with (
-        evaluating(model),
-        gates.opened(),
-        gates.observing(lambda call: called.append(call.layer)),
-    ):
+    name, inputs = type(model).__name__, probe_inputs(model)
+    with evaluating(model), sets.opened(), sets.recording() as seen:
         output = first_output(model, inputs)
-    missing = sorted(set(range(len(modules))) - set(called))
-    if missing:
-        raise refuse(
-            f"{name}: the gated attention ran in {len(set(called))} of {len(modules)} attention modules",
-            "architectures that call the attention interface in every layer",
-            f"choose another model; these modules were never called: {missing}",
-            UnsupportedModel,
-        )
+    for one, openness in zip(sets, seen, strict=True):
+        missing = sorted(set(range(one.n_layers)) - set(openness.layers))
+        if missing:
+            raise refuse(
+                f"{name}: the gates on {one.kind} ran in {one.n_layers - len(missing)} of {one.n_layers} layers",
+                "architectures that run all of them",
+                f"choose another model; these layers were never run: {missing}",
+                UnsupportedModel,
+            )
     error = (output - reference).abs().max().item()
     scale = max(1.0, reference.abs().max().item())
     if not error <= TOLERANCE.get(output.dtype, 5e-2) * scale:
@@ -53,12 +50,12 @@ def check_attached(model: PreTrainedModel, gates: Any, modules: list[nn.Module],
             "report the architecture: its attention does more than softmax over masked logits",
             UnsupportedModel,
         )
-    if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in modules):
-        _check_causal(model, gates, inputs, output, reference)
+    if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in attention_modules(model)):
+        _check_causal(model, sets, inputs, output, reference)
 
 
 def _check_causal(
-    model: PreTrainedModel, gates: Any, inputs: dict[str, Tensor], output: Tensor, reference: Tensor
+    model: PreTrainedModel, sets: GateSets, inputs: dict[str, Tensor], output: Tensor, reference: Tensor
 ) -> None:
     edited = dict(inputs, input_ids=inputs["input_ids"].clone())
     config = model.config.get_text_config()
@@ -67,7 +64,7 @@ def _check_causal(
     edited["input_ids"][:, -1] = (
         torch.where(last == pad, (last + 1) % config.vocab_size, last) if pad is not None else last
     )
-    with evaluating(model), gates.opened():
+    with evaluating(model), sets.opened():
         changed = first_output(model, edited)
     leak, allowed = _change(changed, output), 0.0
     if leak > 0 and _change(eager_reference(model, edited), reference) > 0:

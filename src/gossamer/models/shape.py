@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
-from ..gates.edges import EdgeGates
+from .gate_block import blocks_of
+from .gate_tensors import FILE
 
 INTERFACE = (
     "ALL_ATTENTION_FUNCTIONS.get_interface"  # what the source of an architecture that can be gated calls
@@ -29,7 +30,7 @@ class Shape:
 
     Attributes:
         family: the `model_type` of transformers.
-        gates: the block of gates in its config; None for a dense model.
+        gates: kind -> the block of gates in its config; empty for a dense model.
         uses_interface: whether its attention goes through the attention interface, so that it can be gated.
     """
 
@@ -39,7 +40,7 @@ class Shape:
     heads: int
     key_value_heads: int
     parameters: int
-    gates: Any
+    gates: dict[str, Any]
     uses_interface: bool
 
 
@@ -74,14 +75,14 @@ def _from_files(folder: Path) -> Shape | None:
         heads,
         int(text.get("num_key_value_heads") or heads),
         parameters,
-        config.get(EdgeGates.block),
+        blocks_of(config, folder),
         INTERFACE in source,
     )
 
 
 def _parameters(folder: Path) -> int | None:
-    """How many numbers the safetensors of a folder hold, from their headers; None without such files."""
-    files = sorted(folder.glob("*.safetensors"))
+    """How many numbers the weights of a folder hold, from their headers; None without such files."""
+    files = sorted(x for x in folder.glob("*.safetensors") if x.name != FILE)
     if not files:
         return None
     found: dict[str, list[int]] = {}
@@ -113,8 +114,8 @@ def _from_model(place: Path | str) -> Shape:
     """The shape of the model built on the meta device."""
     import torch
 
-    from .attach import attention_modules
     from .checkpoint import architecture, read_config
+    from .interface import attention_modules
     from .quiet import quiet
 
     with quiet():
@@ -131,6 +132,6 @@ def _from_model(place: Path | str) -> Shape:
         heads,
         int(getattr(text, "num_key_value_heads", None) or heads),
         sum(p.numel() for p in model.parameters()),
-        config.__dict__.get(EdgeGates.block),
+        blocks_of(config.__dict__, place),
         bool(modules) and model._can_set_attn_implementation(),
     )

@@ -18,10 +18,9 @@ from .. import __version__
 from ..errors import CheckpointError, refuse
 from ..files import read_json
 from ..gates.attention import choose
-from ..gates.edges import EdgeGates
-from .gate_block import BLOCK_FILE, adapter_block, bias_of, reads_of
+from .gate_block import adapter_blocks, sets_of
 from .run_report import FILE, RunReport
-from .shape import Shape, shape_of
+from .shape import shape_of
 
 PARTS = (
     "base",
@@ -65,16 +64,15 @@ def describe(place: Path | str) -> dict[str, Any]:
 def describe_model(place: Path | str) -> dict[str, Any]:
     """Architecture, family, sizes, gates and ceiling of one model.
 
-    Returns: `bias` is c in nats, "open" for gates that are all open, None for a dense model; `edges` is False
-        where the architecture keeps its attention from the interface, so that it cannot be gated; `gates` lists the
-        kinds of gates that are on; `ceiling` and `feasible` are None where no report says them, and `open` is what
-        it says of each kind: hard open units per held-out row, by layer.
+    Returns: `gates` has each kind that is on, with its `bias` c in nats, "open" if all are open, and what its gates
+        read; it is empty for a dense model. `edges` is False where the architecture keeps its attention from the
+        interface, so that it cannot be gated; `ceiling` and `feasible` are None where no report says them, and `open`
+        is what it says of each kind: hard open units per held-out row, by layer.
     """
     adapter = (Path(place) / "adapter_config.json").is_file()
     source = read_json(Path(place) / "adapter_config.json")["base_model_name_or_path"] if adapter else place
     shape = shape_of(source)
-    block = _block(Path(place), adapter, shape)
-    bias = None if block is None else bias_of(block, place)
+    sets = sets_of(adapter_blocks(Path(place)) if adapter else shape.gates, place)
     return {
         "path": str(place),
         "architecture": shape.architecture,
@@ -85,18 +83,12 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         "key_value_heads": shape.key_value_heads,
         "parameters": shape.parameters,
         "edges": shape.uses_interface,
-        "gates": [] if block is None else [EdgeGates.kind],
-        "reads": None if block is None else reads_of(block, place),
-        "bias": "open" if bias is not None and math.isinf(bias) else bias,
-        **_promise(Path(place) if bias is not None else None),
+        "gates": {
+            one.kind: {"bias": "open" if math.isinf(one.bias) else one.bias, "reads": one.reads}
+            for one in sets
+        },
+        **_promise(Path(place) if sets else None),
     }
-
-
-def _block(folder: Path, adapter: bool, shape: Shape) -> Any:
-    """The gates' block of a checkpoint; None for a dense one."""
-    if not adapter:
-        return shape.gates
-    return adapter_block(folder) if (folder / BLOCK_FILE).is_file() else None
 
 
 def _promise(folder: Path | None) -> dict[str, Any]:

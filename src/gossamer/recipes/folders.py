@@ -13,14 +13,15 @@ from ..data.pairs import Batch, by_tokenizer
 from ..data.prompts import open_tokenizer
 from ..data.registry import batches, task_vocabulary
 from ..errors import refuse
-from ..models.attach import CONFIG_BLOCK, gates_of
+from ..models.attach import gates_of
 from ..models.checkpoint import load, load_dense, read_config
+from ..models.gate_block import blocks_of
 
 
 def open_model(folder: Path | str) -> PreTrainedModel:
     """The model of a folder with its gates, if it has any, on the eager implementation."""
     config = read_config(folder)
-    return load(folder, impl="eager") if CONFIG_BLOCK in config.__dict__ else load_dense(folder)
+    return load(folder, impl="eager") if blocks_of(config.__dict__, folder) else load_dense(folder)
 
 
 def open_others(folders: Sequence[Path | str], like: PreTrainedModel) -> list[PreTrainedModel]:

@@ -24,7 +24,9 @@ from ..data.splits import Splits
 from ..data.text import Corpus
 from ..errors import refuse
 from ..files import require_writable, write_text
-from ..models.attach import attach, gates_of
+from ..gates.edges import EdgeGates
+from ..gates.host import Options
+from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
 from ..models.model_card import model_card, number_rows
 from ..models.run_report import OpenUnits, RunReport, versions
@@ -33,7 +35,6 @@ from ..training.base_model import OpenBase
 from ..training.config import CHECKPOINTING, SparsityConfig, configured
 from ..training.distributed import gathered
 from ..training.estimate import Shape, describe, explain_oom, seconds_per_step, what_to_lower
-from ..training.metrics import EDGES
 from ..training.progress import ProgressLine
 from ..training.run_manifest import Metrics, begin
 from ..training.sparsify import Outcome, sparsify, violation_message
@@ -91,7 +92,7 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     if config.process_index == 0:
         write_config(job.out, "sparsify", job)
     model = gated(model, job, config) if job.lora else model
-    base = OpenBase(model, gates_of(model)) if job.lora else None
+    base = OpenBase(model, gate_sets_of(model)) if job.lora else None
     shape = shape_of(model, job, config)
     watchers: list[TrainerCallback] = [Metrics(job.out, resume=resume)]
     if config.process_index == 0:
@@ -128,7 +129,7 @@ def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, proce
 
 def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
     """A dense model with gates, and with adapters where the job has them."""
-    attach(model, impl=config.impl, reads=config.recipe.gate.reads or "logit")
+    attach_missing(model, config.gate_kinds, Options(config.impl, config.recipe.gate.reads))
     set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
     return add_adapters(model, rank=job.lora) if job.lora else model
 
@@ -136,7 +137,7 @@ def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
 def again(job: SparsifySettings, config: SparsityConfig, kept: Outcome) -> Any:
     """The model of a job as it was before training, with the gate bias of the kept one."""
     model = gated(load_for_training(job.model), job, config)
-    gates_of(model).bias = kept.trainer.gates.bias
+    gate_sets_of(model).bias = kept.trainer.gates.bias
     return model
 
 
@@ -188,7 +189,7 @@ def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Splits) -> 
 
 def report_of(job: SparsifySettings, kept: Outcome, rows: TensorRows) -> RunReport:
     """Evaluate the best checkpoint on rows that nothing was chosen by; the promise, and what became of it."""
-    trainer = kept.trainer
+    trainer, edges = kept.trainer, EdgeGates.on(kept.model)
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate(rows).items()}
     missed = violation_message(trainer, found)
     timing = ("runtime", "per_second", "preparation", "epoch", "score")
@@ -209,14 +210,14 @@ def report_of(job: SparsifySettings, kept: Outcome, rows: TensorRows) -> RunRepo
         held_out_rows=len(rows),
         chosen_on={k: v for k, v in kept.metrics.items() if k in numbers},
         gates={kind: open_units(trainer, kind) for kind in trainer.tally.kinds()},
-        impl=gates_of(kept.model).impl,
+        impl="" if edges is None else edges.impl,
         versions=versions(),
     )
 
 
 def open_units(trainer: SparsityTrainer, kind: str) -> OpenUnits:
     """What the trainer's last evaluation counted of one kind of gate."""
-    return OpenUnits(trainer.tally.per_head(kind), trainer.tally.keys_per_head() if kind == EDGES else [])
+    return OpenUnits(trainer.tally.per_group(kind), trainer.tally.keys_per_query(kind))
 
 
 def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) -> None:
@@ -240,7 +241,7 @@ def report_text(report: RunReport) -> str:
     """The report in words."""
     held = "held" if report.feasible else f"MISSED: {report.missed}"
     head = f"# {report.model} on {report.data}\n\nCeiling {report.ceiling} on held-out data: {held}."
-    head += f" Gated attention: {report.impl}."
+    head += f" Gated attention: {report.impl}." if report.impl else ""
     lines = [head, "", "| held-out | |", "|---|---|", *number_rows(report.held_out)]
     for kind, left in report.gates.items():
         lines += [

@@ -14,11 +14,11 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import UnsupportedModel, refuse, require_range
 from ..models.anatomy import Anatomy
-from ..models.attach import gates_of
+from ..models.attach import gate_sets_of
 
 
 def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = None) -> Any:
-    """Wrap a gated model in LoRA adapters on all attention projections; its own weights are frozen.
+    """Wrap a gated model in LoRA adapters on all attention projections; its own weights are frozen, its gates not.
 
     Args:
         rank: of the adapters, from 1.
@@ -32,7 +32,7 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
         raise refuse(
             "peft is not installed", "the extra gossamer[lora]", "run pip install 'gossamer[lora]'"
         ) from error
-    gates_of(model)
+    sets = gate_sets_of(model)
     anatomy = Anatomy.of(model)
     transposed = any(isinstance(module, Conv1D) for layer in anatomy for module in layer.linears.values())
     config = LoraConfig(
@@ -41,7 +41,10 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
         target_modules=targets(anatomy),
         fan_in_fan_out=transposed,  # GPT-2 stores weights as (in, out)
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)  # which freezes everything else
+    for _, parameter in sets.named_parameters():
+        parameter.requires_grad_(True)
+    return adapted
 
 
 def targets(anatomy: Anatomy) -> list[str]:

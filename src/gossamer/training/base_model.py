@@ -8,7 +8,6 @@ open (LOG.md).
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from typing import Any
 
@@ -18,8 +17,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
 from ..errors import GossamerWarning, UnsupportedModel, refuse
-from ..gates.edges import EdgeGates
-from ..models.attach import CONFIG_BLOCK
+from ..gates.gate_set import GateSets
+from ..models.gate_block import blocks_of
 
 # Rates that models apply through torch.nn.functional, and the chance of leaving out a whole layer.
 BASE_OUTPUT = "base_output"  # a column of the batch that holds the base model's output, computed beforehand
@@ -32,12 +31,12 @@ def features(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def frozen_base(
-    model: PreTrainedModel, base: nn.Module | None, gates: EdgeGates | None, *, needed: bool
+    model: PreTrainedModel, base: nn.Module | None, *, gated: bool, needed: bool
 ) -> nn.Module | None:
     """The model to compare with: `base` if given, else a copy of `model`; None where none is needed."""
     if not needed:
         return None
-    if base is None and gates is not None:
+    if base is None and gated:
         warnings.warn(
             "a gated model without base=...: batches must carry base_output", GossamerWarning, stacklevel=3
         )
@@ -48,14 +47,14 @@ def frozen_base(
     return frozen.eval().requires_grad_(False)
 
 
-def make_comparable(model: PreTrainedModel, gates: EdgeGates | None) -> None:
+def make_comparable(model: PreTrainedModel, *, gated: bool) -> None:
     """Turn off the dropout of a model that is about to be made sparse, and say so.
 
     The ceiling is on the model as it is used, and dropout alone may miss it.
 
     Raises: `UnsupportedModel` for a gated checkpoint that was loaded dense: its base is another model.
     """
-    if gates is None and CONFIG_BLOCK in model.config.__dict__:
+    if not gated and blocks_of(model.config.__dict__, type(model).__name__):
         raise refuse(
             "a model saved with gates but loaded without them would be taken for a dense base",
             "a dense model, or a gated one",
@@ -93,7 +92,7 @@ class OpenBase(nn.Module):
         gates: its gates.
     """
 
-    def __init__(self, model: Any, gates: EdgeGates) -> None:
+    def __init__(self, model: Any, gates: GateSets) -> None:
         super().__init__()
         self._seen = (model, gates)  # in a tuple, so that the model is not registered as a part of this one
 
@@ -104,7 +103,7 @@ class OpenBase(nn.Module):
         training = [module for module in model.modules() if module.training]
         model.eval()
         try:
-            with gates.using(bias=math.inf, sampling=False), model.disable_adapter():
+            with gates.opened(), model.disable_adapter():
                 return model(**inputs)
         finally:
             for module in training:

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..errors import GossamerError, refuse, require_choice, require_range
-from ..gates.edges import EdgeGates
+from ..gates.kinds import kinds
 from .constraint import Ceiling
 from .presets import recipe_of
 from .recipe import SETTINGS, Recipe, split_settings, unknown_setting
@@ -18,8 +18,6 @@ from .recipe import SETTINGS, Recipe, split_settings, unknown_setting
 # Recomputing activations in backward: the new name in transformers, and the one that goes away in its v6.
 NAMES = ("activation_checkpointing", "gradient_checkpointing")
 CHECKPOINTING = next(name for name in NAMES if name in TrainingArguments.__dataclass_fields__)
-
-KINDS = (EdgeGates.kind,)
 
 
 @dataclass
@@ -43,7 +41,8 @@ class SparsityConfig(TrainingArguments):
         metadata={"help": "Minimum share of held-out tokens whose top-1 answer is the base model's, 0 to 1."},
     )
     gates: str = field(
-        default="edges", metadata={"help": "Kinds of gates, separated by commas; edges is the one there is."}
+        default="edges",
+        metadata={"help": "Kinds of gates, separated by commas; those that the model lacks are added, open."},
     )
     recipe: Recipe = field(  # or the name of a preset, or a nested dict
         default=Recipe(),
@@ -75,8 +74,13 @@ class SparsityConfig(TrainingArguments):
         self._refuse_reentrant()
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
-        for kind in self.gates.split(","):
-            require_choice("gates", kind.strip(), KINDS)
+        for kind in self.gate_kinds:
+            require_choice("gates", kind, kinds())
+
+    @property
+    def gate_kinds(self) -> tuple[str, ...]:
+        """The kinds in `gates`."""
+        return tuple(kind.strip() for kind in self.gates.split(","))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the Trainer writes them to logs and trackers."""

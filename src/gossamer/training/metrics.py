@@ -1,33 +1,32 @@
 """Running sums of what a run and its evaluation report; additive, so ranks and batches merge by adding.
 
-Letters: N counted tokens, P visible (layer, row, head, query, key) pairs, R rows (sequences).
+Letters: N counted tokens, P visible units (for edges: layer, row, head, query, key), R rows (sequences).
 
     divergence, kl, agreement ...   means over N; standard errors, theirs and those of density and keys_per_query,
                                     take rows, not tokens, as independent:
                                     Var(sum s / sum n) ~ sum_r (s_r - mean n_r)^2 / (sum n)^2 * R / (R - 1)
-    density          hard open edges / P          on the deterministic gates that are kept
+    density          hard open units / P          on the deterministic gates, each kind at its price
     expected_density sum of sigma(g) / P          what training penalises
     density_gap      the second minus the first
-    open_edges       hard open edges per row (per prompt)
-    keys_per_query   hard open edges / (query rows x heads x layers that see something)
+    open_KIND        hard open units of a kind per row (per prompt)
+    density_KIND     hard open units of a kind / its visible ones, where there are several kinds
+    keys_per_query   hard open units / (query rows x heads x layers that see something), of a kind that has queries
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..gates.edges import EdgeGates
-from ..gates.gate_set import Count, GateSet, GateSets
+from ..gates.gate_set import GateSet, GateSets
+from ..gates.openness import Count
 from .divergence import Items
-
-EDGES = EdgeGates.kind
 
 
 @dataclass
@@ -63,9 +62,10 @@ class Tally:
         for part in ("visible", "expected", "hard"):
             self.sums[f"{count.kind}/{part}"] += float(getattr(count, part).sum())
             self.sums[f"priced/{part}"] += count.price * float(getattr(count, part).sum())
-        queries = float(count.queries.sum())
-        self.sums[f"{count.kind}/queries"] += queries
-        self.sums[f"queries/{count.kind}/{count.layer}"] += queries / count.hard.shape[1]
+        if count.queries is not None:
+            queries = float(count.queries.sum())
+            self.sums[f"{count.kind}/queries"] += queries
+            self.sums[f"queries/{count.kind}/{count.layer}"] += queries / count.hard.shape[1]
         for group, opened in enumerate(count.hard.double().sum(0).tolist()):
             self.sums[f"group/{count.kind}/{count.layer}/{group}"] += opened
 
@@ -107,24 +107,26 @@ class Tally:
             found[f"open_{kind}"] = self.sums[f"{kind}/hard"] / max(1.0, rows)
             if len(self.kinds()) > 1:
                 found[f"density_{kind}"] = self.sums[f"{kind}/hard"] / self.sums[f"{kind}/visible"]
-        if self.sums[f"{EDGES}/queries"]:
-            found["keys_per_query"] = self.sums[f"{EDGES}/hard"] / self.sums[f"{EDGES}/queries"]
+            if queries := self.sums.get(f"{kind}/queries"):
+                found["keys_per_query"] = self.sums[f"{kind}/hard"] / queries
         return found
 
     def kinds(self) -> list[str]:
         """The kinds of gates that were counted."""
         return sorted({name.split("/")[1] for name in self.sums if name.startswith("group/")})
 
-    def per_head(self, kind: str = EDGES) -> list[list[float]]:
+    def per_group(self, kind: str) -> list[list[float]]:
         """Hard open units of one kind per row, [layer][group]; for edges a group is a head."""
         rows = max(1.0, self.sums["rows"])
         return [[opened / rows for opened in groups] for _, groups in self._opened(kind)]
 
-    def keys_per_head(self) -> list[list[float]]:
-        """Hard open keys per query, [layer][head]."""
+    def keys_per_query(self, kind: str) -> list[list[float]]:
+        """Hard open keys per query, [layer][group]; empty for a kind without queries."""
+        if f"{kind}/queries" not in self.sums:
+            return []
         return [
-            [opened / max(1.0, self.sums[f"queries/{EDGES}/{layer}"]) for opened in heads]
-            for layer, heads in self._opened(EDGES)
+            [opened / max(1.0, self.sums[f"queries/{kind}/{layer}"]) for opened in groups]
+            for layer, groups in self._opened(kind)
         ]
 
     def _opened(self, kind: str) -> list[tuple[int, list[float]]]:
@@ -153,11 +155,10 @@ def counting(gates: GateSet | GateSets, tally: Tally) -> Iterator[None]:
             _per_row([c.price * getattr(c, part) for c in batch.values()]) for part in ("hard", "visible")
         )
         tally.add_ratio("density", hard, visible)
-        edges = [c for c in batch.values() if c.kind == EDGES]
-        if edges:
-            tally.add_ratio(
-                "keys_per_query", _per_row([c.hard for c in edges]), _per_row([c.queries for c in edges])
-            )
+        asking = [(c.hard, c.queries) for c in batch.values() if c.queries is not None]
+        if asking:
+            hard, queries = zip(*asking, strict=True)
+            tally.add_ratio("keys_per_query", _per_row(hard), _per_row(queries))
         batch.clear()
 
     with gates.counting(add):
@@ -166,6 +167,6 @@ def counting(gates: GateSet | GateSets, tally: Tally) -> Iterator[None]:
         flush()
 
 
-def _per_row(counts: list[Tensor]) -> Tensor:
+def _per_row(counts: Iterable[Tensor]) -> Tensor:
     """(B,): each row's units, over all layers and groups."""
     return torch.stack([x.sum(1).cpu() for x in counts]).sum(0)

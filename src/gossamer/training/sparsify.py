@@ -24,7 +24,7 @@ class Outcome:
             if none did, the one that missed it least.
         feasible: whether the best checkpoint holds the ceiling and the agreement asked for, on the evaluation data.
         metrics: its evaluation, names without prefix, as in `gossamer.training.metrics`.
-        per_head: hard open edges per row, [layer][head].
+        per_group: kind of gate -> hard open units per row, [layer][group]; for edges a group is a head.
         step, steps: when the best checkpoint was seen, and how long the run was.
         history: everything that was logged.
         missed: one line on what was missed, and by how much; empty if feasible.
@@ -34,7 +34,7 @@ class Outcome:
     model: PreTrainedModel
     feasible: bool
     metrics: dict[str, float]
-    per_head: list[list[float]]
+    per_group: dict[str, list[list[float]]]
     step: int
     steps: int
     history: list[dict[str, Any]]
@@ -52,7 +52,7 @@ def sparsify(
     resume: bool = False,
     **trainer_options: Any,
 ) -> Outcome:
-    """Finetune `model` until few attention edges are open and what it lost stays under `config.ceiling`.
+    """Finetune `model` until few units of each kind of gate are open and what it lost stays under `config.ceiling`.
 
     Args:
         model: a transformers model; it is changed in place, and its dropout turned off with a warning.
@@ -84,7 +84,7 @@ def outcome(trainer: SparsityTrainer) -> Outcome:
         model=trainer.accelerator.unwrap_model(trainer.model),
         feasible=not missed,
         metrics=found,
-        per_head=trainer.tally.per_head(),
+        per_group={kind: trainer.tally.per_group(kind) for kind in trainer.tally.kinds()},
         step=trainer.state.best_global_step or trainer.state.global_step,
         steps=trainer.state.max_steps,
         history=list(trainer.state.log_history),

@@ -14,36 +14,36 @@ one file more, `edge_gates_state.json`: a resumed run has the same lambda.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from ..errors import CheckpointError, DivergedTraining, refuse
+from ..errors import DivergedTraining, refuse
 from ..gates.attention import resolve
-from ..gates.gate_set import GateSets, Openness
-from ..models.attach import find_gates, gate_sets_of, gates_reading, write_config
+from ..gates.host import Options
+from ..gates.openness import Openness
+from ..models.attach import attach_missing, find_gate_sets
 from ..models.fingerprint import fingerprint
 from ..models.forward import first_output
+from ..models.interface import attention_modules
 from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
 from .config import SparsityConfig
 from .controller import Controller
 from .distributed import rank_seed, reduced, require_agreement, require_sharding
 from .divergence import agreement, count, per_item
+from .gate_checkpoints import GateCheckpoints
 from .metrics import Tally, counting
-from .resume import STATE_FILE, AtomicCheckpoints, read_state
 
 
-class SparsityTrainer(AtomicCheckpoints):
-    """Finetune `model` to have few open attention edges while its divergence stays under `args.ceiling`.
+class SparsityTrainer(GateCheckpoints):
+    """Finetune `model` to have few open units of each kind in `args.gates`, its divergence under `args.ceiling`.
 
     Args:
-        model: a dense model (gates are attached here) or a gated one.
+        model: a dense model or a gated one; gates of the kinds that it lacks are attached here.
         args: `SparsityConfig`.
         base: the frozen dense model to compare with; by default a copy of `model` as it comes. Batches with
             a `base_output` column need none.
@@ -60,15 +60,17 @@ class SparsityTrainer(AtomicCheckpoints):
         self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
     ) -> None:
         self.ceiling = args.ceiling
-        gates = find_gates(model)
-        make_comparable(model, gates)
-        self.base = frozen_base(model, base, gates, needed=self.ceiling.needs_base)
-        gates = gates_reading(args.recipe.gate.reads, model, impl=resolve(args.impl, args.device))
-        self.gates: GateSets = gate_sets_of(model)
+        gated = bool(find_gate_sets(model))
+        make_comparable(model, gated=gated)
+        self.base = frozen_base(model, base, gated=gated, needed=self.ceiling.needs_base)
+        options = Options(resolve(args.impl, args.device), args.recipe.gate.reads)
+        self.gates = attach_missing(model, args.gate_kinds, options)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
         for one in self.gates:
             one.limit_logits(args.recipe.logits.limit, args.recipe.logits.weight)
-        self.controller = Controller(args.ceiling, args.recipe, own_bias=self.gates.bias, reads=gates.reads)
+        self.controller = Controller(
+            args.ceiling, args.recipe, own_bias=self.gates.bias, reads=self.gates.reads
+        )
         self.fingerprint = fingerprint(model)
         self.forwards = 0
         self._window: list[Tensor] = []
@@ -76,15 +78,19 @@ class SparsityTrainer(AtomicCheckpoints):
         self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
         super().__init__(model=model, args=args, **kwargs)
         require_sharding(self.accelerator, asked=bool(args.fsdp))
-        self.causal = all(
-            getattr(m, "is_causal", False) for m in model.modules() if "edge_gates" in m.__dict__
-        )
+        self.causal = all(getattr(m, "is_causal", False) for m in attention_modules(model))
         self.add_callback(_ControlSteps(self))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         if BASE_OUTPUT not in self._signature_columns:  # type: ignore[operator]
             self._signature_columns = [*self._signature_columns, BASE_OUTPUT]  # type: ignore[misc]
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """As the Trainer's, without the parameters of gates: decay would pull them to one half open."""
+        own = {name for name, _ in self.gates.named_parameters()}
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if not name.endswith(tuple(own))] if own else names
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one step; their items are counted here, before any of them runs."""
@@ -160,10 +166,6 @@ class SparsityTrainer(AtomicCheckpoints):
         self.controller.step(measured)
         self.use_controller()
 
-    def use_controller(self) -> None:
-        """Give the gates the bias and the noise that the controller says."""
-        self.gates.bias, self.gates.sampling = self.controller.bias, self.controller.sampling
-
     def _wait(self, **numbers: Tensor | float) -> None:
         """Keep numbers for the next log. Those on a device stay there until then: reading one waits for its stream."""
         for name, number in numbers.items():
@@ -226,48 +228,6 @@ class SparsityTrainer(AtomicCheckpoints):
         excess = max(0.0, self.ceiling.excess(found["divergence"]))
         short = max(0.0, self.args.min_agreement - found.get("agreement", 1.0))
         return found["density"] if excess == 0 and short == 0 else 1 + excess + short
-
-    # ---- checkpoints ----
-
-    def state_dict(self) -> dict[str, Any]:
-        """What must outlive this process besides the Trainer's own state, for a resume."""
-        facts = {"seed": self.args.seed, "base": self.fingerprint}
-        return {"controller": self.controller.state_dict(), "forwards": self.forwards, **facts}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put a saved state back."""
-        now = self.state_dict()
-        for name in ("seed", "base"):
-            if name in state and state[name] != now[name]:
-                raise refuse(
-                    f"{name} {now[name]} on a checkpoint made with {name} {state[name]}",
-                    f"the same {name}",
-                    "resume with what the run was started with, or start a new one in another folder",
-                    CheckpointError,
-                )
-        self.controller.load_state_dict(state.get("controller", {}))
-        self.use_controller()
-        self.forwards = state["forwards"]
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its gate bias in the config, and the controller beside it."""
-        write_config(self.accelerator.unwrap_model(self.model))
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
-            path = Path(output_dir or self.args.output_dir) / STATE_FILE  # type: ignore[arg-type]
-            path.parent.mkdir(parents=True, exist_ok=True)  # sharded weights come later, and make their own
-            path.write_text(json.dumps(self.state_dict(), indent=2))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.load_state_dict(read_state(Path(checkpoint)))
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        best = read_state(Path(self.state.best_model_checkpoint))  # type: ignore[arg-type]
-        self.gates.bias = best["controller"]["bias"]
-        write_config(self.accelerator.unwrap_model(self.model))
 
 
 class _ControlSteps(TrainerCallback):

@@ -20,7 +20,7 @@ from transformers import BertForMaskedLM, PreTrainedModel
 from ...circuits.circuit import Circuit
 from ...circuits.trace import trace
 from ...errors import refuse
-from ...models.attach import find_gates
+from ...gates.edges import EdgeGates
 from ...viz.viewer import MOST_EDGES, Carries, page_data, panel
 from ...viz.viewer.pack import array
 from ...viz.viewer.page import page
@@ -95,7 +95,7 @@ def _panel(name: str, title: str, model: PreTrainedModel) -> dict[str, Any]:
 
 def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
     """What `bert.js` needs to run the model: its sizes, its gate bias, its weights under short names."""
-    config, gates = model.config, find_gates(model)
+    config, gates = model.config, EdgeGates.on(model)
     if config.hidden_act != "gelu":
         raise refuse(
             f"hidden_act={config.hidden_act!r}",

@@ -122,7 +122,7 @@ class TrainingPage(Watching):
         tally = getattr(self.trainer, "tally", None)
         if tally is not None:
             for kind in tally.kinds():
-                self.history.add_layers(state.global_step, tally.per_head(kind), kind)
+                self.history.add_layers(state.global_step, tally.per_group(kind), kind)
         self._write()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,0 +1,90 @@
+"""What a checkpoint of a run holds besides the Trainer's own: the gates with their parameters, the controller.
+
+Parameters of gates are among the weights, as the Trainer saves and loads them; with adapters, of which it saves those
+alone, they are in a file of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import CheckpointError, refuse
+from ..gates.gate_set import GateSets
+from ..models.attach import write_config
+from ..models.gate_tensors import FILE, load_tensors, save_tensors
+from .controller import Controller
+from .resume import STATE_FILE, AtomicCheckpoints, read_state
+
+
+class GateCheckpoints(AtomicCheckpoints):
+    """The part of `SparsityTrainer` that saves and loads."""
+
+    gates: GateSets
+    controller: Controller
+    fingerprint: str
+    forwards: int
+
+    def use_controller(self) -> None:
+        """Give the gates the bias and the noise that the controller says."""
+        self.gates.bias, self.gates.sampling = self.controller.bias, self.controller.sampling
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must outlive this process besides the Trainer's own state, for a resume."""
+        facts = {"seed": self.args.seed, "base": self.fingerprint, "gates": ",".join(self.gates.kinds)}
+        return {"controller": self.controller.state_dict(), "forwards": self.forwards, **facts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a saved state back."""
+        now = self.state_dict()
+        for name in ("seed", "gates", "base"):
+            if name in state and state[name] != now[name]:
+                raise refuse(
+                    f"{name} {now[name]} on a checkpoint made with {name} {state[name]}",
+                    f"the same {name}",
+                    "resume with what the run was started with, or start a new one in another folder",
+                    CheckpointError,
+                )
+        self.controller.load_state_dict(state.get("controller", {}))
+        self.use_controller()
+        self.forwards = state["forwards"]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model with its gate bias in the config, and the controller beside it."""
+        write_config(self.accelerator.unwrap_model(self.model))
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            path = Path(output_dir or self.args.output_dir) / STATE_FILE  # type: ignore[arg-type]
+            path.parent.mkdir(parents=True, exist_ok=True)  # sharded weights come later, and make their own
+            path.write_text(json.dumps(self.state_dict(), indent=2))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
+        if self.args.should_save and (folder / "adapter_config.json").is_file():
+            save_tensors(self.gates, folder, state_dict)
+
+    def _load_apart(self, folder: str) -> None:
+        """Read the parameters of gates that are not among the weights of a checkpoint."""
+        if (Path(folder) / FILE).is_file():
+            load_tensors(self.gates, Path(folder))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_apart(resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:  # first, for it says what of another run would not fit the optimizer
+            self.load_state_dict(read_state(Path(checkpoint)))
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        folder = str(self.state.best_model_checkpoint)
+        self._load_apart(folder)
+        best = read_state(Path(folder))
+        self.gates.bias = best["controller"]["bias"]
+        write_config(self.accelerator.unwrap_model(self.model))
