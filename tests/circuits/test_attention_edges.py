@@ -21,7 +21,7 @@ from gossamer.errors import GossamerError
 from gossamer.models.attach import gates_of
 from gossamer.models.forward import evaluating, first_output
 from helpers.component_cases import batch, favourable
-from helpers.gated_models import tiny, tiny_gated
+from helpers.zoo import tiny, tiny_gated
 
 KINDS = ("gpt2", "llama", "llama-gqa")
 

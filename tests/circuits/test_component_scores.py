@@ -13,7 +13,7 @@ from gossamer.circuits.components.run import AblatedRun, writer_outputs
 from gossamer.circuits.components.scores import score_edges
 from gossamer.models.forward import evaluating
 from helpers.component_cases import KINDS, batch, favourable
-from helpers.gated_models import GROUPED, tiny
+from helpers.zoo import GROUPED, tiny
 
 
 def linear_model():

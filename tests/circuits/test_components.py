@@ -16,8 +16,7 @@ from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.models import architectures
 from gossamer.models.forward import evaluating, first_output
 from helpers.component_cases import KINDS, batch, favourable
-from helpers.families import build
-from helpers.gated_models import prompts, tiny, tiny_gated
+from helpers.zoo import build, prompts, tiny, tiny_gated
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from gossamer.errors import GossamerWarning
 from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach
 from gossamer.models.forward import evaluating
-from helpers.families import DECODERS, ENCODERS, build
-from helpers.gated_models import tiny
+from helpers.zoo import DECODERS, ENCODERS, build, tiny
 
 
 @pytest.mark.parametrize("family", [*DECODERS, *ENCODERS])

@@ -22,7 +22,7 @@ from gossamer.circuits.export.neuronpedia import to_neuronpedia
 from gossamer.circuits.export.record import from_record, load_circuit, save_circuit, to_record
 from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerError
-from helpers.gated_models import prompts, tiny_gated
+from helpers.zoo import prompts, tiny_gated
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "helpers" / "neuronpedia.schema.json").read_text())
 

@@ -20,7 +20,7 @@ from gossamer.gates.edges import EdgeGates
 from gossamer.models.attach import gates_of
 from gossamer.models.forward import evaluating, first_output
 from gossamer.training.metrics import Tally, counting
-from helpers.gated_models import prompts, tiny, tiny_gated
+from helpers.zoo import prompts, tiny, tiny_gated
 
 KINDS = ("gpt2", "bert")
 

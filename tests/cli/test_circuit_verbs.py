@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from gossamer.circuits.export.mib import from_mib
 from gossamer.circuits.export.record import load_circuit
@@ -21,17 +20,14 @@ from gossamer.models.attach import attach
 from gossamer.models.checkpoint import load, save, save_folder
 from gossamer.recipes import compare, verify_task
 from gossamer.recipes.addition.explain.findings import FILE, edge_findings_beside, in_words
-from gossamer.recipes.addition.task import Addition
-from helpers.gated_models import tiny, tiny_gated
+from helpers.zoo import adder, tiny, tiny_gated
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A dense and a gated one-digit model that do not add, and a small GPT-2 that knows no task."""
     root = tmp_path_factory.mktemp("models")
-    task = Addition(1)
-    torch.manual_seed(0)
-    model = BertForMaskedLM(task.model_config(width=16, layers=2, heads=2)).eval()
+    model = adder()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "query.weight" in name or "key.weight" in name:
@@ -39,11 +35,7 @@ def folders(tmp_path_factory):
     save_folder(model, root / "base")
     attach(model, bias=-1.0)
     save(model, root / "sparse")
-    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
-    words = GPT2LMHeadModel(
-        GPT2Config(vocab_size=len(task_vocabulary()), bos_token_id=0, eos_token_id=0, **sizes)
-    )
-    save_folder(words, root / "words")
+    save_folder(tiny(scale=1.0, n_layer=2, vocab_size=len(task_vocabulary())), root / "words")
     save(tiny_gated(), root / "other")
     return root
 

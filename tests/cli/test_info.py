@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM
 
 from gossamer.cli import main
 from gossamer.errors import CheckpointError
@@ -16,7 +15,7 @@ from gossamer.models.attach import attach
 from gossamer.models.checkpoint import save, save_adapter, save_folder
 from gossamer.models.summary import describe, describe_model
 from gossamer.training.adapters import add_adapters
-from helpers.gated_models import tiny, tiny_gated
+from helpers.zoo import REFUSED, tiny, tiny_gated
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +101,7 @@ def test_adapters_are_described_by_their_base(tmp_path, capsys):
 
 
 def test_what_cannot_be_gated_is_said(tmp_path, capsys):
-    save_folder(
-        BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=16, n_layer=2, n_head=2)), tmp_path / "b"
-    )
+    save_folder(REFUSED["bloom"](), tmp_path / "b")
     assert main(["info", str(tmp_path / "b")]) == 0
     assert "its attention cannot be gated" in capsys.readouterr().out
 

@@ -21,7 +21,7 @@ from gossamer.models.checkpoint import save, save_folder
 from gossamer.recipes.trace import trace_text
 from gossamer.recipes.view import view_folders
 from gossamer.viz.serve.session import Session
-from helpers.gated_models import tiny, tiny_gated
+from helpers.zoo import tiny, tiny_gated
 
 TEXT = "the cat é 猫"
 

@@ -10,7 +10,7 @@ import torch
 from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.gates.edges import EdgeGates
 from gossamer.models.attach import attach
-from helpers.gated_models import VOCABULARY, tiny
+from helpers.zoo import TINY_VOCABULARY, tiny
 
 
 def model_of(kind="gpt2", **extra):
@@ -20,7 +20,7 @@ def model_of(kind="gpt2", **extra):
 
 
 def prompts(rows=2, length=7):
-    return torch.randint(1, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
+    return torch.randint(1, TINY_VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
 def message(model, ids):

@@ -17,7 +17,7 @@ from gossamer.gates.host import Host
 from gossamer.gates.openness import Count, Openness
 from gossamer.gates.top_k import TopKGates
 from gossamer.training.metrics import Tally, counting
-from helpers.gated_models import prompts, tiny, tiny_gated
+from helpers.zoo import prompts, tiny, tiny_gated
 
 ROWS = 6  # of `prompts`
 

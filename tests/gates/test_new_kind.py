@@ -43,10 +43,10 @@ from gossamer.models.summary import describe_model
 from gossamer.training.adapters import add_adapters
 from gossamer.training.metrics import Tally, counting
 from gossamer.training.trainer import SparsityTrainer
-from helpers.families import build
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
 from helpers.run_tiny import config, rows, trainer
+from helpers.zoo import build
 
 STREAM = 2  # of the noise, beside those of edges
 BOTH = ("edges", "results")

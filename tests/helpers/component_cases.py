@@ -8,7 +8,7 @@ from torch import nn
 from gossamer.circuits.components.component_model import components_of
 from gossamer.data.pairs import Batch
 from gossamer.models.forward import evaluating, first_output
-from helpers.gated_models import GROUPED, prompts, tiny
+from helpers.zoo import GROUPED, prompts, tiny
 
 KINDS = ("gpt2", "gpt_neox", "llama", *GROUPED)
 

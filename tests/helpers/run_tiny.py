@@ -23,7 +23,7 @@ from gossamer.training.config import SparsityConfig
 from gossamer.training.distributed import leave
 from gossamer.training.resume import last_checkpoint
 from gossamer.training.trainer import SparsityTrainer
-from helpers.families import build
+from helpers.zoo import build
 
 STEPS = 12
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import PreTrainedModel
+
+from helpers.zoo import tiny
 
 
 class Letters:
@@ -16,10 +18,8 @@ class Letters:
         return bytes(ids).decode("latin-1")
 
 
-def models() -> list[GPT2LMHeadModel]:
-    torch.manual_seed(0)
-    size = {"vocab_size": 256, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    made = [GPT2LMHeadModel(GPT2Config(**size)).eval() for _ in range(2)]
+def models() -> list[PreTrainedModel]:
+    made = [tiny(seed=seed, scale=1.0, vocab_size=256, n_positions=64, n_layer=2) for seed in range(2)]
     with torch.no_grad():
         for model in made:
             for block in model.transformer.h:

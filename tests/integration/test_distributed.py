@@ -20,9 +20,9 @@ from torch.distributed.run import get_args_parser
 from gossamer import load
 from gossamer.cli import app
 from gossamer.training.distributed import rank_seed
-from helpers.families import build
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
+from helpers.zoo import build
 
 STILL = {
     "recipe": {"gate": {"anneal": 0.3, "noise_until": 0.0}},

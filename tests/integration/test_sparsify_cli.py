@@ -18,7 +18,7 @@ from gossamer.errors import GossamerWarning
 from gossamer.models.interface import attention_modules
 from gossamer.recipes.sparsify_settings import SparsifySettings
 from gossamer.recipes.text import rows_of
-from helpers import families
+from helpers import zoo
 from helpers.letters import LETTERS, save_tokenizer
 
 
@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny models and a text."""
     folder = tmp_path_factory.mktemp("job")
     for family in ("gpt2", "llama", "bert"):
-        families.build(family).save_pretrained(folder / family)
+        zoo.build(family).save_pretrained(folder / family)
         save_tokenizer(folder / family)
     generator = torch.Generator().manual_seed(0)
     for_line = torch.randint(2, len(LETTERS), (200, 60), generator=generator)
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line(
 
 def broken(place: Path, folder: Path, **changes: Any) -> None:
     """A copy of the tiny GPT-2 with another config."""
-    families.build("gpt2").save_pretrained(folder)
+    zoo.build("gpt2").save_pretrained(folder)
     save_tokenizer(folder)
     config = json.loads((folder / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(config))
@@ -205,7 +205,7 @@ def test_out_of_memory_is_one_line(place: Path, tmp_path: Path, capsys: Any, mon
 
 
 def test_a_tokenizer_that_does_not_fit(place: Path, tmp_path: Path, capsys: Any) -> None:
-    model = families.build("gpt2")
+    model = zoo.build("gpt2")
     model.resize_token_embeddings(8)
     model.save_pretrained(tmp_path / "model")
     save_tokenizer(tmp_path / "model")
@@ -270,14 +270,14 @@ def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path
     with pytest.warns(
         GossamerWarning, match=r"only \d+ held-out rows to choose by .* where 1000000 were asked for"
     ):
-        rows_of(job, training_tokenizer(job.model, families.build("gpt2"), 16), None, 1)
+        rows_of(job, training_tokenizer(job.model, zoo.build("gpt2"), 16), None, 1)
 
 
 def test_every_process_has_rows_of_its_own(place: Path, tmp_path: Path) -> None:
     job = SparsifySettings(
         str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3
     )
-    tokenizer = training_tokenizer(job.model, families.build("gpt2"), 16)
+    tokenizer = training_tokenizer(job.model, zoo.build("gpt2"), 16)
     assert [len(rows_of(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
 
 
@@ -290,9 +290,9 @@ def test_a_local_name_is_no_hub_id_in_the_card(place: Path, tmp_path: Path, monk
 
 
 def test_roberta_counts_positions_from_behind_its_padding() -> None:
-    model = families.build("roberta")
+    model = zoo.build("roberta")
     assert positions_of(model) == model.config.max_position_embeddings - model.config.pad_token_id - 1
-    assert positions_of(families.build("gpt2")) == 64
+    assert positions_of(zoo.build("gpt2")) == 64
 
 
 def test_a_log_has_no_bars(place: Path, tmp_path: Path, capsys: Any) -> None:

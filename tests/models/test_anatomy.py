@@ -23,7 +23,7 @@ from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.models.interface import attention_modules
 from gossamer.models.parts import Mlp
 from gossamer.models.projections import Projection, weight_of
-from helpers.families import ALL, FURTHER, LIKE_LLAMA, MOE, REFUSED, build
+from helpers.zoo import ALL, FURTHER, LIKE_LLAMA, MOE, REFUSED, build
 
 FAMILIES = [*ALL, *FURTHER]
 WITHOUT_MLP = {"gpt_oss"}

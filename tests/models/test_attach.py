@@ -14,16 +14,16 @@ from gossamer.errors import UnsupportedModel
 from gossamer.models.forward import first_output, probe_inputs
 from gossamer.models.parity import eager_reference
 from gossamer.training.metrics import Tally, counting
-from helpers import families
+from helpers import zoo
 
-TEXT = {**families.DECODERS, **families.ENCODERS}
+TEXT = {**zoo.DECODERS, **zoo.ENCODERS}
 LENGTH = 10
 BIAS = 0.1  # leaves some of a random model's gates open and some closed
 
 
 def ids(rows: int, length: int = LENGTH, seed: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(4, families.VOCABULARY, (rows, length), generator=generator)
+    return torch.randint(4, zoo.VOCABULARY, (rows, length), generator=generator)
 
 
 def batch_of(first: Tensor, second: Tensor, pad: int, side: str) -> dict[str, Tensor]:
@@ -43,9 +43,9 @@ def run(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tally]:
         return first_output(model, inputs), tally
 
 
-@pytest.mark.parametrize("family", families.ALL)
+@pytest.mark.parametrize("family", zoo.ALL)
 def test_open_gates_are_the_base_model(family: str) -> None:
-    model = families.build(family)
+    model = zoo.build(family)
     expected = eager_reference(model)
     gates = attach(model, impl="eager")
     with torch.no_grad():
@@ -56,10 +56,10 @@ def test_open_gates_are_the_base_model(family: str) -> None:
     assert called == [0, 1]
 
 
-@pytest.mark.parametrize("family", families.ALL)
+@pytest.mark.parametrize("family", zoo.ALL)
 @pytest.mark.parametrize("impl", ["eager", "blockwise"])
 def test_gradients_reach_queries_and_keys(family: str, impl: str) -> None:
-    model = families.build(family)
+    model = zoo.build(family)
     gates = attach(model, bias=BIAS, impl=impl, check=False)
     model.train()
     with gates.recording() as record:
@@ -86,10 +86,10 @@ def _is_key(name: str) -> bool:
 )
 def test_batch_equals_single(family: str, side: str) -> None:
     """Outputs and counts of a padded batch are those of the two prompts alone."""
-    model = families.build(family)
+    model = zoo.build(family)
     attach(model, bias=BIAS)
     first, second = ids(1)[0], ids(1, LENGTH - 3, seed=2)[0]
-    inputs = batch_of(first, second, families.pad_of(model), side)
+    inputs = batch_of(first, second, zoo.pad_of(model), side)
     if side == "left":
         # Learned positions count from the first real token, as `generate` does.
         inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
@@ -110,24 +110,24 @@ def test_batch_equals_single(family: str, side: str) -> None:
     assert 0 < tally.sums["edges/hard"] < tally.sums["edges/visible"]
 
 
-@pytest.mark.parametrize("family", families.DECODERS)
+@pytest.mark.parametrize("family", zoo.DECODERS)
 @pytest.mark.parametrize("padded", [False, True])
 def test_generation_equals_the_full_forward(family: str, padded: bool) -> None:
-    model = families.build(family)
+    model = zoo.build(family)
     attach(model, bias=BIAS)
     prompt = ids(2)
     mask = torch.ones_like(prompt)
     if padded:
-        prompt[1, :3], mask[1, :3] = families.pad_of(model), 0
+        prompt[1, :3], mask[1, :3] = zoo.pad_of(model), 0
     options = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
     cached = model.generate(prompt, attention_mask=mask, use_cache=True, **options)
     assert torch.equal(cached, model.generate(prompt, attention_mask=mask, use_cache=False, **options))
     assert cached.shape == (2, LENGTH + 5)
 
 
-@pytest.mark.parametrize("family", families.ALL)
+@pytest.mark.parametrize("family", zoo.ALL)
 def test_save_and_reload(family: str, tmp_path: Any) -> None:
-    model = families.build(family)
+    model = zoo.build(family)
     attach(model, bias=BIAS, impl="eager")
     save(model, tmp_path / "sparse")
     again = load(tmp_path / "sparse", impl="eager")
@@ -137,7 +137,7 @@ def test_save_and_reload(family: str, tmp_path: Any) -> None:
         assert torch.equal(first_output(again, inputs), first_output(model, inputs))
 
 
-@pytest.mark.parametrize("family", families.REFUSED)
+@pytest.mark.parametrize("family", zoo.REFUSED)
 def test_other_architectures_are_refused(family: str) -> None:
     with pytest.raises(UnsupportedModel, match="attention interface"):
-        attach(families.REFUSED[family]())
+        attach(zoo.REFUSED[family]())

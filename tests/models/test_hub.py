@@ -26,7 +26,7 @@ from gossamer.models.checkpoint import load_for_training, save
 from gossamer.models.hub import push_to_hub
 from gossamer.models.model_card import model_card
 from gossamer.models.run_report import RunReport
-from helpers import families
+from helpers import zoo
 
 REPORT = {"model": "openai-community/gpt2", "data": "stdlib", "ceiling": "kl=0.02", "feasible": True, "missed": "",
           "held_out": {"keys_per_query": 3.25, "density": 0.05, "kl": 0.0187, "kl_se": 0.0004}}  # fmt: skip
@@ -79,7 +79,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """What `gossamer sparsify` leaves."""
-    model = families.build("gpt2")
+    model = zoo.build("gpt2")
     attach(model, bias=0.5)
     save(model, tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text(
@@ -120,7 +120,7 @@ def test_a_later_push_of_the_model_keeps_the_card(out: Path, shelf: Shelf) -> No
 
 
 def test_nothing_dense_is_shared_as_sparse(out: Path, shelf: Shelf, tmp_path: Path) -> None:
-    families.build("gpt2").save_pretrained(out / "model")
+    zoo.build("gpt2").save_pretrained(out / "model")
     with pytest.raises(CheckpointError, match="is a dense checkpoint"):
         push_to_hub(out, REPO)
     with pytest.raises(CheckpointError, match=r"has no report.json"):

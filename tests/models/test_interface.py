@@ -10,7 +10,7 @@ import torch
 from gossamer import attach
 from gossamer.errors import GossamerError
 from gossamer.training.metrics import Tally, counting
-from helpers import families
+from helpers import zoo
 
 LONG, SHORT = 7, 5
 FAMILIES = ["gpt2", "llama", "qwen3", "bert"]
@@ -24,7 +24,7 @@ def packed(causal: bool) -> torch.Tensor:
 
 
 def gated(family: str) -> tuple[Any, Any]:
-    model = families.build(family)
+    model = zoo.build(family)
     return model, attach(model, bias=0.3)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from gossamer.models.attach import gates_of
 from gossamer.models.forward import evaluating, first_output
-from helpers.gated_models import prompts, tiny_gated
+from helpers.zoo import prompts, tiny_gated
 
 nnsight = pytest.importorskip(
     "nnsight", reason="nnsight is not installed; pip install nnsight runs this test"

@@ -16,14 +16,14 @@ from gossamer.models.attach import attach, gates_of
 from gossamer.models.checkpoint import load, save
 from gossamer.models.forward import first_output
 from gossamer.training.metrics import Tally, counting
-from helpers import families
-from helpers.gated_models import VOCABULARY, tiny
+from helpers import zoo
+from helpers.zoo import TINY_VOCABULARY, tiny
 
 BIAS = 2.0  # nats: edges of a weight above 0.135 are open
 
 
 def prompts(rows: int = 3, length: int = 7) -> torch.Tensor:
-    return torch.randint(1, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
+    return torch.randint(1, TINY_VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(0))
 
 
 def gated(kind: str = "gpt2", impl: str = "eager"):
@@ -32,9 +32,9 @@ def gated(kind: str = "gpt2", impl: str = "eager"):
     return model.eval()
 
 
-@pytest.mark.parametrize("family", families.ALL)
+@pytest.mark.parametrize("family", zoo.ALL)
 def test_open_gates_are_the_base_model(family: str) -> None:
-    attach(families.build(family), reads="weight")  # which compares open gates with the model's own attention
+    attach(zoo.build(family), reads="weight")  # which compares open gates with the model's own attention
 
 
 @torch.no_grad()

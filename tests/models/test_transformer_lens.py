@@ -8,21 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from gossamer.errors import CheckpointError
 from gossamer.models.transformer_lens import GPT2_VOCABULARY, load_authors
+from helpers.zoo import tiny
 
 WIDTH, HEADS, LAYERS, POSITIONS = 16, 2, 2, 12
 
 
 def small(vocabulary: int, *, tied: bool = True) -> GPT2LMHeadModel:
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=vocabulary, n_positions=POSITIONS, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS,
-        tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    model = GPT2LMHeadModel(config).eval()
+    sizes = {"n_positions": POSITIONS, "n_embd": WIDTH, "n_layer": LAYERS, "n_head": HEADS}
+    model = tiny(vocab_size=vocabulary, tie_word_embeddings=tied, **sizes)
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(std=0.3)

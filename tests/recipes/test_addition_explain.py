@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import BertForMaskedLM
 
 from gossamer.circuits.trace import trace
 from gossamer.models.attach import attach, gates_of
@@ -30,6 +29,7 @@ from gossamer.recipes.addition.explain.head_outputs import (
 from gossamer.recipes.addition.explain.interchange import Interchange, same_value
 from gossamer.recipes.addition.explain.program import HeadOutput, Message, Program
 from gossamer.recipes.addition.task import Addition, as_text
+from helpers.zoo import adder
 
 TASK = Addition(2)
 UNITS, TENS, HUNDREDS = (slot_of(TASK, place) for place in range(3))
@@ -176,8 +176,7 @@ def test_positions_have_names():
 def small():
     """A random gated model on one-digit sums, few of whose edges are open."""
     task = Addition(1)
-    torch.manual_seed(0)
-    model = BertForMaskedLM(task.model_config(width=16, layers=2, heads=2)).eval()
+    model = adder()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "query.weight" in name or "key.weight" in name:

@@ -9,16 +9,16 @@ import pytest
 from gossamer.models.attach import attach
 from gossamer.models.interface import attention_modules
 from gossamer.training.adapters import add_adapters
-from helpers import families
+from helpers import zoo
 
 
 # peft 0.21 reads a name that transformers 5.23 deprecates.
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
-@pytest.mark.parametrize("family", [*families.DECODERS, "bert", "modernbert", "roberta", "vit"])
+@pytest.mark.parametrize("family", [*zoo.DECODERS, "bert", "modernbert", "roberta", "vit"])
 def test_adapters_are_on_queries_and_keys_of_every_layer_and_outside_of_none(family: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = families.build(family)
+        model = zoo.build(family)
         attach(model, check=False)
         model = add_adapters(model, rank=2)
     layers = attention_modules(model)

@@ -15,12 +15,12 @@ from gossamer.training.base_model import without_dropout
 from gossamer.training.config import SparsityConfig
 from gossamer.training.sparsify import sparsify
 from gossamer.training.trainer import SparsityTrainer
-from helpers import families
+from helpers import zoo
 
 
 def with_dropout(family: str, rate: float) -> transformers.PreTrainedModel:
     """A tiny model of this family with every dropout that its config knows."""
-    model_name, config_name, settings = families.ALL[family]
+    model_name, config_name, settings = zoo.ALL[family]
     rates = {name: rate for name in settings if "drop" in name} | {"attention_dropout": rate}
     torch.manual_seed(0)
     return getattr(transformers, model_name)(getattr(transformers, config_name)(**{**settings, **rates}))

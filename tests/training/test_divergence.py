@@ -11,7 +11,7 @@ from gossamer.errors import GossamerError
 from gossamer.models.attach import gates_of
 from gossamer.training.divergence import agreement, counted, per_item
 from gossamer.training.metrics import Tally, counting
-from helpers.gated_models import prompts, tiny_gated
+from helpers.zoo import prompts, tiny_gated
 
 
 def logits(*shape: int, seed: int = 0) -> torch.Tensor:

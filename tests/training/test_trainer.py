@@ -21,13 +21,13 @@ from gossamer.training.metrics import Tally, counting
 from gossamer.training.recipe import Recipe
 from gossamer.training.sparsify import sparsify
 from gossamer.training.trainer import SparsityTrainer
+from helpers.zoo import adder
 
 TASK = Addition(1)
 
 
 def model() -> BertForMaskedLM:
-    torch.manual_seed(0)
-    return BertForMaskedLM(TASK.model_config(width=16, layers=2, heads=2))
+    return adder()
 
 
 def rows(n: int = 32) -> TensorRows:
@@ -233,7 +233,7 @@ class Waits(TorchDispatchMode):
 def test_a_micro_batch_waits_for_its_device_as_often_whatever_the_number_of_layers(tmp_path: Path) -> None:
     found = []
     for layers in (1, 4):
-        deep = BertForMaskedLM(TASK.model_config(width=16, layers=layers, heads=2))
+        deep = adder(layers=layers)
         made = SparsityTrainer(
             deep, config(tmp_path, eval_strategy="no"), train_dataset=rows(), data_collator=collate_rows
         )

@@ -24,12 +24,12 @@ from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.task import Addition, as_text
 from gossamer.viz.film import Filmed, film, frame_steps
 from gossamer.viz.notebook import Page, bundle, run_report_bundle, verification_bundle, view
+from helpers.zoo import adder
 
 
 @pytest.fixture(scope="module")
 def model() -> BertForMaskedLM:
-    torch.manual_seed(0)
-    made = BertForMaskedLM(Addition(1).model_config(width=16, layers=2, heads=2)).eval()
+    made = adder()
     attach(made, bias=0.0, check=False)
     return made
 

@@ -24,6 +24,7 @@ from gossamer.viz.report.page import report_page
 from gossamer.viz.viewer import view
 from gossamer.viz.viewer.pack import array, circuits, quantised
 from gossamer.viz.viewer.page import as_json, asset, fill
+from helpers.zoo import adder
 
 KINDS = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "f4": "<f4"}
 
@@ -139,7 +140,7 @@ def test_circuits_on_different_prompts_are_refused():
 
 def adders() -> tuple[Addition, BertForMaskedLM, BertForMaskedLM]:
     task = Addition(1)
-    base, sparse = (BertForMaskedLM(task.model_config(width=16, layers=2, heads=2)).eval() for _ in range(2))
+    base, sparse = adder(seed=0), adder(seed=1)
     attach(sparse, bias=0.0, check=False)
     return task, base, sparse
 
@@ -162,7 +163,7 @@ def test_every_parameter_of_the_model_is_in_the_page():
 
 def test_models_of_other_tasks_are_refused():
     _, base, _ = adders()
-    other = BertForMaskedLM(Addition(2).model_config(width=16, layers=2, heads=2))
+    other = adder(2)
     with pytest.raises(GossamerError, match="not of one addition task"):
         view_addition(base, other)
     assert addition_of(base.config) == Addition(1)

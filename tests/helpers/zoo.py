@@ -1,4 +1,9 @@
-"""Tiny random models of many architectures, all with 2 layers, 4 heads and a width of 32."""
+"""Every random model that tests use.
+
+build    2 layers of 4 heads, width 32, of each architecture: what holds for all of them
+tiny     3 layers of 2 heads, width 16, 13 tokens: small enough to try every edge
+adder    a BERT of the addition task that does not add
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,12 @@ from typing import Any
 
 import torch
 import transformers as hf
-from transformers import PreTrainedModel
+from transformers import BertForMaskedLM, PreTrainedModel
 
-VOCABULARY = 96
+from gossamer.models.attach import attach
+from gossamer.recipes.addition.task import Addition
+
+VOCABULARY, TINY_VOCABULARY = 96, 13
 LIKE_LLAMA: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -140,18 +148,62 @@ REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
-def build(family: str, seed: int = 0) -> PreTrainedModel:
-    """A tiny model with spread-out weights (of the default size, logits would hardly leave zero)."""
-    model_name, config_name, settings = {**ALL, **FURTHER}[family]
+# The sizes of `tiny`, over the defaults of a config.
+TINY = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+TINY_GPT2 = {"n_embd": 16, "n_layer": 3, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
+TINY_GPT2 |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+SHARED = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
+GROUPED = ("llama-gqa", "mistral-gqa", "qwen2-gqa", "qwen3-gqa")
+
+
+def make(family: str, settings: dict[str, Any], seed: int) -> PreTrainedModel:
+    """A model of a family with the weights that transformers gives it."""
+    model_name, config_name, _ = {**ALL, **FURTHER}[family]
     torch.manual_seed(seed)
-    model = getattr(hf, model_name)(getattr(hf, config_name)(**settings))
+    return getattr(hf, model_name)(getattr(hf, config_name)(**settings)).eval()
+
+
+def build(family: str, seed: int = 0) -> PreTrainedModel:
+    """A small model with spread-out weights (of the default size, logits would hardly leave zero)."""
+    model = make(family, {**ALL, **FURTHER}[family][2], seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1 and "norm" not in name.lower():
                 weight.mul_(5.0)
             elif "sinks" in name:
                 weight.normal_()
-    return model.eval()
+    return model
+
+
+def tiny(kind: str = "gpt2", *, seed: int = 0, scale: float = 6.0, **extra: Any) -> PreTrainedModel:
+    """A dense model of a family, or one of `GROUPED`; `scale` makes logits so large that gates differ."""
+    family, _, grouped = kind.partition("-")
+    sizes = {"vocab_size": TINY_VOCABULARY, "max_position_embeddings": 32}
+    sizes |= {"n_positions": 32, **TINY_GPT2} if family == "gpt2" else {**TINY, **(SHARED if grouped else {})}
+    model = make(family, {**sizes, **extra}, seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "emb" not in name and "wte" not in name and "wpe" not in name:
+                weight.mul_(scale)
+    return model
+
+
+def tiny_gated(kind: str = "gpt2", *, seed: int = 0, **extra: Any) -> PreTrainedModel:
+    """The same with gates at bias 0."""
+    model = tiny(kind, seed=seed, **extra)
+    attach(model, bias=0.0, impl="eager")
+    return model
+
+
+def adder(digits: int = 1, *, layers: int = 2, seed: int = 0) -> BertForMaskedLM:
+    """A model in the tokens of the addition task, untrained."""
+    torch.manual_seed(seed)
+    return BertForMaskedLM(Addition(digits).model_config(width=16, layers=layers, heads=2)).eval()
+
+
+def prompts(n: int = 6, length: int = 7, seed: int = 0) -> torch.Tensor:
+    """(n, length) random token ids for `tiny`."""
+    return torch.randint(0, TINY_VOCABULARY, (n, length), generator=torch.Generator().manual_seed(seed))
 
 
 def pad_of(model: PreTrainedModel) -> int:
