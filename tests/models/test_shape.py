@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gossamer.models.anatomy import Anatomy
 from gossamer.models.shape import _from_files, _from_model, shape_of
 from helpers import zoo
 
@@ -16,6 +17,13 @@ from helpers import zoo
 def test_files_say_what_the_model_is(family: str, tmp_path: Path) -> None:
     zoo.build(family).save_pretrained(tmp_path)
     assert _from_files(tmp_path) == _from_model(tmp_path)
+
+
+@pytest.mark.parametrize("family", [*zoo.ALL, *zoo.FURTHER])
+def test_key_value_heads_are_those_of_the_weights(family: str, tmp_path: Path) -> None:
+    model = zoo.build(family)
+    model.save_pretrained(tmp_path)
+    assert shape_of(tmp_path).key_value_heads == Anatomy.of(model)[0].n_kv_heads
 
 
 def test_an_architecture_outside_the_interface_is_told_apart(tmp_path: Path) -> None:

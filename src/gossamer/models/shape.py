@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import UnsupportedModel
 from ..files import read_json
 from .gate_block import blocks_of
 from .gate_tensors import FILE
@@ -22,6 +23,8 @@ INTERFACE = (
 )
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+# Any config keeps this name if it is given one; where the source of an architecture lacks it, no head shares its keys.
+SHARED = "num_key_value_heads"
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,13 @@ def _from_files(folder: Path) -> Shape | None:
     if source is None or parameters is None or None in sizes:
         return None
     layers, heads = (int(size) for size in sizes if size is not None)
+    shares = SHARED in source or text is not config  # a text model inside another has a source of its own
     return Shape(
         str(names[0]),
         str(config["model_type"]),
         layers,
         heads,
-        int(text.get("num_key_value_heads") or heads),
+        int((text.get(SHARED) if shares else 0) or heads),
         parameters,
         blocks_of(config, folder),
         INTERFACE in source,
@@ -130,8 +134,18 @@ def _from_model(place: Path | str) -> Shape:
         config.model_type,
         len(modules),
         heads,
-        int(getattr(text, "num_key_value_heads", None) or heads),
+        _key_value_heads(model) or int(getattr(text, SHARED, None) or heads),
         sum(p.numel() for p in model.parameters()),
         blocks_of(config.__dict__, place),
         bool(modules) and model._can_set_attn_implementation(),
     )
+
+
+def _key_value_heads(model: Any) -> int:
+    """How many heads of keys there are by the weights; 0 where they are not known."""
+    from .anatomy import Anatomy
+
+    try:
+        return Anatomy.of(model)[0].n_kv_heads
+    except UnsupportedModel:
+        return 0
