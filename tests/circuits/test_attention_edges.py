@@ -39,8 +39,8 @@ def test_keeping_all_edges_is_the_model_itself(kind, ablation):
         own = first_output(patcher.components.model, {"input_ids": task.clean})[:, -1]
         instead = replacements(patcher, task, ablation)
         _, reads, _ = patcher.run(task.clean)
-        kept = [torch.ones_like(read.weight) for read in reads]
-        logits, _, _ = patcher.run(task.clean, kept=kept, instead=instead)
+        edge_mask = [torch.ones_like(read.weight) for read in reads]
+        logits, _, _ = patcher.run(task.clean, edge_mask=edge_mask, instead=instead)
     torch.testing.assert_close(logits, own)
 
 
@@ -50,7 +50,7 @@ def test_without_any_edge_each_head_brings_what_it_brings_on_the_corrupt_prompt(
         instead = replacements(patcher, task, "resample")
         _, reads, entered = patcher.run(task.corrupt)
         none = [torch.zeros_like(read.weight) for read in reads]
-        _, _, replaced = patcher.run(task.clean, kept=none, instead=instead)
+        _, _, replaced = patcher.run(task.clean, edge_mask=none, instead=instead)
     torch.testing.assert_close(replaced, entered)
 
 
@@ -59,9 +59,9 @@ def test_zero_ablation_of_all_but_some_edges_is_what_closing_their_gates_does():
     model = patcher.components.model
     with evaluating(model):
         instead = replacements(patcher, task, "zero")
-        kept = best_of_each(edge_scores(patcher, task, instead), 9)
-        logits, _, _ = patcher.run(task.clean, kept=kept, instead=instead)
-        with patcher.gates.using(keep=dict(enumerate(kept))):
+        edge_mask = best_of_each(edge_scores(patcher, task, instead), 9)
+        logits, _, _ = patcher.run(task.clean, edge_mask=edge_mask, instead=instead)
+        with patcher.gates.using(keep=dict(enumerate(edge_mask))):
             closed = first_output(model, {"input_ids": task.clean})[:, -1]
     torch.testing.assert_close(logits, closed)
 
@@ -78,9 +78,9 @@ def test_a_score_is_the_effect_of_a_small_step_towards_the_ablated_edge(ablation
         own = task.measure(patcher.run(task.clean)[0])
         for layer in range(3):
             strongest = int(scores[0, layer].abs().argmax())
-            kept = [torch.ones_like(scores[:, 0]) for _ in range(3)]
-            kept[layer][0].view(-1)[strongest] -= 1e-6
-            moved = task.measure(patcher.run(task.clean, kept=kept, instead=instead)[0])
+            edge_mask = [torch.ones_like(scores[:, 0]) for _ in range(3)]
+            edge_mask[layer][0].view(-1)[strongest] -= 1e-6
+            moved = task.measure(patcher.run(task.clean, edge_mask=edge_mask, instead=instead)[0])
             expected = scores[0, layer].flatten()[strongest]
             torch.testing.assert_close((moved[0] - own[0]) / 1e-6, expected, rtol=1e-4, atol=1e-8)
 
@@ -106,7 +106,7 @@ def test_a_dense_model_is_measured_and_left_dense():
     assert curve.of == 3 * 2 * 5 * 6 // 2
     best = curve.needed()
     assert best is not None
-    assert best.kept <= curve.of
+    assert best.retained <= curve.of
 
 
 def test_a_model_that_does_not_know_the_task_is_refused():

@@ -65,9 +65,9 @@ def test_exact_patching_one_edge_at_a_time_is_the_ablated_run(kind):
     ablator = Ablator(components, [task], "resample")
     for name in ("input->a0.h1<q>", "a0.h0->a1.h1<k>", "m0->a2.h0<v>", "m1->m2", "a2.h1->logits"):
         writer, reader = components.graph.edge(name)
-        kept = components.graph.exists.clone()
-        kept[writer, reader] = False
-        one = float((ablator.values(kept) - ablator.all).mean())
+        edge_mask = components.graph.exists.clone()
+        edge_mask[writer, reader] = False
+        one = float((ablator.values(edge_mask) - ablator.all).mean())
         assert float(exact[writer, reader]) == pytest.approx(one, abs=1e-10), name
 
 
@@ -84,9 +84,9 @@ def test_shared_keys_and_values_are_scored_as_if_each_head_had_its_own(kind, met
     heads = [components.graph.edge(f"input->a1.h{head}<k>") for head in (0, 1)]
     assert scores[heads[0]] != scores[heads[1]], "two heads of one group were patched as one"
     torch.testing.assert_close(model(task.clean).logits, before, atol=0, rtol=0)
-    kept = torch.rand(components.graph.exists.shape) < 0.5
-    kept &= components.graph.exists
-    values = (Ablator(components_of(one), [task], "resample").values(kept) for one in (model, twin))
+    edge_mask = torch.rand(components.graph.exists.shape) < 0.5
+    edge_mask &= components.graph.exists
+    values = (Ablator(components_of(one), [task], "resample").values(edge_mask) for one in (model, twin))
     torch.testing.assert_close(*values)
 
 
@@ -113,9 +113,9 @@ def test_integrated_gradients_of_the_input_are_complete(kind):
     components, task = components_of(tiny(kind, scale=2.0).double()), batch()
     with evaluating(components.model):
         (clean, own), (corrupt, _) = (writer_outputs(components, ids) for ids in (task.clean, task.corrupt))
-        kept = components.graph.exists.clone()
-        kept[0] = False
-        ablated = AblatedRun(components, kept, corrupt).run(task.clean)
+        edge_mask = components.graph.exists.clone()
+        edge_mask[0] = False
+        ablated = AblatedRun(components, edge_mask, corrupt).run(task.clean)
         del clean
     change = float((task.measure(ablated) - task.measure(own)).mean())
     scores = score_edges(components, [task], method="eap-ig", steps=100)

@@ -53,10 +53,10 @@ def test_names_find_their_edges():
 
 def test_dead_ends_are_pruned():
     graph = ComponentGraph(2, 2)
-    kept = torch.zeros_like(graph.exists)
+    edge_mask = torch.zeros_like(graph.exists)
     for name in ("input->a0.h0<v>", "a0.h0->logits", "input->m1", "a0.h1->logits"):
-        kept[graph.edge(name)] = True
-    assert graph.edge_names(graph.prune(kept)) == ["input->a0.h0<v>", "a0.h0->logits"]
+        edge_mask[graph.edge(name)] = True
+    assert graph.edge_names(graph.prune(edge_mask)) == ["input->a0.h0<v>", "a0.h0->logits"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,13 +92,13 @@ def test_an_ablated_run_keeps_or_exchanges_everything(kind):
 def test_rows_may_have_circuits_of_their_own():
     model, task = tiny().double(), batch()
     components = components_of(model)
-    kept = torch.rand(3, *components.graph.exists.shape) < 0.5
+    edge_mask = torch.rand(3, *components.graph.exists.shape) < 0.5
     with evaluating(model):
         _, _ = writer_outputs(components, task.clean)
         corrupt, _ = writer_outputs(components, task.corrupt)
-        together = AblatedRun(components, kept, corrupt).run(task.clean)
+        together = AblatedRun(components, edge_mask, corrupt).run(task.clean)
         for row in range(3):
-            alone = AblatedRun(components, kept[row], corrupt[:, row : row + 1]).run(
+            alone = AblatedRun(components, edge_mask[row], corrupt[:, row : row + 1]).run(
                 task.clean[row : row + 1]
             )
             torch.testing.assert_close(together[row : row + 1], alone)
@@ -131,12 +131,12 @@ def test_curves_reach_the_whole_effect_and_say_their_settings():
     assert high == pytest.approx(1.0, abs=1e-5)
     assert ablator.interval(torch.zeros_like(components.graph.exists)) == (0.0, 0.0)
     heads = head_curve(ablator)
-    assert heads.points[-1].kept == 6
+    assert heads.points[-1].retained == 6
     assert heads.points[-1].faithfulness == pytest.approx(1.0, abs=1e-5)
     found = needed_edges(ablator, scores).needed()
     assert found is not None
     assert found.faithfulness >= 0.9
-    assert found.kept <= components.graph.n_edges
+    assert found.retained <= components.graph.n_edges
 
 
 def test_areas_are_those_of_mib():

@@ -112,8 +112,8 @@ def test_the_schema_refuses_what_is_not_a_graph(circuit):
 def test_component_circuits_in_the_form_of_mib():
     graph = ComponentGraph(2, 2)
     scores = torch.randn(graph.exists.shape, dtype=torch.float64) * graph.exists
-    kept = graph.exists & (scores > 0)
-    record = json.loads(json.dumps(to_mib(graph, scores, kept, d_model=16)))
+    edge_mask = graph.exists & (scores > 0)
+    record = json.loads(json.dumps(to_mib(graph, scores, edge_mask, d_model=16)))
     assert set(record) == {"cfg", "nodes", "edges"}
     assert set(record["cfg"]) == {"n_layers", "n_heads", "parallel_attn_mlp", "d_model"}
     assert set(record["nodes"]) == {*graph.writers, "logits"}
@@ -124,7 +124,7 @@ def test_component_circuits_in_the_form_of_mib():
     again, found, chosen = from_mib(record)
     assert again == graph
     torch.testing.assert_close(found, scores)
-    assert torch.equal(chosen, kept)
+    assert torch.equal(chosen, edge_mask)
     with pytest.raises(GossamerError, match="a component circuit without 'cfg'"):
         from_mib({"edges": {}})
     record["edges"]["m1->a0.h0<q>"] = {"score": 1.0, "in_graph": True}

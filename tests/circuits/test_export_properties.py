@@ -147,12 +147,14 @@ def component_circuits(draw: st.DrawFn) -> tuple[ComponentGraph, torch.Tensor, t
 def test_component_circuits_come_back_equal(
     given_: tuple[ComponentGraph, torch.Tensor, torch.Tensor], flip: bool
 ) -> None:
-    graph, scores, kept = given_
-    record: Any = json.loads(json.dumps(to_mib(graph, scores, kept, d_model=8, flip=flip), allow_nan=False))
+    graph, scores, edge_mask = given_
+    record: Any = json.loads(
+        json.dumps(to_mib(graph, scores, edge_mask, d_model=8, flip=flip), allow_nan=False)
+    )
     again, found, chosen = from_mib(record)
     assert again == graph
     assert torch.equal(found, -scores if flip else scores)
-    assert torch.equal(chosen, kept)
+    assert torch.equal(chosen, edge_mask)
     inside = {name for name, node in record["nodes"].items() if node["in_graph"]}
     ends = {end for name, edge in record["edges"].items() if edge["in_graph"] for end in parts_of(name)}
     assert ends <= inside

@@ -20,7 +20,7 @@ def test_no_edge_of_a_shrunk_circuit_can_go(ablation):
         score_edges(components, [task], ablation=ablation),
     )
     start = needed_edges(ablator, scores, 0.95).points[-1]
-    found = shrink(ablator, best_edges(components, scores, start.kept))
+    found = shrink(ablator, best_edges(components, scores, start.retained))
     assert 0 < int(found.sum()) < start.edges
     assert ablator.faithfulness(found) >= 0.9
     assert torch.equal(found, components.graph.prune(found))
@@ -33,7 +33,7 @@ def test_a_shrunk_circuit_is_no_larger_than_the_best_by_attribution():
     ablator, scores = Ablator(components, [task], "resample"), score_edges(components, [task])
     best = needed_edges(ablator, scores).needed()
     assert best is not None
-    assert int(shrink(ablator, best_edges(components, scores, best.kept)).sum()) <= best.edges
+    assert int(shrink(ablator, best_edges(components, scores, best.retained)).sum()) <= best.edges
 
 
 def test_a_circuit_that_explains_too_little_is_refused():

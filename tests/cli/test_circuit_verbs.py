@@ -76,8 +76,8 @@ def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, ca
     record = json.loads(path.read_text())
     proof = record["proof"]
     assert proof["sufficient"]["prompt"]["same"] == 100
-    kept = not proof["leaks"]["changed"] and not proof["necessary"]["redundant"]
-    assert code == (0 if kept else 1)
+    holds = not proof["leaks"]["changed"] and not proof["necessary"]["redundant"]
+    assert code == (0 if holds else 1)
     assert main([*ask, "--json"]) == code
     assert json.loads(capsys.readouterr().out)["verification"]["prompts"] == 100
 
@@ -230,11 +230,11 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
     path = tmp_path / "ioi.json"
     ask = ["export", str(tmp_path / "base"), "--format", "mib", "--task", "ioi", "--n-prompts", "6"]
     assert main([*ask, "--edges", "20", "--out", str(path)]) == 0
-    graph, scores, kept = from_mib(json.loads(path.read_text()))
+    graph, scores, edge_mask = from_mib(json.loads(path.read_text()))
     assert (graph.n_layers, graph.n_heads) == (3, 2)
-    assert 0 < int(kept.sum()) <= 20
+    assert 0 < int(edge_mask.sum()) <= 20
     strongest = scores.abs().flatten().topk(20).values.min()
-    assert (scores[kept].abs() >= strongest).all()
+    assert (scores[edge_mask].abs() >= strongest).all()
     assert main([*ask, "--out", str(path)]) == 0
     whole = from_mib(json.loads(path.read_text()))[2]
     assert int(whole.sum()) >= 1

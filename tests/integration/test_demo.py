@@ -103,7 +103,7 @@ def test_the_figure_shows_the_traced_edges(made: tuple[Path, RunReport, str]) ->
     drawn = {
         i
         for e in ET.fromstring(svg).iter()
-        if (i := e.get("id", "")) and re.search(r"(edge|idle)-\d+-\d+-\d+$", i)
+        if (i := e.get("id", "")) and re.search(r"(edge|offpath)-\d+-\d+-\d+$", i)
     }
     for name, model in (("base", load_dense(out / "base")), ("sparse", load(out / "sparse"))):
         circuit = trace(model, inputs, text=as_text)
@@ -111,7 +111,7 @@ def test_the_figure_shows_the_traced_edges(made: tuple[Path, RunReport, str]) ->
             (int(a), int(q), int(k))
             for a, q, k in zip(circuit.layer, circuit.query, circuit.key, strict=True)
         }
-        pattern = re.compile(rf"{name}-(?:edge|idle)-(\d+)-(\d+)-(\d+)$")
+        pattern = re.compile(rf"{name}-(?:edge|offpath)-(\d+)-(\d+)-(\d+)$")
         assert {tuple(map(int, m.groups())) for i in drawn if (m := pattern.search(i))} == merged
         assert report.figures["36+28"][f"{name}_answer"] == "36+28=00064"
         assert report.figures["36+28"][f"{name}_edges"] == len(circuit)

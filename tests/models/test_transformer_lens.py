@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from gossamer.errors import CheckpointError
-from gossamer.models.transformer_lens import GPT2_VOCABULARY, load_authors
+from gossamer.models.transformer_lens import GPT2_VOCABULARY, load_transformer_lens
 from helpers.zoo import tiny
 
 WIDTH, HEADS, LAYERS, POSITIONS = 16, 2, 2, 12
@@ -58,7 +58,7 @@ def in_their_names(model: GPT2LMHeadModel, padded: int) -> dict[str, Tensor]:
 def test_open_gates_give_the_dense_model(tied: bool, vocabulary: int, padded: int, tmp_path: Path) -> None:
     model = small(vocabulary, tied=tied)
     torch.save(in_their_names(model, padded), tmp_path / "final.pth")
-    loaded = load_authors(tmp_path / "final.pth", bias=math.inf)
+    loaded = load_transformer_lens(tmp_path / "final.pth", bias=math.inf)
     ids = torch.arange(20).view(2, 10)
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
@@ -83,11 +83,11 @@ def test_another_layout_is_told(damage: str, message: str, tmp_path: Path) -> No
         state["unembed.b_U"] = torch.randn(40)
     torch.save(state, tmp_path / "final.pth")
     with pytest.raises(CheckpointError, match=message):
-        load_authors(tmp_path / "final.pth", bias=0.0)
+        load_transformer_lens(tmp_path / "final.pth", bias=0.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
 def test_what_is_no_checkpoint_is_told(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "final.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_authors(tmp_path / "final.pth", bias=0.0)
+        load_transformer_lens(tmp_path / "final.pth", bias=0.0)

@@ -146,13 +146,13 @@ def strongest_heads(circuit: Circuit) -> dict[tuple[int, int, int], float]:
 def test_lines_are_the_circuits_edges(name, pair, page):
     circuit = pair[name == "sparse"]
     live = circuit.live_mask()
-    for kind, part in (("edge", circuit.select(live)), ("idle", circuit.select(~live))):
+    for kind, part in (("edge", circuit.select(live)), ("offpath", circuit.select(~live))):
         drawn = groups(page, f"{name}-{kind}-")
         expected = strongest_heads(part)
         assert drawn.keys() == {f"{name}-{kind}-{q}-{i}-{j}" for q, i, j in expected}
         for (layer, query, key), weight in expected.items():
             element = drawn[f"{name}-{kind}-{layer}-{query}-{key}"]
-            assert ("stroke-dasharray" in look(element)) == (kind == "idle")
+            assert ("stroke-dasharray" in look(element)) == (kind == "offpath")
             assert f"weight {weight:.3f}" in element.find(tag("title")).text
             if kind == "edge":
                 assert look(element)["stroke"] == matplotlib.colors.to_hex(blue(weight))
@@ -175,11 +175,11 @@ def test_an_edge_rises_from_the_key_to_the_query(page):
         )  # points: ends in the row of its name
 
 
-def test_weak_lines_lie_under_strong_ones_and_idle_lines_under_all(pair, page):
+def test_weak_lines_lie_under_strong_ones_and_lines_off_the_path_under_all(pair, page):
     weights = strongest_heads(pair[0])
     gids = [gid.split("-") for gid in groups(page, "base-") if gid.count("-") == 4]
     kinds = [kind for _, kind, *_ in gids]
-    assert kinds == sorted(kinds, reverse=True)  # idle before edge
+    assert kinds == sorted(kinds, reverse=True)  # off the path before on it
     order = [weights[tuple(map(int, rest))] for _, kind, *rest in gids if kind == "edge"]
     assert order == sorted(order)
     assert len(order) == 4 * 121 - 66
@@ -213,9 +213,9 @@ def test_it_says_in_words_what_it_shows(page):
     assert note == "layer 0: position 10 '?' reads position 1 '6', weight 0.620, heads 1, 3"
 
 
-def test_live_only_leaves_out_idle_lines_but_counts_them(pair):
+def test_live_only_leaves_out_lines_off_the_path_but_counts_them(pair):
     page = ElementTree.fromstring(to_svg(draw(pair[1], pair[1], live_only=True)))
-    assert not [e for e in page.iter() if "idle-3" in (e.get("id") or "")]
+    assert not [e for e in page.iter() if "offpath-3" in (e.get("id") or "")]
     said = ["".join(e.itertext()) for e in page.iter(tag("text"))]
     assert "8 of 1,936 attention edges open (0.4 %)" in said
     assert "1 of them never reaches the answer (not drawn)" in said

@@ -47,7 +47,7 @@ def _panel(axes: Any, records: list[dict[str, Any]]) -> None:
     for variant in VARIANTS:
         curves = [r["edge_curve"] for r in records if r["variant"] == variant and "edge_curve" in r]
         for number, curve in enumerate(curves):
-            sizes, shares = zip(*((kept, share) for kept, _, share in curve), strict=True)
+            sizes, shares = zip(*((retained, share) for retained, _, share in curve), strict=True)
             label = {} if number else {"label": variant}
             axes.plot(sizes, shares, color=TINT[variant], linewidth=1, **label)
     axes.set_xscale("log")

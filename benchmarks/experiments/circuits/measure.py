@@ -25,16 +25,16 @@ SCORED, MEASURED, ABLE = (
 )  # added to the seed, so that no prompt serves twice or was trained on
 
 
-def touching_heads(graph: ComponentGraph, kept: Tensor) -> int:
-    """How many of the kept edges leave a head, or enter one's q, k or v; the others join input, MLPs and logits."""
+def touching_heads(graph: ComponentGraph, edge_mask: Tensor) -> int:
+    """How many of the retained edges leave a head, or enter one's q, k or v; the others join input, MLPs and logits."""
     heads = torch.tensor(
         [graph.head(layer, h) for layer in range(graph.n_layers) for h in range(graph.n_heads)]
     )
-    touching = torch.zeros_like(kept)
+    touching = torch.zeros_like(edge_mask)
     touching[heads] = True
     for layer in range(graph.n_layers):
         touching[:, graph.into_attention(layer)] = True
-    return int((kept & touching).sum())
+    return int((edge_mask & touching).sum())
 
 
 def measure(model: Any, task: str, ablation: str, n: int, seed: int) -> dict[str, Any]:
@@ -54,17 +54,17 @@ def measure(model: Any, task: str, ablation: str, n: int, seed: int) -> dict[str
     except GossamerError as error:
         return record | {"refused": str(error)}
     best_heads, best = heads.needed(), edges.needed()
-    kept = None if best is None else best_edges(components, scores, best.kept)
+    edge_mask = None if best is None else best_edges(components, scores, best.retained)
     return record | attention_edges(components, fresh, ablation) | {
-        "heads": best_heads.kept if best_heads else None,
+        "heads": best_heads.retained if best_heads else None,
         "heads_of": heads.of,
         "edges": best.edges if best else None,
-        "edges_with_dead_ends": best.kept if best else None,
+        "edges_with_dead_ends": best.retained if best else None,
         "edges_of": edges.of,
-        "head_edges": None if kept is None else touching_heads(components.graph, kept),
-        "edge_names": [] if kept is None or best.edges > 60 else components.graph.edge_names(kept),  # type: ignore[union-attr]
+        "head_edges": None if edge_mask is None else touching_heads(components.graph, edge_mask),
+        "edge_names": [] if edge_mask is None or best.edges > 60 else components.graph.edge_names(edge_mask),  # type: ignore[union-attr]
         "heads_cpr_cmd": heads.areas(),
-        "edge_curve": [[p.kept, p.edges, round(p.faithfulness, 4)] for p in edge_curve(ablator, scores).points],
+        "edge_curve": [[p.retained, p.edges, round(p.faithfulness, 4)] for p in edge_curve(ablator, scores).points],
     }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def attention_edges(components: Any, prompts: Any, ablation: str) -> dict[str, A
     except GossamerError as error:
         return {"attention_edges": None, "attention_refused": str(error)}
     best = curve.needed()
-    return {"attention_edges": best.kept if best else None, "attention_edges_of": curve.of}
+    return {"attention_edges": best.retained if best else None, "attention_edges_of": curve.of}
 
 
 def nonsense(model: Any, ablation: str, n: int, seed: int) -> dict[str, Any]:
@@ -86,8 +86,12 @@ def nonsense(model: Any, ablation: str, n: int, seed: int) -> dict[str, Any]:
     ablators = [Ablator(components, prompts, ablation) for prompts in (scored, fresh)]
     found = []
     for share in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
-        kept = best_edges(components, scores, max(1, round(share * components.graph.n_edges)), signed=True)
-        found.append([int(kept.sum()), *(float(ablator.values(kept).mean()) for ablator in ablators)])
+        edge_mask = best_edges(
+            components, scores, max(1, round(share * components.graph.n_edges)), signed=True
+        )
+        found.append(
+            [int(edge_mask.sum()), *(float(ablator.values(edge_mask).mean()) for ablator in ablators)]
+        )
     record = {
         "curve": found,
         "best_scored": max(row[1] for row in found),

@@ -44,7 +44,7 @@ def circuit(components: ComponentModel, prompts: list[Batch], ablation: str) -> 
     """(writer, reader) of the edges that 90 % of the effect on these prompts takes."""
     scores = score_edges(components, prompts, ablation=ablation)
     best = needed_edges(Ablator(components, prompts, ablation), scores).points[-1]
-    return {tuple(edge) for edge in best_edges(components, scores, best.kept).nonzero().tolist()}
+    return {tuple(edge) for edge in best_edges(components, scores, best.retained).nonzero().tolist()}
 
 
 def overlaps(components: ComponentModel, key: Row, n: int) -> Row:

@@ -219,7 +219,7 @@ def aside(records: list[Record]) -> list[str]:
             cells = f"{r['best_scored']:.4f} | {r['best_fresh']:.4f} | {r.get('effect', math.nan):.4f}"
             message = ", refused" if "refused" in r else ", NOT refused"
             lines.append(f"| {r['seed']} | {r['variant']} | {r['ablation']} | {cells}{message} |")
-    return [*lines, *abilities([r for r in records if r["task"] == "about"]), *promises(records)]
+    return [*lines, *abilities([r for r in records if r["task"] == "about"]), *ceilings(records)]
 
 
 def abilities(about: list[Record]) -> list[str]:
@@ -234,14 +234,14 @@ def abilities(about: list[Record]) -> list[str]:
     return lines
 
 
-def promises(records: list[Record]) -> list[str]:
-    """Whether the ceiling was kept, on the held-out prompts that chose the model and on those of the table above."""
+def ceilings(records: list[Record]) -> list[str]:
+    """Whether the ceiling was held, on the held-out prompts that chose the model and on those of the table above."""
     lines = ["", "The ceiling:", ""]
     for r in records:
         if r["task"] == "about" and "promise" in r:
-            kept, far = r["promise"], r["divergence"].values()
-            chosen, fresh = kept["metrics"]["divergence"], sum(far) / len(far)
-            message = f"{kept['missed'] or 'held'}; {chosen:.4f} over the answers of the prompts that chose the model"
+            held, far = r["promise"], r["divergence"].values()
+            chosen, fresh = held["metrics"]["divergence"], sum(far) / len(far)
+            message = f"{held['missed'] or 'held'}; {chosen:.4f} over the answers of the prompts that chose the model"
             lines.append(
                 f"- seed {r['seed']}: {message}, {fresh:.4f} in the mean over tasks on fresh prompts"
             )

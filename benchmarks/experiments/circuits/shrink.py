@@ -42,11 +42,11 @@ def smallest(components: ComponentModel, key: Row, n: int, most: int) -> Row:
         return {"refused": f"no best n explains {START:g}"}
     if start.edges > most:
         return {"by_attribution": by_attribution.edges, "refused": f"{start.edges} edges to start from"}
-    kept = shrink(scored, best_edges(components, scores, start.kept))
+    edge_mask = shrink(scored, best_edges(components, scores, start.retained))
     return {
-        "by_attribution": by_attribution.edges, "start": start.edges, "edges": int(kept.sum()),
-        "head_edges": touching_heads(components.graph, kept), "fresh": round(fresh.faithfulness(kept), 4),
-        "names": components.graph.edge_names(kept) if kept.sum() <= 20 else [],
+        "by_attribution": by_attribution.edges, "start": start.edges, "edges": int(edge_mask.sum()),
+        "head_edges": touching_heads(components.graph, edge_mask), "fresh": round(fresh.faithfulness(edge_mask), 4),
+        "names": components.graph.edge_names(edge_mask) if edge_mask.sum() <= 20 else [],
     }  # fmt: skip
 
 

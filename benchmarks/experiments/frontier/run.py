@@ -141,7 +141,7 @@ def one_run(
     model: Any = copy.deepcopy(base).requires_grad_(True)
     config = settings(ceiling, seed, steps, work / "runs" / f"{name}-{seed}-of-{steps}", rise=rise, **other)
     begin, processor = time.perf_counter(), time.process_time()
-    kept = sparsify(
+    outcome = sparsify(
         model,
         train,
         choose,
@@ -152,11 +152,11 @@ def one_run(
         optimizers=(key_bias_first(model, config), None),
     )
     seconds, processor = time.perf_counter() - begin, time.process_time() - processor
-    found = measure(kept.model, base, report, work)
+    found = measure(outcome.model, base, report, work)
     names = ("step", "eval_divergence", "eval_keys_per_query", "eval_delta_ce")
-    evaluations = [h for h in kept.history if "eval_delta_ce" in h]
+    evaluations = [h for h in outcome.history if "eval_delta_ce" in h]
     curve = [{k.removeprefix("eval_"): h[k] for k in names} for h in evaluations]
-    return {"ceiling": ceiling, "feasible_when_chosen": kept.feasible, "best_step": kept.step, "steps": steps,
+    return {"ceiling": ceiling, "feasible_when_chosen": outcome.feasible, "best_step": outcome.step, "steps": steps,
             "seconds": round(seconds, 1), "cpu_seconds": round(processor, 1), "settings": other,
             "held_out": found, "curve": curve}  # fmt: skip
 

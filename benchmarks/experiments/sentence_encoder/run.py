@@ -51,7 +51,7 @@ from gossamer.training.trainer import SparsityTrainer
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "minilm.json"
-# Enforced on the training batches for each promise: the divergence swings by about a tenth around what is enforced.
+# Enforced on the training batches for each ceiling: the divergence swings by about a tenth around what is enforced.
 MARGIN = 0.8
 CEILINGS = ("cosine=0.01", "cosine=0.05", "cosine=0.02")
 BIASES = (4.0, 2.0, 1.0, 0.5, 0.0, -1.0, -2.0)  # of gates put on the base model without any training
@@ -137,17 +137,17 @@ def one_run(
     without_dropout(model)
     begin, processor = time.perf_counter(), time.process_time()
     run = keep_dropout if other.get("dropout") else sparsify
-    kept = run(
+    outcome = run(
         model, data.train, data.choose, config, base=base, data_collator=collate_trimmed, callbacks=[Lines()]
     )
     took = {
         "seconds": round(time.perf_counter() - begin, 1),
         "cpu_seconds": round(time.process_time() - processor, 1),
     }
-    message = measured(kept.model, data.report, embedded(base, data.report))
-    path = held(kept.history, Ceiling.parse(ceiling).value, config.recipe.control.ema_decay)
-    return {"ceiling": ceiling, "steps": steps, "best_step": kept.step, "settings": other, **took,
-            "feasible_when_chosen": kept.feasible, "held_out": message, **path}  # fmt: skip
+    message = measured(outcome.model, data.report, embedded(base, data.report))
+    path = held(outcome.history, Ceiling.parse(ceiling).value, config.recipe.control.ema_decay)
+    return {"ceiling": ceiling, "steps": steps, "best_step": outcome.step, "settings": other, **took,
+            "feasible_when_chosen": outcome.feasible, "held_out": message, **path}  # fmt: skip
 
 
 def keep_dropout(
@@ -165,7 +165,7 @@ def keep_dropout(
 
 
 def held(history: list[dict[str, Any]], epsilon: float, decay: float) -> dict[str, Any]:
-    """Whether the promise was kept all the way: on the training batches, step by step, and at every evaluation."""
+    """Whether the ceiling was held all the way: on the training batches, step by step, and at every evaluation."""
     steps = [entry for entry in history if "divergence" in entry]
     average, over, worst = steps[0]["divergence"], 0, 0.0
     for entry in steps:

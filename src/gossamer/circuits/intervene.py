@@ -109,12 +109,12 @@ class PatchedModel:
         table = torch.tensor(edges).view(-1, 4)
 
         def keep(part: Tensor) -> dict[int, Tensor]:
-            kept = self.blank(1 if chosen is None else len(part), False)
-            for layer, mask in kept.items():
+            masks = self.blank(1 if chosen is None else len(part), False)
+            for layer, mask in masks.items():
                 here = (table[:, 0] == layer).nonzero()[:, 0]
                 _, head, query, key = table[here].unbind(1)
                 mask[:, head, query, key] = True if chosen is None else chosen[part][:, here].to(mask.device)
-            return kept
+            return masks
 
         return keep
 
@@ -122,13 +122,13 @@ class PatchedModel:
         """On the row of prompt i (rows are `all_rows`) only the circuit's edges of prompt i may be open."""
 
         def keep(part: Tensor) -> dict[int, Tensor]:
-            kept, first = self.blank(len(part), False), int(part[0])
+            masks, first = self.blank(len(part), False), int(part[0])
             c = self.circuit
             here = np.flatnonzero((c.prompt >= first) & (c.prompt <= int(part[-1])))
-            for layer, mask in kept.items():
+            for layer, mask in masks.items():
                 mine = here[c.layer[here] == layer]
                 mask[c.prompt[mine] - first, c.head[mine], c.query[mine], c.key[mine]] = True
-            return kept
+            return masks
 
         return keep
 
@@ -136,12 +136,12 @@ class PatchedModel:
         """On row r all edges but number `which[r]` of the circuit may be open."""
 
         def keep(part: Tensor) -> dict[int, Tensor]:
-            kept, numbers, c = self.blank(len(part), True), which[part.numpy()], self.circuit
-            for layer, mask in kept.items():
+            masks, numbers, c = self.blank(len(part), True), which[part.numpy()], self.circuit
+            for layer, mask in masks.items():
                 rows = np.flatnonzero(c.layer[numbers] == layer)
                 gone = numbers[rows]
                 mask[rows, c.head[gone], c.query[gone], c.key[gone]] = False
-            return kept
+            return masks
 
         return keep
 

@@ -116,16 +116,18 @@ class _Search:
 
     def greedy(self, edges: tuple[Edge, ...]) -> Minimal:
         self._require_start(edges)
-        kept = torch.ones(len(edges), dtype=torch.bool)
-        before = torch.zeros_like(kept)
-        while not torch.equal(before, kept):  # what had to stay may become droppable later, so go round again
-            before = kept
-            for number in kept.nonzero()[:, 0].tolist():
-                trial = kept.clone()
+        edge_mask = torch.ones(len(edges), dtype=torch.bool)
+        before = torch.zeros_like(edge_mask)
+        while not torch.equal(
+            before, edge_mask
+        ):  # what had to stay may become droppable later, so go round again
+            before = edge_mask
+            for number in edge_mask.nonzero()[:, 0].tolist():
+                trial = edge_mask.clone()
                 trial[number] = False
                 if int(self.broken(edges, trial[None])[0]) <= self.allowed:
-                    kept = trial
-        return self._found(edges, kept, "greedy", None)
+                    edge_mask = trial
+        return self._found(edges, edge_mask, "greedy", None)
 
     def _require_start(self, edges: tuple[Edge, ...]) -> None:
         if not self.works(edges):
@@ -135,9 +137,9 @@ class _Search:
                 "allow more, or leave the edges to the model's own gates (static=False)",
             )
 
-    def _found(self, edges: tuple[Edge, ...], kept: Tensor, method: str, ties: int | None) -> Minimal:
-        chosen = tuple(edge for edge, here in zip(edges, kept.tolist(), strict=True) if here)
-        same = len(self.own) - int(self.broken(edges, kept[None])[0])
+    def _found(self, edges: tuple[Edge, ...], edge_mask: Tensor, method: str, ties: int | None) -> Minimal:
+        chosen = tuple(edge for edge, here in zip(edges, edge_mask.tolist(), strict=True) if here)
+        same = len(self.own) - int(self.broken(edges, edge_mask[None])[0])
         return Minimal(tuple(sorted(chosen)), method, len(edges), ties, same, len(self.own), self.static)
 
     def broken(self, edges: tuple[Edge, ...], subsets: Tensor) -> Tensor:

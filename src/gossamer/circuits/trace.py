@@ -160,14 +160,14 @@ def _trace_batch(
             "model": type(model).__name__,
             "gate_bias": str(gates.bias),
             "gate_reads": gates.reads,
-            **_told(choice),
+            **_as_meta(choice),
             "contribution": "head" if writing is None else "residual",
         },
         **edges,
     )
 
 
-def _told(choice: Choice) -> dict[str, Any]:
+def _as_meta(choice: Choice) -> dict[str, Any]:
     return {name: value for name, value in choice._asdict().items() if value is not None}
 
 

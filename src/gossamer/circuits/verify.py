@@ -191,5 +191,5 @@ def verify(
 
 
 def all_claims_hold(proof: Proof) -> bool:
-    """Whether all claims hold on every prompt: sufficient, leak-free, and no live edge is idle."""
+    """Whether all claims hold on every prompt: sufficient, leak-free, and no live edge is redundant."""
     return proof.sufficient["prompt"].same == proof.n and not proof.necessity.redundant and not proof.leaks

@@ -17,7 +17,7 @@ def info(
         bool, typer.Option("--json", help="Print the record as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Say what a model is, whether it is gated, what was promised for it, and what runs its attention here."""
+    """Say what a model is, which gates it has, its ceiling, and what runs its attention here."""
     from ..models.summary import describe
 
     record = describe(place)
@@ -48,14 +48,14 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         bias = gates["bias"]
         lines.append(f"  gates on {kind}, " + ("all open" if bias == "open" else f"bias c = {bias:g} nats"))
     message = {True: "held", False: "MISSED", None: "not said whether it was held"}
-    promise = (
+    ceiling = (
         f"{model['ceiling']}, {message[model['feasible']]}" if model["ceiling"] else "not on record here"
     )
     left = [
         f"  open {kind} per held-out row: {sum(layers):,.1f}, by layer {', '.join(f'{n:,.1f}' for n in layers)}"
         for kind, layers in model["open"].items()
     ]
-    return [*lines, f"  ceiling {promise}", *left]
+    return [*lines, f"  ceiling {ceiling}", *left]
 
 
 def register(app: typer.Typer, panel: str) -> None:

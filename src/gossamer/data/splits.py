@@ -1,4 +1,4 @@
-"""The three portions of a text: to learn from, to choose the best checkpoint by, and to report on."""
+"""The three splits of a text: to learn from, to choose the best checkpoint by, and to report on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .text import HOLD_OUT, Corpus, PackedStream, as_rows, packed, padded_rows, 
 
 
 class Splits:
-    """The portions as data sets, made once.
+    """The splits as data sets, made once.
 
     Args:
         corpus: the text, split into train and held out.

@@ -1,4 +1,4 @@
-"""A model of transformers as gates see it: what `gossamer.gates.host.Host` promises them.
+"""A model of transformers as gates see it: what `gossamer.gates.host.Host` asks of it.
 
 Transformers is met here and in `interface.py`; a kind of gate asks for attention or for a map of the parts, and gets it
 or one clear line that says what the model is.

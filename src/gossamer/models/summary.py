@@ -87,11 +87,11 @@ def describe_model(place: Path | str) -> dict[str, Any]:
             one.kind: {"bias": "open" if math.isinf(one.bias) else one.bias, "reads": one.reads}
             for one in sets
         },
-        **_promise(Path(place) if sets else None),
+        **_ceiling(Path(place) if sets else None),
     }
 
 
-def _promise(folder: Path | None) -> dict[str, Any]:
+def _ceiling(folder: Path | None) -> dict[str, Any]:
     """The ceiling of a gated model and whether it was held, from the report beside its folder."""
     run = None if folder is None else folder.resolve().parent
     if run is None or not (run / FILE).is_file():

@@ -27,7 +27,7 @@ GPT2_VOCABULARY = 50257
 BUFFERS = ("attn.mask", "attn.IGNORE")  # what TransformerLens saves besides weights
 
 
-def load_authors(
+def load_transformer_lens(
     path: Path | str, *, bias: float, vocabulary: int | None = None, **options: Any
 ) -> GPT2LMHeadModel:
     """Load a `final.pth` as a gated GPT-2.

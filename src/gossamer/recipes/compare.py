@@ -45,7 +45,7 @@ class Comparison:
             "n": self.n,
             "effects": self.effects,
         }
-        for kind, counted in (("heads", "kept"), ("edges", "edges"), ("attention_edges", "kept")):
+        for kind, counted in (("heads", "retained"), ("edges", "edges"), ("attention_edges", "retained")):
             curves = getattr(self, kind)
             points = [None if isinstance(curve, str) else curve.needed() for curve in curves]
             counts = [None if point is None else getattr(point, counted) for point in points]
@@ -115,6 +115,8 @@ def component_circuit(
             raise refuse(
                 f"no circuit of {task} has 90 % of its effect", "a size that is given", "pass --edges"
             )
-        edges = best.kept
-    kept = best_edges(components, scores, edges)
-    return to_mib(components.graph, scores.edges, kept, d_model=components.anatomy[0].o.weights().shape[-1])
+        edges = best.retained
+    edge_mask = best_edges(components, scores, edges)
+    return to_mib(
+        components.graph, scores.edges, edge_mask, d_model=components.anatomy[0].o.weights().shape[-1]
+    )

@@ -101,19 +101,19 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     with explain_oom(job.batch, job.length, what_to_lower(shape)):
         if config.process_index == 0:
             console.print(_estimate(model, shape, job, rows), highlight=False, soft_wrap=True)
-        kept = sparsify(
+        outcome = sparsify(
             model, rows.train, rows.choose, config, base=base, resume=resume,
             data_collator=collate, processing_class=tokenizer, callbacks=watchers,
         )  # fmt: skip
-    report = report_of(job, kept, rows.report)
-    model = gathered(kept.trainer.accelerator, kept.trainer.model, lambda: again(job, config, kept))
+    report = report_of(job, outcome, rows.report)
+    model = gathered(outcome.trainer.accelerator, outcome.trainer.model, lambda: again(job, config, outcome))
     if config.process_index == 0:
         write(job, model, tokenizer, report)
     return report
 
 
 def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, processes: int) -> Splits:
-    """The text of a job, in its three portions."""
+    """The text of a job, in its three splits."""
     return Splits(
         Corpus(job.data, field=job.field, held_out_share=job.held_out_share),
         tokenizer,
@@ -134,10 +134,10 @@ def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
     return add_adapters(model, rank=job.lora) if job.lora else model
 
 
-def again(job: SparsifySettings, config: SparsityConfig, kept: Outcome) -> Any:
-    """The model of a job as it was before training, with the gate bias of the kept one."""
+def again(job: SparsifySettings, config: SparsityConfig, outcome: Outcome) -> Any:
+    """The model of a job as it was before training, with the gate bias of the best checkpoint."""
     model = gated(load_for_training(job.model), job, config)
-    gate_sets_of(model).bias = kept.trainer.gates.bias
+    gate_sets_of(model).bias = outcome.trainer.gates.bias
     return model
 
 
@@ -187,9 +187,9 @@ def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Splits) -> 
     return describe(shape, seconds, job.steps)
 
 
-def report_of(job: SparsifySettings, kept: Outcome, rows: TensorRows) -> RunReport:
-    """Evaluate the best checkpoint on rows that nothing was chosen by; the promise, and what became of it."""
-    trainer, edges = kept.trainer, EdgeGates.on(kept.model)
+def report_of(job: SparsifySettings, outcome: Outcome, rows: TensorRows) -> RunReport:
+    """Evaluate the best checkpoint on rows that nothing was chosen by, and say whether it holds the ceiling."""
+    trainer, edges = outcome.trainer, EdgeGates.on(outcome.model)
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate(rows).items()}
     missed = violation_message(trainer, found)
     timing = ("runtime", "per_second", "preparation", "epoch", "score")
@@ -204,11 +204,11 @@ def report_of(job: SparsifySettings, kept: Outcome, rows: TensorRows) -> RunRepo
         ceiling=str(trainer.ceiling),
         feasible=not missed,
         missed=missed,
-        best_step=kept.step,
-        steps=kept.steps,
+        best_step=outcome.step,
+        steps=outcome.steps,
         held_out=numbers,
         held_out_rows=len(rows),
-        chosen_on={k: v for k, v in kept.metrics.items() if k in numbers},
+        chosen_on={k: v for k, v in outcome.metrics.items() if k in numbers},
         gates={kind: open_units(trainer, kind) for kind in trainer.tally.kinds()},
         impl="" if edges is None else edges.impl,
         versions=versions(),

@@ -57,7 +57,7 @@ class TaskStudy:
 
     @property
     def all_claims_hold(self) -> bool:
-        """Whether every claim holds on every prompt, as `gossamer.circuits.verify.stands` has it."""
+        """Whether every claim holds on every prompt, as `gossamer.circuits.verify.all_claims_hold` has it."""
         return all(all_claims_hold(part.proof) for part in self.parts)
 
     def as_record(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How many attention edges a prompt needs: (layer, head, query, key), ranked by attribution, measured by ablation.
 
-    out[b, t, h] = sum over kept s of  a[b, h, t, s] v[b, h, s]  +  sum over dropped s of  abl[b, h, t, s]
+    out[b, t, h] = sum over retained s of  a[b, h, t, s] v[b, h, s]  +  sum over dropped s of  abl[b, h, t, s]
 
 a is the attention weight behind its gate, 0 where that is closed, in this very run; abl is what the edge carries
 instead: on the corrupt prompt (resample), in the mean over all clean and corrupt prompts of that length, edge by
@@ -45,9 +45,9 @@ class Read(NamedTuple):
     weight: Tensor
     value: Tensor
 
-    def mixed(self, kept: Tensor) -> Tensor:
+    def mixed(self, edge_mask: Tensor) -> Tensor:
         """(B, T, H, D): what the edges in a (B, H, T, S) mask bring."""
-        return torch.einsum("bhts,bhsd->bthd", kept * self.weight, self.value)
+        return torch.einsum("bhts,bhsd->bthd", edge_mask * self.weight, self.value)
 
     def along(self, gradient: Tensor) -> Tensor:
         """(B, H, T, S): what each edge brings, along a gradient (B, T, H, D)."""
@@ -65,9 +65,9 @@ class Mean(NamedTuple):
         sums = [torch.einsum("bhts,bhsd->htsd", read.weight, read.value) / len(read.value) for read in reads]
         return cls(torch.stack(sums).mean(0))
 
-    def mixed(self, kept: Tensor) -> Tensor:
+    def mixed(self, edge_mask: Tensor) -> Tensor:
         """As `Read.mixed`."""
-        return torch.einsum("bhts,htsd->bthd", kept, self.moved)
+        return torch.einsum("bhts,htsd->bthd", edge_mask, self.moved)
 
     def along(self, gradient: Tensor) -> Tensor:
         """As `Read.along`."""
@@ -84,24 +84,24 @@ class EdgePatcher:
     def __init__(self, components: ComponentModel, gates: EdgeGates) -> None:
         self.components, self.gates = components, gates
 
-    def run(self, ids: Tensor, *extra: Any, kept: Sequence[Tensor] | None = None,
+    def run(self, ids: Tensor, *extra: Any, edge_mask: Sequence[Tensor] | None = None,
             instead: Sequence[Read | Mean] = ()) -> tuple[Tensor, list[Read], list[Tensor]]:  # fmt: skip
         """Logits (B, V) at the last position, what every layer read, and what entered its output projection.
 
         Args:
             extra: further hooks' handles, which are removed at the end.
-            kept: (B, H, T, S) masks by layer; the other edges bring what `instead` says. By default all are kept.
+            edge_mask: (B, H, T, S) by layer; the other edges bring what `instead` says. By default all are retained.
         """
         reads: list[Read] = []
         entered: list[Tensor] = []
 
         def project(module: nn.Module, given: tuple) -> tuple | None:
             layer, mixed = len(entered), given[0]
-            if kept is not None:
-                own, other = reads[layer].mixed(kept[layer]), instead[layer].mixed(1 - kept[layer])
+            if edge_mask is not None:
+                own, other = reads[layer].mixed(edge_mask[layer]), instead[layer].mixed(1 - edge_mask[layer])
                 mixed = (own + other).flatten(2)
             entered.append(mixed)
-            return None if kept is None else (mixed,)
+            return None if edge_mask is None else (mixed,)
 
         handles = [layer.o.module.register_forward_pre_hook(project) for layer in self.components.anatomy]
         with ExitStack() as stack:
@@ -152,8 +152,8 @@ def edge_scores(patcher: EdgePatcher, batch: Batch, instead: Sequence[Read | Mea
 def best_of_each(scores: Tensor, n: int) -> list[Tensor]:
     """(B, H, T, S) masks by layer, 0 or 1: the `n` edges of largest |score| of every prompt."""
     flat = scores.abs().flatten(1)
-    kept = torch.zeros_like(flat).scatter_(1, flat.topk(min(n, flat.shape[1]), dim=1).indices, 1.0)
-    return list(kept.view_as(scores).unbind(1))
+    edge_mask = torch.zeros_like(flat).scatter_(1, flat.topk(min(n, flat.shape[1]), dim=1).indices, 1.0)
+    return list(edge_mask.view_as(scores).unbind(1))
 
 
 def needed_attention_edges(
@@ -177,7 +177,7 @@ def needed_attention_edges(
         def values(n: int) -> Tensor:
             found = []
             for batch, other, score in zip(batches, instead, scores, strict=True):
-                logits, *_ = patcher.run(batch.clean, kept=best_of_each(score, n), instead=other)
+                logits, *_ = patcher.run(batch.clean, edge_mask=best_of_each(score, n), instead=other)
                 found.append(batch.measure(logits).double().cpu())
             return torch.cat(found)
 

@@ -1,7 +1,7 @@
 """How much of a task a circuit of n components explains, for every n; CPR and CMD as in MIB.
 
     F(C) = (m(C) - m(none)) / (m(all) - m(none))         m(none): every edge ablated
-    CPR  = area under F,  CMD = area under |1 - F|       trapezoids over the share of edges kept, 0.001 to 1
+    CPR  = area under F,  CMD = area under |1 - F|       trapezoids over the share of edges retained, 0.001 to 1
 
 m(all) - m(none) may be so near zero that F means nothing: the model does not do the task, and the curve is
 refused. A circuit of n edges is the n best by |score| without their dead ends; a circuit of n heads keeps
@@ -55,16 +55,16 @@ class Ablator:
         """Prompts."""
         return sum(map(len, self.batches))
 
-    def values(self, kept: Tensor) -> Tensor:
-        """(n,) the metric of every prompt with only the edges in `kept`, (W, R) bool.
+    def values(self, edge_mask: Tensor) -> Tensor:
+        """(n,) the metric of every prompt with only the edges in `edge_mask`, (W, R) bool.
 
         Raises: `GossamerError` for a mask that does not fit, or an edge that the model does not have.
         """
-        self.components.graph.require_mask(kept)
+        self.components.graph.require_mask(edge_mask)
         found = []
         with evaluating(self.components.model):
             for batch, instead in zip(self.batches, self.instead, strict=True):
-                logits = AblatedRun(self.components, kept, instead).run(batch.clean)
+                logits = AblatedRun(self.components, edge_mask, instead).run(batch.clean)
                 found.append(batch.measure(logits).double().cpu())
         return torch.cat(found)
 
@@ -77,14 +77,14 @@ class Ablator:
         """Raise unless the effect is certainly above zero."""
         self.whole.require()
 
-    def faithfulness(self, kept: Tensor) -> float:
+    def faithfulness(self, edge_mask: Tensor) -> float:
         """F of a circuit; 1 is the whole effect."""
-        return self.whole.share(self.values(kept))
+        return self.whole.share(self.values(edge_mask))
 
-    def interval(self, kept: Tensor, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
+    def interval(self, edge_mask: Tensor, *, seed: int = 0, draws: int = 1000) -> tuple[float, float]:
         """The 95 % bootstrap interval of F: prompts are drawn again, the same for both means of the ratio."""
         self.require_effect()
-        gain, whole = (self.values(kept) - self.none).numpy(), (self.all - self.none).numpy()
+        gain, whole = (self.values(edge_mask) - self.none).numpy(), (self.all - self.none).numpy()
         rng = np.random.default_rng(seed)
         drawn = rng.integers(0, self.n, (draws, self.n))
         shares = gain[drawn].mean(1) / whole[drawn].mean(1)
@@ -93,9 +93,9 @@ class Ablator:
 
 @dataclass(frozen=True)
 class Point:
-    """One circuit of a curve: components kept, edges left after dead ends are pruned, and F."""
+    """One circuit of a curve: components retained, edges left after dead ends are pruned, and F."""
 
-    kept: int
+    retained: int
     edges: int
     faithfulness: float
 
@@ -124,8 +124,8 @@ class Curve:
         return next((point for point in self.points if point.faithfulness >= share), None)
 
     def areas(self) -> tuple[float, float]:
-        """(CPR, CMD) over the curve's own points, by share of components kept."""
-        x = np.array([point.kept / self.of for point in self.points])
+        """(CPR, CMD) over the curve's own points, by share of components retained."""
+        x = np.array([point.retained / self.of for point in self.points])
         f = np.array([point.faithfulness for point in self.points])
         return float(np.trapezoid(f, x)), float(np.trapezoid(np.abs(1 - f), x))
 
@@ -133,9 +133,9 @@ class Curve:
         """Plain numbers, with CPR, CMD and what 90 % takes."""
         cpr, cmd = self.areas()
         best = self.needed()
-        points = [[p.kept, p.edges, p.faithfulness] for p in self.points]
+        points = [[p.retained, p.edges, p.faithfulness] for p in self.points]
         settings = {name: getattr(self, name) for name in ("kind", "of", "ablation", "ranking", "task", "n")}
-        needed = None if best is None else {"kept": best.kept, "edges": best.edges}
+        needed = None if best is None else {"retained": best.retained, "edges": best.edges}
         return {**settings, "cpr": cpr, "cmd": cmd, "needed_for_90": needed, "points": points}
 
 
@@ -143,9 +143,9 @@ def best_edges(components: ComponentModel, scores: Scores, n: int, *, signed: bo
     """(W, R) bool: the `n` best edges, dead ends pruned; by |score|, or by how much ablating them hurts."""
     exists = components.graph.exists
     value = (-scores.edges if signed else scores.edges.abs()).masked_fill(~exists, -torch.inf)
-    kept = torch.zeros_like(exists)
-    kept.view(-1)[value.flatten().topk(min(n, components.graph.n_edges)).indices] = True
-    return components.graph.prune(kept & exists)
+    edge_mask = torch.zeros_like(exists)
+    edge_mask.view(-1)[value.flatten().topk(min(n, components.graph.n_edges)).indices] = True
+    return components.graph.prune(edge_mask & exists)
 
 
 def edge_curve(
@@ -155,8 +155,8 @@ def edge_curve(
     components, points = ablator.components, []
     ablator.require_effect()
     for size in sizes or sorted({max(1, round(share * components.graph.n_edges)) for share in SHARES}):
-        kept = best_edges(components, scores, size, signed=signed)
-        points.append(Point(size, int(kept.sum()), ablator.faithfulness(kept)))
+        edge_mask = best_edges(components, scores, size, signed=signed)
+        points.append(Point(size, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
     ranking = f"{scores.method}, {'signed' if signed else 'absolute'}"
     settings = (ablator.ablation, ranking, ablator.batches[0].task, ablator.n)
     return Curve("edges", components.graph.n_edges, *settings, tuple(points))
@@ -179,9 +179,9 @@ def head_scores(ablator: Ablator) -> Tensor:
     found = torch.zeros(graph.n_layers, graph.n_heads, dtype=torch.float64)
     for layer in range(graph.n_layers):
         for head in range(graph.n_heads):
-            kept = graph.exists.clone()
-            kept[graph.head(layer, head)] = False
-            found[layer, head] = (ablator.all - ablator.values(kept)).mean()
+            edge_mask = graph.exists.clone()
+            edge_mask[graph.head(layer, head)] = False
+            found[layer, head] = (ablator.all - ablator.values(edge_mask)).mean()
     return found
 
 
@@ -190,12 +190,12 @@ def head_curve(ablator: Ablator, scores: Tensor | None = None) -> Curve:
     graph = ablator.components.graph
     ablator.require_effect()
     ranking = head_scores(ablator) if scores is None else scores
-    kept = graph.exists.clone()
+    edge_mask = graph.exists.clone()
     numbers = [graph.head(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
-    kept[numbers] = False
-    points = [Point(0, int(kept.sum()), ablator.faithfulness(kept))]
+    edge_mask[numbers] = False
+    points = [Point(0, int(edge_mask.sum()), ablator.faithfulness(edge_mask))]
     for count, best in enumerate(ranking.flatten().argsort(descending=True).tolist(), 1):
-        kept[numbers[best]] = graph.exists[numbers[best]]
-        points.append(Point(count, int(kept.sum()), ablator.faithfulness(kept)))
+        edge_mask[numbers[best]] = graph.exists[numbers[best]]
+        points.append(Point(count, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
     settings = (ablator.ablation, "exact, signed", ablator.batches[0].task, ablator.n)
     return Curve("heads", len(numbers), *settings, tuple(points))

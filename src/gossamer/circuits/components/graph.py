@@ -121,9 +121,9 @@ class ComponentGraph:
             ]
         return torch.tensor([*found, self.n_writers])
 
-    def edge_names(self, kept: Tensor | None = None) -> list[str]:
+    def edge_names(self, edge_mask: Tensor | None = None) -> list[str]:
         """`SRC->DST` of every edge, or of those in a (writers, readers) mask."""
-        rows, columns = (self.exists if kept is None else kept & self.exists).nonzero(as_tuple=True)
+        rows, columns = (self.exists if edge_mask is None else edge_mask & self.exists).nonzero(as_tuple=True)
         pairs = zip(rows.tolist(), columns.tolist(), strict=True)
         return [f"{self.writers[w]}->{self.readers[r]}" for w, r in pairs]
 
@@ -137,32 +137,32 @@ class ComponentGraph:
             raise refuse(f"edge {name!r}", "from an earlier writer into a later reader", "check its order")
         return writer, reader
 
-    def require_mask(self, kept: Tensor) -> None:
-        """Raise unless `kept` is a (writers, readers) mask of edges that exist."""
-        if tuple(kept.shape) != tuple(self.exists.shape):
+    def require_mask(self, edge_mask: Tensor) -> None:
+        """Raise unless `edge_mask` is a (writers, readers) mask of edges that exist."""
+        if tuple(edge_mask.shape) != tuple(self.exists.shape):
             shape = tuple(self.exists.shape)
             raise refuse(
-                f"edges {tuple(kept.shape)}",
+                f"edges {tuple(edge_mask.shape)}",
                 f"{shape}, writers x readers",
                 "build it for this model",
             )
-        if bool((kept.cpu() & ~self.exists).any()):
-            names = (kept.cpu() & ~self.exists).nonzero()[0].tolist()
+        if bool((edge_mask.cpu() & ~self.exists).any()):
+            names = (edge_mask.cpu() & ~self.exists).nonzero()[0].tolist()
             raise refuse(
                 f"edge {self.writers[names[0]]}->{self.readers[names[1]]}, which this model does not have",
                 f"the {self.n_edges:,} edges of its graph",
                 "drop it",
             )
 
-    def prune(self, kept: Tensor) -> Tensor:
-        """`kept` without dead ends: only edges on a path from the input to the logits."""
+    def prune(self, edge_mask: Tensor) -> Tensor:
+        """`edge_mask` without dead ends: only edges on a path from the input to the logits."""
         forward = torch.zeros(self.n_writers + 1, dtype=torch.bool)
         forward[0] = True
         for reader in range(self.n_readers):
             node = self.reader_of[reader]
-            forward[node] |= bool((kept[:, reader] & forward[: self.n_writers]).any())
+            forward[node] |= bool((edge_mask[:, reader] & forward[: self.n_writers]).any())
         backward = torch.zeros(self.n_writers + 1, dtype=torch.bool)
         backward[-1] = True
         for writer in reversed(range(self.n_writers)):
-            backward[writer] = bool((kept[writer] & backward[self.reader_of]).any())
-        return kept & forward[: self.n_writers, None] & backward[self.reader_of][None]
+            backward[writer] = bool((edge_mask[writer] & backward[self.reader_of]).any())
+        return edge_mask & forward[: self.n_writers, None] & backward[self.reader_of][None]

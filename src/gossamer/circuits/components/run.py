@@ -93,13 +93,13 @@ class AblatedRun:
     """A forward pass in which readers see their ablated edges replaced; use `run`.
 
     Args:
-        kept: (W, R) or, for another circuit on each row, (B, W, R) bool; what is False is ablated.
+        edge_mask: (W, R) or, for another circuit on each row, (B, W, R) bool; what is False is ablated.
         ablated: (W, B, T, M), broadcastable.
     """
 
-    def __init__(self, components: ComponentModel, kept: Tensor, ablated: Tensor) -> None:
+    def __init__(self, components: ComponentModel, edge_mask: Tensor, ablated: Tensor) -> None:
         self.components, self.ablated = components, ablated
-        self.dropped = components.graph.exists.to(kept.device) & ~kept
+        self.dropped = components.graph.exists.to(edge_mask.device) & ~edge_mask
         self.written: list[Tensor] = []
         self.residual: Tensor
         self.into_attention: Tensor | None = None

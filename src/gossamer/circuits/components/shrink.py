@@ -21,15 +21,15 @@ from .curve import Ablator
 PART = 0.25  # of a circuit's edges that one round may drop
 
 
-def shrink(ablator: Ablator, kept: Tensor, *, share: float = 0.9) -> Tensor:
-    """(W, R) bool: edges of `kept` that still explain `share` of the effect, none of which can go alone.
+def shrink(ablator: Ablator, edge_mask: Tensor, *, share: float = 0.9) -> Tensor:
+    """(W, R) bool: edges of `edge_mask` that still explain `share` of the effect, none of which can go alone.
 
     Args:
         ablator: the model, its prompts and what stands in for an ablated edge.
-        kept: (W, R) bool, a circuit with F of at least `share`; its dead ends go first.
-    Raises: `GossamerError` if F of `kept` is below `share`, or if the model does not know the task.
+        edge_mask: (W, R) bool, a circuit with F of at least `share`; its dead ends go first.
+    Raises: `GossamerError` if F of `edge_mask` is below `share`, or if the model does not know the task.
     """
-    now = ablator.components.graph.prune(kept)
+    now = ablator.components.graph.prune(edge_mask)
     if (start := ablator.faithfulness(now)) < share:
         raise refuse(
             f"a circuit with F = {start:.3f}",
@@ -46,23 +46,23 @@ def shrink(ablator: Ablator, kept: Tensor, *, share: float = 0.9) -> Tensor:
         now = _drop(ablator, now, could_go, share, most=max(1, int(PART * len(edges))))
 
 
-def _drop(ablator: Ablator, kept: Tensor, edges: Tensor, share: float, most: int) -> Tensor:
-    """`kept` without those of `edges` that can go one after the other, `most` of them; blocks double and halve."""
+def _drop(ablator: Ablator, edge_mask: Tensor, edges: Tensor, share: float, most: int) -> Tensor:
+    """`edge_mask` without those of `edges` that can go one after the other, `most` of them; blocks double and halve."""
     first, size, dropped = 0, most, 0
     while first < len(edges) and dropped < most:
         size = min(size, most - dropped, len(edges) - first)
-        fewer = without(ablator, kept, edges[first : first + size])
+        fewer = without(ablator, edge_mask, edges[first : first + size])
         if ablator.faithfulness(fewer) >= share:
-            kept, first, dropped, size = fewer, first + size, dropped + size, 2 * size
+            edge_mask, first, dropped, size = fewer, first + size, dropped + size, 2 * size
         elif size > 1:
             size //= 2
         else:
             first += 1
-    return kept
+    return edge_mask
 
 
-def without(ablator: Ablator, kept: Tensor, edges: Tensor) -> Tensor:
-    """(W, R) bool: `kept` without `edges`, (n, 2) of writer and reader, and without the dead ends that this leaves."""
-    fewer = kept.clone()
+def without(ablator: Ablator, edge_mask: Tensor, edges: Tensor) -> Tensor:
+    """(W, R) bool: `edge_mask` without `edges`, (n, 2) of writer and reader, and without the dead ends that remain."""
+    fewer = edge_mask.clone()
     fewer[edges[:, 0], edges[:, 1]] = False
     return ablator.components.graph.prune(fewer)

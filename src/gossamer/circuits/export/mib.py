@@ -18,28 +18,28 @@ from ..components.graph import ComponentGraph
 
 
 def to_mib(
-    graph: ComponentGraph, scores: Tensor, kept: Tensor, *, d_model: int, flip: bool = False
+    graph: ComponentGraph, scores: Tensor, edge_mask: Tensor, *, d_model: int, flip: bool = False
 ) -> dict[str, Any]:
     """The JSON object of a scored and chosen component circuit.
 
     Args:
         scores: (writers, readers).
-        kept: (writers, readers) bool, which edges are in the circuit.
+        edge_mask: (writers, readers) bool, which edges are in the circuit.
         d_model: width of the residual stream.
         flip: write minus the scores.
     """
-    graph.require_mask(kept)
+    graph.require_mask(edge_mask)
     sign = -1.0 if flip else 1.0
     edges = {
         f"{graph.writers[w]}->{graph.readers[r]}": {
             "score": sign * float(scores[w, r]),
-            "in_graph": bool(kept[w, r]),
+            "in_graph": bool(edge_mask[w, r]),
         }
         for w, r in graph.exists.nonzero().tolist()
     }
     reads = torch.zeros(graph.n_writers + 1, dtype=torch.bool)
-    reads.index_put_((graph.reader_of[kept.any(0)],), torch.tensor(True))
-    inside = kept.any(1) | reads[:-1]
+    reads.index_put_((graph.reader_of[edge_mask.any(0)],), torch.tensor(True))
+    inside = edge_mask.any(1) | reads[:-1]
     nodes = {
         name: {"in_graph": bool(here)} for name, here in zip(graph.writers, inside.tolist(), strict=True)
     }
@@ -62,14 +62,14 @@ def from_mib(record: Any) -> tuple[ComponentGraph, Tensor, Tensor]:
         cfg, edges = record["cfg"], record["edges"]
         graph = ComponentGraph(int(cfg["n_layers"]), int(cfg["n_heads"]), bool(cfg["parallel_attn_mlp"]))
         scores = torch.zeros(graph.exists.shape, dtype=torch.float64)
-        kept = torch.zeros_like(graph.exists)
+        edge_mask = torch.zeros_like(graph.exists)
         for name, edge in edges.items():
             place = graph.edge(name)
-            scores[place], kept[place] = edge["score"], edge["in_graph"]
+            scores[place], edge_mask[place] = edge["score"], edge["in_graph"]
     except (KeyError, TypeError) as error:
         raise refuse(
             f"a component circuit without {error}",
             "cfg, nodes and edges as EAP-IG writes them",
             "check it",
         ) from error
-    return graph, scores, kept
+    return graph, scores, edge_mask

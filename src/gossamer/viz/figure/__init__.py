@@ -10,7 +10,7 @@ What a number is. Captions count open edges per (layer, head, query, key), not l
 not live (`Circuit.live_mask`: no path into the circuit's outputs) are grey and dashed, and counted
 apart.
 
-Every artist that means something has a gid: `sparse-edge-2-7-3` (layer, query, key), `sparse-idle-...`
+Every artist that means something has a gid: `sparse-edge-2-7-3` (layer, query, key), `sparse-offpath-...`
 for edges that are not live, `sparse-input-7`, `sparse-output-7`, `sparse-title`, `sparse-count`, `arrow-
 text`; in the SVG they are ids. Nothing is shown, pyplot is not used, and no global setting is changed.
 """

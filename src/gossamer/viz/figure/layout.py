@@ -6,7 +6,7 @@
     shade     t = weight / strongest in [0, 1]  ->  single-hue blue, luminance falling with t, and line width
 
 The maximum, since a line should be as dark as the strongest thing it stands for: a mean would fade one sharp
-head among idle ones, and a sum could pass 1. Shade and width say the same, so grey print and colour-blind
+head among those that hardly read, and a sum could pass 1. Shade and width say the same, so grey print and colour-blind
 readers lose nothing. Lengths are in inches, font sizes in points.
 """
 

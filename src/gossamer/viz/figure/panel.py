@@ -183,7 +183,7 @@ def _nodes(pen: Pen, name: str, grid: Grid, lines: Sequence[Line], outputs: set[
             pen.line([grid.x(position)] * 2, [grid.y(low), grid.y(high)], **style)
     live = [line for line in lines if line.live]
     used = {(line.key, line.layer) for line in live} | {(line.query, line.layer + 1) for line in live}
-    for kind, color in (("nodes-idle", "#bdbdbd"), ("nodes", "#333333")):
+    for kind, color in (("nodes-offpath", "#bdbdbd"), ("nodes", "#333333")):
         spots = [node for node in nodes if (node in used) == (kind == "nodes")]
         xs, ys = [grid.x(position) for position, _ in spots], [grid.y(row) for _, row in spots]
         pen.line(xs, ys, gid=f"{name}-{kind}", color=color, zorder=4, **DOTS)
@@ -201,7 +201,7 @@ def _edge(pen: Pen, tokens: Sequence[str], name: str, grid: Grid, line: Line) ->
         f"{', '.join(map(str, line.heads))}{'' if line.live else '; never reaches the answer'}"
     )
     xs, ys = (grid.x(line.key), grid.x(line.query)), (grid.y(line.layer), grid.y(line.layer + 1))
-    gid = f"{name}-{'edge' if line.live else 'idle'}-{line.layer}-{line.query}-{line.key}"
+    gid = f"{name}-{'edge' if line.live else 'offpath'}-{line.layer}-{line.query}-{line.key}"
     pen.line(xs, ys, gid=gid, note=note, **style)
 
 

@@ -144,7 +144,7 @@ def watch_page(history: History) -> str:
             "Divergence from the base model",
             [*_named(curves, "divergence, held out", "divergence, training"), *limit],
             log=not history.ceiling.startswith("delta_ce"),  # a gap may be negative; every other kind is not
-            note="What is lost, and how much may be. The held-out curve is what is promised.",
+            note="What is lost, and how much may be. The ceiling is on the held-out curve.",
         ),
         *(part for kind in history.kinds() for part in _charts_of(history, kind)),
         chart(

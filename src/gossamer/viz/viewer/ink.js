@@ -24,7 +24,7 @@ const MOST_DRAWN = 12000, MOST_MIST = 3000, MOST_MOVING = 2500;
 /** @param {Grid} grid @param {number} x in the window */
 const isInside = (grid, x) => x > grid.gutter - 1 && x < grid.width;
 
-/** @typedef {{line: Int32Array, key: Int32Array, query: Int32Array}} Ranks  lines from the strongest live one down, then the idle ones */
+/** @typedef {{line: Int32Array, key: Int32Array, query: Int32Array}} Ranks  lines from the strongest live one down, then those off the path to the answer */
 
 const LEVELS = 1024;
 

@@ -15,13 +15,13 @@
  * @property {number} bottom  y of row 0 @property {number} layers @property {number} tokens
  * @property {boolean} turned @property {number} fontSize @property {number} every  a label stands at each so many columns @property {number} big  how much larger than usual
  */
-/** @typedef {{dark: boolean, ink: string, muted: string, guide: string, carried: string, idle: string, mark: string, wrong: string, page: string, mist: string}} Theme */
+/** @typedef {{dark: boolean, ink: string, muted: string, guide: string, carried: string, offPath: string, mark: string, wrong: string, page: string, mist: string}} Theme */
 
 const THEMES = {
   /** @type {Theme} */
-  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", idle: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff", mist: "#6baed6" },
+  light: { dark: false, ink: "#111111", muted: "#595959", guide: "#e6e6e6", carried: "#a8a8a8", offPath: "#8a8a8a", mark: "#c2410c", wrong: "#b00020", page: "#ffffff", mist: "#6baed6" },
   /** @type {Theme} */
-  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", idle: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b", mist: "#4292cd" },
+  dark: { dark: true, ink: "#f0f0f0", muted: "#a9b1ba", guide: "#2b323b", carried: "#5d6874", offPath: "#7d8590", mark: "#ffb067", wrong: "#ff8a8a", page: "#12161b", mist: "#4292cd" },
 };
 /** ColorBrewer's Blues without the lightest quarter, as in the static figure; in the dark theme it runs to white. */
 const BLUES = [[198, 219, 239], [158, 202, 225], [107, 174, 214], [66, 146, 198], [33, 113, 181], [8, 81, 156], [8, 48, 107]];
@@ -126,7 +126,7 @@ function endsOf(grid, view, lines, i, left) {
 /** @param {Theme} theme @param {number} weight @param {boolean} live @returns {{color: string, width: number, dash: number[]}} */
 function strokeOf(theme, weight, live) {
   const t = (Math.min(SHADES - 1, Math.floor(weight * SHADES)) + 0.5) / SHADES;
-  return live ? { color: blue(t, theme), width: thickness(t), dash: [] } : { color: theme.idle, width: 0.6 + t, dash: [4, 3] };
+  return live ? { color: blue(t, theme), width: thickness(t), dash: [] } : { color: theme.offPath, width: 0.6 + t, dash: [4, 3] };
 }
 
 /**

@@ -3,7 +3,7 @@
 A head output (layer, head, query) is all that one head brings to one position. A set of facts (see `algorithm`) is
 what it hands over if, on every sum x, it may carry what it carries on any sum x' with the same values of these
 facts, *while every head output below is exchanged in the same way with sums of its own*, and no answer changes. So
-two heads that stand in for each other are not both called idle, and what is told holds of all at once.
+two heads that stand in for each other are not both called redundant, and the message holds of all at once.
 
 Only facts are tried that the program can work out from what is known at the head output's declared inputs, the
 coarsest first (fewest combinations of values). `moved` then tests the program, to which nothing was fitted:
