@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossamer.errors import CheckpointError, GossamerError
+from gossamer.training.calibrate import Start
 from gossamer.training.constraint import Ceiling
-from gossamer.training.controller import CREEP, Controller
+from gossamer.training.controller import AGAIN, CREEP, LEAST_AIM, Controller
+from gossamer.training.presets import PRESETS
 from gossamer.training.recipe import CeilingRecipe, ControlRecipe, GateRecipe, Recipe
 
 KL = Ceiling("kl", 0.1)
@@ -274,9 +276,109 @@ def test_contradicting_recipes_are_refused() -> None:
     for bounds in (
         {"lambda_bounds": (1.0, 0.1)},
         {"final_lambda_bounds": (1.0, 0.1)},
-        {"lambda_bounds": (2.0, 3.0)},
+        {"lambda_bounds": (2.0, 3.0), "initial_lambda": 1.0},
     ):
         with pytest.raises(GossamerError, match="lambda"):
             ControlRecipe(**bounds)
     with pytest.raises(GossamerError, match="0 steps"):
         controller(0)
+
+
+def tight(made: Controller, steps: int = 1, divergence: float = 0.0) -> Controller:
+    made.tightened = 1.0
+    for _ in range(steps):
+        made.step(divergence)
+    return made
+
+
+def test_the_rate_is_whole_above_a_multiple_and_falls_as_the_root_below() -> None:
+    made = controller(rate__full_above=25.0, ceiling__initial_factor=400.0)
+    assert made.rate == 1.0
+    made.tightened = 1 - math.log(4) / math.log(400)  # 4 times the ceiling is enforced
+    assert made.rate == pytest.approx((4 / 25) ** 0.5)
+    made.tightened = 1.0
+    assert made.rate == pytest.approx(0.2)
+    assert controller().rate == 1.0
+
+
+def test_a_tight_run_settles_whatever_it_loses_and_is_then_judged() -> None:
+    """No phase waits for what another prevents: the rate falls under a violated ceiling too, which it may be that
+    violates it."""
+    for divergence in (0.0, 1e3):
+        made = tight(controller(rate__settle=0.2, rate__final=0.1), 20, divergence)
+        assert made.is_settled
+        assert made.rate == pytest.approx(0.1)
+        assert not made.done
+        made.judge(holds=True)
+        assert made.done
+
+
+def test_a_settled_run_that_misses_its_ceiling_settles_again_from_the_whole_rate() -> None:
+    made = tight(
+        controller(gate__bias=0.0, ceiling__tighten_from=0.0, rate__settle=0.2, rate__final=0.1), 20, 1e3
+    )
+    made.judge(holds=False)
+    assert not made.done
+    assert not made.is_settled
+    assert made.rate == 1.0
+    assert made.bias == 0.0
+    made.recipe = made.recipe.with_settings({"gate.regrow_bias": 2.0})
+    assert tight(made, 1, 1e3).bias == 2.0
+    assert 1.8 < tight(made, 1, 1e3).bias < 2.0
+    assert made.multiplier >= made.recipe.control.bounds(1.0)[1]
+    tight(made, 20 * AGAIN - 3, 1e3)
+    assert not made.is_settled
+    assert made.bias == 0.0
+    assert tight(made, 1).is_settled
+
+
+def test_a_run_with_every_pace_ends_tight_within_its_steps_under_any_divergence() -> None:
+    """The published recipe used to lock: its ceiling crept while lambda stood at its cap and the rate fell by the
+    clock. In this one a violated ceiling comes down at its slower pace, and the rate falls with it."""
+    for divergence in (0.0, 1e3):
+        made = Controller(Ceiling("kl", 0.0004), PRESETS["addition"].recipe)
+        made.begin(7000)
+        taken = 0
+        while not made.is_settled and taken < 7000:
+            made.step(divergence)
+            taken += 1
+        assert made.is_settled
+        assert made.enforced.value == pytest.approx(0.0004)
+
+
+def test_the_aim_is_lowered_by_what_held_out_rows_lose_more() -> None:
+    made = controller(control__ema_decay=0.0)
+    made.aim_by(9.0, 1.0)  # nothing was trained: no average to compare with
+    assert made.aim == 1.0
+    made.step(0.08)
+    made.aim_by(0.09, 0.005)
+    assert made.aim == pytest.approx(1 - (0.09 + 2 * 0.005 - 0.08) / 0.1)
+    assert made.enforced.value == pytest.approx(0.08)
+    made.aim_by(0.02, math.nan)
+    assert made.aim == 1.0
+    made.aim_by(9.0, 0.0)
+    assert made.aim == LEAST_AIM
+
+
+def test_a_measured_start_is_taken_where_the_recipe_leaves_it_open() -> None:
+    measured = Start(bias=7.5, density=0.9, divergence=0.01, multiplier=12.0)
+    made = controller()
+    made.start_at(measured)
+    assert (made.bias, made.start) == (7.5, 7.5)
+    assert made.multiplier == pytest.approx(12.0)
+    told = controller(gate__bias=-2.0, control__initial_lambda=3.0)
+    told.start_at(measured)
+    assert told.bias == -2.0
+    assert told.multiplier == pytest.approx(3.0)
+    bounded = controller(control__lambda_bounds=(20.0, 300.0))
+    bounded.start_at(measured)
+    assert bounded.multiplier == pytest.approx(20.0)
+
+
+def test_the_length_of_a_run_is_told_from_its_pace() -> None:
+    made = controller(rate__settle=0.1, ceiling__tighten_from=0.1, ceiling__tighten_until=0.3)
+    assert made.expected_steps == 100
+    made.taken, made.tightened = 20, 0.5
+    assert made.expected_steps == 20 + 10 + 10
+    tight(made, 4)
+    assert made.expected_steps == 24 + 6

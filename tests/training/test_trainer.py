@@ -152,17 +152,24 @@ def test_frozen_queries_and_keys_are_refused(tmp_path: Path) -> None:
         made.train()
 
 
-def test_an_unreachable_ceiling_is_told_and_the_closest_model_kept(tmp_path: Path) -> None:
+def test_a_ceiling_that_the_base_itself_misses_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(
+        GossamerError, match=r"ceiling kl=1e-12 on a model that loses .* with every gate open"
+    ):
+        sparsify(model(), rows(), rows(), config(tmp_path, ceiling="kl=1e-12"), data_collator=collate_rows)
+
+
+def test_an_unreachable_loss_is_told_and_the_closest_model_kept(tmp_path: Path) -> None:
     result = sparsify(
         model(),
         rows(),
         rows(),
-        config(tmp_path, ceiling="kl=1e-12", gate__bias=0.0),
+        config(tmp_path, ceiling="loss=1e-6", gate__bias=0.0),
         data_collator=collate_rows,
         callbacks=[type("Silent", (__import__("transformers").TrainerCallback,), {})()],
     )
     assert not result.feasible
-    assert "the ceiling kl=1e-12 is missed by" in result.missed
+    assert "the ceiling loss=1e-06 is missed by" in result.missed
     scores = [entry["eval_score"] for entry in result.history if "eval_score" in entry]
     assert min(scores) > 1
     assert result.metrics["score"] == pytest.approx(min(scores), rel=1e-6)
@@ -170,9 +177,9 @@ def test_an_unreachable_ceiling_is_told_and_the_closest_model_kept(tmp_path: Pat
 
 def test_the_score_prefers_any_feasible_model(tmp_path: Path) -> None:
     made = trainer(tmp_path, min_agreement=0.9)
-    dense = made.score({"density": 1.0, "divergence": 0.5, "agreement": 0.9})
-    over = made.score({"density": 0.0, "divergence": 0.6, "agreement": 1.0})
-    wrong = made.score({"density": 0.0, "divergence": 0.1, "agreement": 0.8})
+    dense = made.score({"density": 1.0, "divergence": 0.5, "divergence_se": 0.0, "agreement": 0.9})
+    over = made.score({"density": 0.0, "divergence": 0.6, "divergence_se": 0.0, "agreement": 1.0})
+    wrong = made.score({"density": 0.0, "divergence": 0.1, "divergence_se": 0.0, "agreement": 0.8})
     assert dense == 1.0 < min(over, wrong)
 
 

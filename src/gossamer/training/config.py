@@ -50,6 +50,12 @@ class SparsityConfig(TrainingArguments):
             "help": "How the run moves: a Recipe, the name of a preset (gossamer recipes), or a nested dict."
         },
     )
+    max_minutes: float = field(
+        default=0.0,
+        metadata={
+            "help": "Minutes that training may take, 0 for as long as its steps take; the recipe is fitted to them."
+        },
+    )
     impl: str = field(
         default="auto", metadata={"help": "Implementation of gated attention, or auto by device."}
     )
@@ -74,6 +80,7 @@ class SparsityConfig(TrainingArguments):
         self._refuse_reentrant()
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
+        require_range("max_minutes", self.max_minutes, 0.0, 1e6)
         for kind in self.gate_kinds:
             require_choice("gates", kind, kinds())
 

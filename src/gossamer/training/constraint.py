@@ -15,6 +15,10 @@ KINDS = {
     "cosine": "one minus the cosine between pooled sentence embeddings",
 }
 
+MARGIN = (
+    2.0  # standard errors: rows that a model was not chosen by are then inside too, nineteen times in twenty
+)
+
 
 @dataclass(frozen=True)
 class Ceiling:
@@ -72,6 +76,13 @@ class Ceiling:
     def scaled(self, factor: float) -> Ceiling:
         """The same ceiling, `factor` times as high: a loose one for the start of a run."""
         return replace(self, value=self.value * factor, unit=self.unit * factor)
+
+    def margin(self, standard_error: float) -> float:
+        """What held-out rows may lose more than those that were measured: `MARGIN` standard errors.
+
+        0 for a ceiling on the loss, which differs from row to row for reasons that no gate has.
+        """
+        return MARGIN * standard_error if self.needs_base and math.isfinite(standard_error) else 0.0
 
     def excess(self, divergence: float) -> float:
         """(D - epsilon) / unit: at most 0 where the ceiling holds."""

@@ -38,6 +38,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import CheckpointError, refuse
+from .calibrate import Start
 from .constraint import Ceiling
 from .recipe import Recipe
 
@@ -45,7 +46,23 @@ CREEP = 0.3  # how fast a violated ceiling still tightens, as a share of how fas
 REOPEN = (
     0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
 )
-STATE = ("integral", "boost", "average", "tightened", "taken", "bias", "sampling")
+AGAIN = 3  # times as long as the first a run settles when it has to again (chosen on addition, seed 7)
+LEAST_AIM = (
+    0.5  # of the ceiling: how much lower a run aims where training rows tell little of others (assumed)
+)
+STATE = (
+    "integral",
+    "boost",
+    "average",
+    "tightened",
+    "taken",
+    "start",
+    "bias",
+    "sampling",
+    "settled",
+    "done",
+    "aim",
+)
 
 
 class Controller:
@@ -70,9 +87,20 @@ class Controller:
     ) -> None:
         self.ceiling, self.recipe = ceiling, recipe
         self.start = self.bias = recipe.gate.starting_bias(own_bias, reads)
-        self.integral, self.boost = math.log(recipe.control.initial_lambda), 0.0
+        low, high = recipe.control.bounds(0.0)
+        first = recipe.control.initial_lambda or 1.0
+        self.integral, self.boost = math.log(min(high, max(low, first))), 0.0
         self.average: float | None = None
         self.tightened, self.taken, self.sampling, self.steps = 0.0, 0, True, 1
+        self.settled, self.restarts, self.done, self.aim = 0, 0, False, 1.0
+
+    def start_at(self, measured: Start) -> None:
+        """Start where the untrained model was measured, as far as the recipe leaves it open."""
+        if self.recipe.gate.bias is None and math.isfinite(measured.bias):
+            self.start = self.bias = measured.bias
+        if self.recipe.control.initial_lambda is None and measured.multiplier is not None:
+            low, high = self.recipe.control.bounds(self.tightened)
+            self.integral = math.log(min(high, max(low, measured.multiplier)))
 
     def begin(self, steps: int) -> None:
         """Say how many optimizer steps the run has; shares in the recipe are of these."""
@@ -88,15 +116,73 @@ class Controller:
 
     @property
     def enforced(self) -> Ceiling:
-        """The ceiling in force; the one asked for when it is tight."""
-        if self.tightened >= 1:
-            return self.ceiling
-        return self.ceiling.scaled(self.recipe.ceiling.initial_factor ** (1 - self.tightened))
+        """The ceiling in force; when it is tight the one asked for, less what held-out data lose more."""
+        return self.ceiling.scaled(self.aim * self.recipe.ceiling.initial_factor ** (1 - self.tightened))
+
+    def aim_by(self, divergence: float, standard_error: float) -> None:
+        """Aim so low that held-out rows hold the ceiling, with a margin, where training rows meet the one in force.
+
+            aim = 1 - (D_held-out + margin - m) / epsilon, from LEAST_AIM to 1
+
+        Args:
+            divergence, standard_error: of an evaluation.
+        """
+        if self.average is None:
+            return
+        short = (divergence + self.ceiling.margin(standard_error) - self.average) / self.ceiling.value
+        self.aim = min(1.0, max(LEAST_AIM, 1 - short))
 
     @property
     def layer_price_slope(self) -> float:
         """An open unit of layer l costs 1 + slope * l."""
         return self.recipe.gate.layer_price_slope * (1 - self.tightened)
+
+    @property
+    def rate(self) -> float:
+        """The factor on the learning rate: the root of how loose the ceiling is, and a cosine once it is tight."""
+        recipe = self.recipe.rate
+        loose = self.enforced.value / self.ceiling.value
+        free = recipe.full_above is None or self.restarts > 0
+        whole = 1.0 if free else min(1.0, math.sqrt(loose / recipe.full_above))
+        return recipe.final + (whole - recipe.final) * (1 + math.cos(math.pi * self._share)) / 2
+
+    @property
+    def _share(self) -> float:
+        """How much of the settling is over, in [0, 1]."""
+        return min(1.0, self.settled / self._settling) if self.recipe.rate.settle else 0.0
+
+    @property
+    def _settling(self) -> int:
+        """Steps from a tight ceiling to the end of the run."""
+        return max(1, round(self.recipe.rate.settle * self.steps * (AGAIN if self.restarts else 1)))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the learning rate has fallen as far as it goes under the ceiling asked for."""
+        return self.recipe.rate.settle > 0 and self.settled >= self._settling
+
+    @property
+    def expected_steps(self) -> int:
+        """How many steps the run will have, as far as its pace so far tells; all of them until the ceiling tightens."""
+        begun = self.taken - self.recipe.ceiling.tighten_from * self.steps
+        if not self.recipe.rate.settle or (self.tightened < 1 and (begun <= 0 or self.tightened <= 0)):
+            return self.steps
+        left = self._settling - self.settled
+        if self.tightened < 1:
+            left += begun * (1 - self.tightened) / self.tightened
+        return min(self.steps, self.taken + max(0, round(left)))
+
+    def judge(self, holds: bool) -> None:
+        """Say whether a settled model holds its ceiling on held-out data: the run is done, or starts to settle again.
+
+        What was lost and did not come back has gates that are far from opening. On addition (LOG.md, 2026-11-26) a
+        lambda of 270 at a fifth of the rate did nothing for 1,000 steps; the whole rate brought it back in 200 to 300,
+        and with lifted gates and a lambda of 30 it ended sparser than with either missing.
+        """
+        self.done = holds
+        if not holds:
+            self.restarts, self.settled = self.restarts + 1, 0
+            self.integral = math.log(self.recipe.control.bounds(1.0)[1])
 
     @property
     def holds(self) -> bool:
@@ -119,6 +205,7 @@ class Controller:
         self._tighten(holds)
         self.bias = self._next_bias(holds)
         self.taken += 1
+        self.settled += self.tightened >= 1
         self.sampling = self._samples(self.taken)
 
     def _move_lambda(self, divergence: float) -> None:
@@ -145,7 +232,8 @@ class Controller:
         """From the start to `final_bias`; with regrowth, down with the ceiling's slack once it tightens."""
         gate, end = self.recipe.gate, self.recipe.gate.final_bias
         if gate.regrow_bias and self.taken >= self.recipe.ceiling.tighten_from * self.steps:
-            return end + (gate.regrow_bias - end) * (1 - self.tightened)
+            lifted = 1 - self.tightened if not self.restarts else max(0.0, 1 - 2 * self._share)
+            return end + (gate.regrow_bias - end) * lifted
         move = abs(self.start - end) / max(1.0, gate.anneal * self.steps)
         if gate.pace == "proportional":
             slack = max(-1.0, min(1.0, -self.enforced.excess(self.average or 0.0)))

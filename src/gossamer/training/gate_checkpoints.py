@@ -35,7 +35,8 @@ class GateCheckpoints(AtomicCheckpoints):
     def state_dict(self) -> dict[str, Any]:
         """What must outlive this process besides the Trainer's own state, for a resume."""
         facts = {"seed": self.args.seed, "base": self.fingerprint, "gates": ",".join(self.gates.kinds)}
-        return {"controller": self.controller.state_dict(), "forwards": self.forwards, **facts}
+        kept = {"bias": self.gates.bias}  # of this model; checkpoint-0 is not where training starts
+        return {"controller": self.controller.state_dict(), "forwards": self.forwards, **kept, **facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put a saved state back."""
@@ -86,5 +87,5 @@ class GateCheckpoints(AtomicCheckpoints):
         folder = str(self.state.best_model_checkpoint)
         self._load_apart(folder)
         best = read_state(Path(folder))
-        self.gates.bias = best["controller"]["bias"]
+        self.gates.bias = best.get("bias", best["controller"]["bias"])
         write_config(self.accelerator.unwrap_model(self.model))

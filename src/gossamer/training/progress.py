@@ -42,7 +42,7 @@ class Watching(TrainerCallback):
         return self
 
 
-class ProgressLine(TrainerCallback):
+class ProgressLine(Watching):
     """Show loss, divergence, lambda and open edges while a Trainer runs, with the time that is left.
 
     Args:
@@ -76,11 +76,12 @@ class ProgressLine(TrainerCallback):
         shown = (*SHOWN, EXPECTED, OPEN)
         self.seen.update({n: value for n, value in (logs or {}).items() if n.startswith(shown)})
         numbers = self.numbers()
+        total = state.max_steps if self.trainer is None else self.trainer.controller.expected_steps
         if self.bar is not None:
-            self.bar.update(self.task, numbers=numbers)
+            self.bar.update(self.task, total=total, numbers=numbers)
         elif time.monotonic() - self.last_line > LINE_SECONDS:
             self.last_line = time.monotonic()
-            line = f"{self.title}: step {state.global_step} of {state.max_steps}, {numbers}"
+            line = f"{self.title}: step {state.global_step} of {total}, {numbers}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

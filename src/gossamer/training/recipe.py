@@ -1,6 +1,7 @@
-"""How a run moves: one frozen object in four parts, and the presets that made the published numbers.
+"""How a run moves: one frozen object in five parts, and the presets that made the published numbers.
 
     gate      where gates start, how their bias goes to 0, until when they are sampled
+    rate      how the learning rate follows the ceiling, and when a run is done
     ceiling   how much more than the ceiling may be lost early, and when it tightens
     control   the multiplier lambda: gains, averages, bounds
     logits    how far attention logits may leave the reach of their gates
@@ -27,8 +28,9 @@ from ..gates.reads import READS
 PACES = ("when_feasible", "always")
 BIAS_PACES = (*PACES, "bidirectional", "proportional")
 TIGHTEN_PACES = (*PACES, "slow_when_violated")
-# Where the bias starts on a dense model, in nats. Logits: sigma(4) = 0.98, so nearly all gates are open (worked on
-# addition; assumed elsewhere). Weights: gates open above exp(-5.8) = 0.003, which cost SmolLM2-135M 0.002 nats.
+# Where the bias starts on a dense model without held-out rows to measure on, in nats. Logits: sigma(4) = 0.98, so
+# nearly all gates are open (worked on addition; assumed elsewhere). Weights: gates open above exp(-5.8) = 0.003,
+# which cost SmolLM2-135M 0.002 nats.
 OPEN_START = {"logit": 4.0, "weight": 5.8}
 
 
@@ -47,8 +49,12 @@ class GateRecipe:
     )
     bias: float | None = _says(
         None,
-        "Gate bias c when training starts, negative for closed gates. Default: 4 for a dense model (5.8 where gates "
-        "read the weight), a gated model's own.",
+        "Gate bias c when training starts, negative for closed gates. Default: for a dense model it is measured, a "
+        "gated model's own otherwise.",
+    )
+    start_share: float = _says(
+        0.25,
+        "Share of the ceiling that a dense model may lose, untrained, where its gate bias starts, if that is measured.",
     )
     final_bias: float = _says(
         0.0,
@@ -75,7 +81,7 @@ class GateRecipe:
 
     def __post_init__(self) -> None:
         require_choice("gate.pace", self.pace, BIAS_PACES)
-        for name in ("anneal", "noise_until"):
+        for name in ("anneal", "noise_until", "start_share"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
         for name in ("regrow_bias", "layer_price_slope"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 100.0)
@@ -126,8 +132,10 @@ class ControlRecipe:
         0.0, "Proportional gain: share of the present relative excess that is added to log lambda."
     )
     ema_decay: float = _says(0.9, "Decay of the moving average of the divergence.")
-    initial_lambda: float = _says(
-        1.0, "lambda at the start; larger where a pretrained model may not lose much at first."
+    initial_lambda: float | None = _says(
+        None,
+        "lambda at the start. Default: measured with the gate bias, the price at which an edge and its loss balance; 1 "
+        "where nothing is measured.",
     )
     lambda_bounds: Bounds = _says((1e-3, 1e4), "Smallest and largest lambda.")
     final_lambda_bounds: Bounds | None = _says(
@@ -150,7 +158,8 @@ class ControlRecipe:
         ):
             require_range(f"the lower of control.{name}", bounds[0], 1e-9, 1e9)
             require_range(f"the upper of control.{name}", bounds[1], bounds[0], 1e9)
-        require_range("control.initial_lambda", self.initial_lambda, *self.lambda_bounds)
+        if self.initial_lambda is not None:
+            require_range("control.initial_lambda", self.initial_lambda, *self.lambda_bounds)
 
     @property
     def final_bounds(self) -> Bounds:
@@ -161,6 +170,29 @@ class ControlRecipe:
         """The bounds when the ceiling is tightened this far: the floor moves, geometrically, and the cap jumps."""
         (low, high), (final_low, final_high) = self.lambda_bounds, self.final_bounds
         return low * (final_low / low) ** tightened, final_high if tightened >= 1 else high
+
+
+@dataclass(frozen=True)
+class RateRecipe:
+    """A factor on the learning rate of `TrainingArguments`, by the ceiling and not by the clock."""
+
+    full_above: float | None = _says(
+        None,
+        "Multiple of the ceiling asked for: while more is enforced the learning rate is whole, below it falls as the "
+        "root of what is enforced. Default: whole throughout.",
+    )
+    settle: float = _says(
+        0.0,
+        "Share of the run, counted from when the ceiling is tight, over which the learning rate falls to rate.final; "
+        "then the run is done, and one that misses its ceiling settles again from the start. 0 turns this off.",
+    )
+    final: float = _says(0.03, "Factor at which the learning rate ends, where it settles.")
+
+    def __post_init__(self) -> None:
+        if self.full_above is not None:
+            require_range("rate.full_above", self.full_above, 1.0, 1e9)
+        require_range("rate.settle", self.settle, 0.0, 1.0)
+        require_range("rate.final", self.final, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -182,6 +214,7 @@ class Recipe:
     gate: GateRecipe = GateRecipe()
     ceiling: CeilingRecipe = CeilingRecipe()
     control: ControlRecipe = ControlRecipe()
+    rate: RateRecipe = RateRecipe()
     logits: LogitRecipe = LogitRecipe()
 
     def with_settings(self, settings: Mapping[str, Any]) -> Recipe:
@@ -219,6 +252,7 @@ PARTS: dict[str, type[Any]] = {
     "gate": GateRecipe,
     "ceiling": CeilingRecipe,
     "control": ControlRecipe,
+    "rate": RateRecipe,
     "logits": LogitRecipe,
 }
 # Every name that `--set` and a YAML file know: its type, and its explanation.

@@ -52,7 +52,8 @@ class AtomicCheckpoints(Trainer):
             raise _not_saved(final, error) from error
         finally:
             self._staging = None
-        if self.state.best_model_checkpoint == str(final / STAGING / name):
+        # The Trainer takes a best step of 0 for none.
+        if self.state.best_metric is not None and self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(final / name)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:

@@ -20,8 +20,9 @@ class Outcome:
     """What a sparsifying run left.
 
     Attributes:
-        model: the best checkpoint, with its gates on: the sparsest one that held the ceiling when it was evaluated, or,
-            if none did, the one that missed it least.
+        model: the best checkpoint, with its gates on: the sparsest one that held the ceiling when it was evaluated. At
+            step 0 that is the untrained model (`training/start.py`), so that only a ceiling on the loss can leave one
+            that misses it.
         feasible: whether the best checkpoint holds the ceiling and the agreement asked for, on the evaluation data.
         metrics: its evaluation, names without prefix, as in `gossamer.training.metrics`.
         per_group: kind of gate -> hard open units per row, [layer][group]; for edges a group is a head.
@@ -79,14 +80,14 @@ def sparsify(
 def outcome(trainer: SparsityTrainer) -> Outcome:
     """Evaluate the model that a finished trainer kept, and say what it is."""
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
-    missed = violation_message(trainer, found)
+    missed, kept = violation_message(trainer, found), trainer.state.best_global_step
     return Outcome(
         model=trainer.accelerator.unwrap_model(trainer.model),
         feasible=not missed,
         metrics=found,
         per_group={kind: trainer.tally.per_group(kind) for kind in trainer.tally.kinds()},
-        step=trainer.state.best_global_step or trainer.state.global_step,
-        steps=trainer.state.max_steps,
+        step=trainer.state.global_step if kept is None else kept,
+        steps=trainer.state.global_step,
         history=list(trainer.state.log_history),
         missed=missed,
         trainer=trainer,

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel
 
 from ..errors import DivergedTraining, refuse
 from ..gates.attention import resolve
@@ -31,12 +33,15 @@ from ..models.fingerprint import fingerprint
 from ..models.forward import first_output
 from ..models.interface import attention_modules
 from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
+from .budget import Budget
 from .config import SparsityConfig
+from .control_steps import ControlSteps
 from .controller import Controller
-from .distributed import rank_seed, reduced, require_agreement, require_sharding
+from .distributed import rank_seed, reduced, require_sharding
 from .divergence import agreement, count, per_item
 from .gate_checkpoints import GateCheckpoints
 from .metrics import Tally, counting
+from .recipe import RateRecipe
 
 
 class SparsityTrainer(GateCheckpoints):
@@ -72,6 +77,7 @@ class SparsityTrainer(GateCheckpoints):
             args.ceiling, args.recipe, own_bias=self.gates.bias, reads=self.gates.reads
         )
         self.fingerprint = fingerprint(model)
+        self.budget = Budget(args.max_minutes) if args.max_minutes else None
         self.forwards = 0
         self._window: list[Tensor] = []
         self._share: float | None = None
@@ -79,7 +85,7 @@ class SparsityTrainer(GateCheckpoints):
         super().__init__(model=model, args=args, **kwargs)
         require_sharding(self.accelerator, asked=bool(args.fsdp))
         self.causal = all(getattr(m, "is_causal", False) for m in attention_modules(model))
-        self.add_callback(_ControlSteps(self))
+        self.add_callback(ControlSteps(self))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -224,32 +230,36 @@ class SparsityTrainer(GateCheckpoints):
         return result
 
     def score(self, found: dict[str, float]) -> float:
-        """What `load_best_model_at_end` minimises: density if feasible, else 1 + how far the model misses."""
-        excess = max(0.0, self.ceiling.excess(found["divergence"]))
+        """What `load_best_model_at_end` minimises: density if feasible, else 1 + how far the model misses.
+
+        Feasible is who holds the ceiling with a margin for other rows than these, and the agreement.
+        """
+        reached = found["divergence"] + self.ceiling.margin(found["divergence_se"])
+        excess = max(0.0, self.ceiling.excess(reached))
         short = max(0.0, self.args.min_agreement - found.get("agreement", 1.0))
         return found["density"] if excess == 0 and short == 0 else 1 + excess + short
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The scheduler of the Trainer's arguments, times the controller's rate."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self.args.recipe.rate != RateRecipe() or self.budget:
+            if not isinstance(scheduler, LambdaLR):
+                raise refuse(
+                    f"lr_scheduler_type={self.args.lr_scheduler_type} with recipe.rate or max_minutes",
+                    "a schedule that is a factor of the step, such as constant_with_warmup",
+                    "change lr_scheduler_type, or leave the others out",
+                )
+            clocks = scheduler.lr_lambdas
+            scheduler.lr_lambdas = [self._rate(clock) for clock in clocks]
+        return scheduler
 
-class _ControlSteps(TrainerCallback):
-    """Calls the trainer's control step when the gradients of all micro-batches are there.
+    def _rate(self, clock: Callable[[float], float]) -> Callable[[int], float]:
+        """The learning rate's factor at a step: by a clock that runs as fast as the budget asks, and by the ceiling."""
 
-    DDP copies the weights of rank 0 to all, so what the ranks must agree on is compared as they came in.
-    """
+        def factor(step: int) -> float:
+            speed = (
+                self.state.max_steps / self.controller.steps if self.budget and self.state.max_steps else 1
+            )
+            return clock(step * speed) * self.controller.rate
 
-    def __init__(self, trainer: SparsityTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        trainer = self.trainer
-        facts = {
-            "the ceiling": trainer.ceiling,
-            "the seed": args.seed,
-            "the number of steps": state.max_steps,
-        }
-        facts |= {"the base model": trainer.fingerprint, "lambda": trainer.controller.multiplier}
-        require_agreement(trainer.accelerator, facts)
-        trainer.controller.begin(state.max_steps)
-        trainer.use_controller()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.control_step()
+        return factor

@@ -1,0 +1,68 @@
+"""When the trainer's controller moves, in the Trainer's loop: its start, its steps, its verdicts and its budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+from .distributed import require_agreement
+from .start import begin_inside
+
+
+class ControlSteps(TrainerCallback):
+    """Calls the trainer's control step when the gradients of all micro-batches are there.
+
+    DDP copies the weights of rank 0 to all, so what the ranks must agree on is compared as they came in.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        facts = {
+            "the ceiling": trainer.ceiling,
+            "the seed": args.seed,
+            "the number of steps": state.max_steps,
+        }
+        facts |= {"the base model": trainer.fingerprint, "lambda": trainer.controller.multiplier}
+        require_agreement(trainer.accelerator, facts)
+        trainer.controller.begin(state.max_steps)
+        if trainer.budget:
+            trainer.budget.begin(state.global_step)
+        if state.global_step == 0 and state.best_metric is None:
+            begin_inside(trainer)
+        trainer.use_controller()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        controller, can_judge = self.trainer.controller, self.trainer.eval_dataset is not None
+        spent = self._spend(state)
+        if controller.is_settled or spent:
+            control.should_evaluate = control.should_save = can_judge
+            control.should_training_stop = control.should_training_stop or spent or not can_judge
+
+    def _spend(self, state: Any) -> bool:
+        """Fit the recipe to the minutes that are left, by the clock of the first process; whether none are."""
+        budget = self.trainer.budget
+        if budget is None:
+            return False
+        steps, spent = broadcast_object_list(
+            [budget.steps(state.global_step, state.max_steps), budget.is_spent]
+        )
+        self.trainer.controller.begin(steps)
+        return spent
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        controller, found = self.trainer.controller, metrics or {}
+        if state.global_step and "eval_divergence" in found:
+            controller.aim_by(found["eval_divergence"], found["eval_divergence_se"])
+        if controller.is_settled and state.global_step:
+            controller.judge(found.get("eval_score", 0.0) <= 1)
+            control.should_training_stop = control.should_training_stop or controller.done
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.control_step()

@@ -1,0 +1,89 @@
+"""The first act of a run: measure where it starts, and keep a model that holds the ceiling before anything is trained.
+
+The dense model with open gates holds every ceiling that compares with it, so a run has something to give back from its
+first moment on: checkpoint-0, the untrained model at the smallest bias that costs little. A later checkpoint takes its
+place only by holding the ceiling with fewer open units, so no run ends outside.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+import torch
+
+from ..errors import refuse
+from .calibrate import Start, calibrate
+from .distributed import reduced
+from .metrics import Tally
+
+ROWS = 32  # on which the start is measured, per process (assumed: the start need not be exact)
+
+
+def begin_inside(trainer: Any) -> None:
+    """Calibrate a dense model's start, and save checkpoint-0 if it holds the ceiling.
+
+    Raises: `GossamerError` for a ceiling that the base model itself misses with every gate open. A ceiling on the loss
+        is not refused, since training may bring the loss down.
+    """
+    if trainer.eval_dataset is None:
+        return
+    with torch.random.fork_rng():  # a data loader draws a number when it begins
+        start = _measured(trainer)
+        trainer.controller.start_at(start)
+        if trainer.args.load_best_model_at_end:
+            _keep(trainer, start.bias)
+    trainer.use_controller()
+
+
+def _measured(trainer: Any) -> Start:
+    """The start of a dense model; the bias that a gated one came with."""
+    own = trainer.gates.bias
+    batches = list(_first_rows(trainer))
+    training = trainer.model.training
+    trainer.model.eval()
+    try:
+        if math.isfinite(own):
+            return Start(own, *_measure(trainer, batches, own), None)
+        allowed = trainer.args.recipe.gate.start_share * trainer.ceiling.value
+        return calibrate(lambda bias: _measure(trainer, batches, bias), allowed)
+    finally:
+        trainer.model.train(training)
+        trainer.gates.bias = own
+
+
+def _first_rows(trainer: Any) -> Any:
+    """Evaluation batches until `ROWS` rows are together."""
+    size = trainer.args.eval_batch_size
+    return islice(trainer.get_eval_dataloader(), max(1, ROWS // size))
+
+
+def _measure(trainer: Any, batches: list[Any], bias: float) -> tuple[float, float]:
+    """(density, divergence) on hard gates."""
+    trainer.gates.bias, trainer.tally = bias, Tally()
+    for batch in batches:
+        trainer.prediction_step(trainer.model, batch, True)
+    tally = reduced(trainer.tally, trainer.accelerator) if trainer.args.world_size > 1 else trainer.tally
+    found = tally.summary()
+    return found["density"], found["divergence"]
+
+
+def _keep(trainer: Any, bias: float) -> None:
+    """Evaluate the untrained model and save it as checkpoint-0; open its gates if it needs that to hold."""
+    metrics: dict[str, float] = {}
+    for candidate in dict.fromkeys((bias, math.inf)):
+        trainer.gates.bias = candidate
+        metrics = trainer.evaluate()
+        if metrics["eval_score"] <= 1:
+            break
+    else:
+        if trainer.ceiling.kind == "loss":
+            return
+        raise refuse(
+            f"ceiling {trainer.ceiling} on a model that loses {metrics['eval_divergence']:.3g} with every gate open",
+            "a ceiling that the base model itself holds",
+            "check that base and model are the same model, in the same precision",
+        )
+    trainer._determine_best_metric(metrics=metrics, trial=None)
+    trainer._save_checkpoint(trainer.model_wrapped, trial=None)
