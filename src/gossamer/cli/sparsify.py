@@ -32,7 +32,10 @@ def sparsify(
         ),
     ] = str(DEFAULT.ceiling),
     out: Annotated[Path, Option(help="Folder for checkpoints, model and report.")] = DEFAULT.out,
-    steps: Annotated[int, Option(help="Optimizer steps.")] = DEFAULT.steps,
+    steps: Annotated[int, Option(help="Optimizer steps, at most.")] = DEFAULT.steps,
+    max_minutes: Annotated[
+        float, Option(help="Minutes that training may take, 0 for as long as its steps take.")
+    ] = DEFAULT.max_minutes,
     length: Annotated[int, Option(help="Tokens per row.")] = DEFAULT.length,
     batch: Annotated[int, Option(help="Rows per micro-batch and process.")] = DEFAULT.batch,
     accumulate: Annotated[int, Option(help="Micro-batches per optimizer step.")] = DEFAULT.accumulate,

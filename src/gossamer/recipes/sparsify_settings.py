@@ -14,6 +14,7 @@ from ..training.recipe import Recipe
 
 # Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
 OWN = {"recipe": "--recipe", "output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps",
+       "max_minutes": "--max-minutes",
        "report_to": "--report-to",
        "per_device_train_batch_size": "--batch", "gradient_accumulation_steps": "--accumulate", "seed": "--seed",
        "learning_rate": "--learning-rate", "bf16": "--precision", "fp16": "--precision",
@@ -32,6 +33,7 @@ class SparsifySettings:
     ceiling: Ceiling = Ceiling("kl", 0.02)
     length: int = 128
     steps: int = 1000
+    max_minutes: float = 0.0  # 0 for as long as the steps take
     batch: int = 8
     accumulate: int = 1
     learning_rate: float = 1e-4
@@ -54,6 +56,7 @@ class SparsifySettings:
         for name in ("steps", "batch", "accumulate", "held_out"):
             require_range(name, getattr(self, name), 1, 10**9)
         require_range("length", self.length, 4, 10**9)  # a start, an end, and two tokens to attend between
+        require_range("max_minutes", self.max_minutes, 0.0, 1e6)
         require_range("lora", self.lora, 0, 10**6)
         require_range("seed", self.seed, 0, 2**32 - 1)
         require_range("learning_rate", self.learning_rate, 0.0, 1e3)

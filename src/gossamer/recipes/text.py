@@ -52,6 +52,7 @@ def configure(job: SparsifySettings) -> SparsityConfig:
         "ceiling": job.ceiling,
         "recipe": job.recipe,
         "max_steps": job.steps,
+        "max_minutes": job.max_minutes,
         "per_device_train_batch_size": job.batch,
         "per_device_eval_batch_size": job.batch,
         "gradient_accumulation_steps": job.accumulate,
