@@ -68,6 +68,10 @@ class Filmed(TrainerCallback):
         if state.global_step in self.due:
             self._look(state.global_step, model)
 
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if not self.frames or self.frames[-1].step != state.global_step:  # a run may be done early
+            self._look(state.global_step, model)
+
     def _look(self, step: int, model: Any) -> None:
         model = getattr(model, "module", model)  # as data parallelism wraps it
         self.frames.append(Frame(step, trace(model, self.input_ids, text=self.text, outputs=self.outputs)))

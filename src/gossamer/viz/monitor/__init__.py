@@ -116,6 +116,8 @@ class TrainingPage(Watching):
         for name, value in (logs or {}).items():
             if (curve := curve_of(name)) is not None:
                 self.history.add(curve, state.global_step, value)
+        if self.trainer is not None:
+            self.history.steps = self.trainer.controller.expected_steps
         self._write()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -126,7 +128,7 @@ class TrainingPage(Watching):
         self._write()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.history.done = True
+        self.history.done, self.history.steps = True, state.global_step
         self._write(last=True)
 
     def _write(self, *, last: bool = False) -> None:
