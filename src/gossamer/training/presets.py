@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import refuse, require_choice
-from .recipe import PARTS, CeilingRecipe, ControlRecipe, GateRecipe, LogitRecipe, Recipe
+from .recipe import PARTS, CeilingRecipe, ControlRecipe, GateRecipe, LogitRecipe, RateRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,21 @@ PRESETS: dict[str, Preset] = {
         "a small model that adds: over-prune under a loose ceiling, then regrow",
         "benchmarks/experiments/addition/results/addition_cpu_2026-11.md",
         Recipe(
-            gate=GateRecipe(bias=-4.0, anneal=0.09, pace="always", regrow_bias=2.0, layer_price_slope=0.3),
+            gate=GateRecipe(bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3),
             ceiling=CeilingRecipe(
-                initial_factor=400.0, tighten_from=0.21, tighten_until=0.54, tighten_pace="slow_when_violated"
+                initial_factor=400.0,
+                tighten_from=0.085,
+                tighten_until=0.27,
+                tighten_pace="slow_when_violated",
             ),
             control=ControlRecipe(
                 ki=0.02,
                 kp=0.5,
+                initial_lambda=1.0,
                 lambda_bounds=(0.0155, 1.0),
                 final_lambda_bounds=(0.3, 30.0),
-                lambda_nondecreasing_from=0.95,
             ),
+            rate=RateRecipe(full_above=25.0, settle=0.06, final=0.03),
             logits=LogitRecipe(limit=8.0, weight=1.2e-4),
         ),
     ),

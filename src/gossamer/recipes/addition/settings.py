@@ -33,9 +33,9 @@ class DemoSettings:
     seed: int = 0
     digits: int = 2
     base_steps: int = 700
-    steps: int = 5000
+    steps: int = 7000  # at most; a run is done when it has settled, mostly at less than half of them
     ceiling: Ceiling = Ceiling("kl", 0.0004)
-    batch_size: int = 128
+    batch_size: int = 64
     recipe: Recipe = PRESETS["addition"].recipe
 
     def __post_init__(self) -> None:
@@ -78,12 +78,7 @@ class DemoSettings:
             min_agreement=1.0,
             recipe=self.recipe,
             learning_rate=1e-3,
-            lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={
-                "num_decay_steps": int(0.6 * self.steps),
-                "min_lr_ratio": 0.03,
-                "decay_type": "cosine",
-            },
+            lr_scheduler_type="constant_with_warmup",  # from there the recipe lets it fall, with the ceiling
             warmup_steps=min(50, self.steps // 10),
             weight_decay=0.0,
             max_grad_norm=0.05,
@@ -93,6 +88,7 @@ class DemoSettings:
             impl="blockwise",
             seed=self.seed,
             eval_steps=_every(self.steps),
+            eval_delay=self.recipe.ceiling.tighten_until * self.steps,  # nothing is worth keeping before
             save_steps=_every(self.steps),
             logging_steps=10,
             disable_tqdm=True,
