@@ -1,10 +1,14 @@
-"""The main job over seeds: `gossamer demo` for seeds 0 to 4, and the table that README.md quotes.
+"""The main job over seeds: `gossamer demo` for each, and the table that README.md quotes.
 
-    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 0 1 2 3 4]
+    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 20 21 ...]
 
 Each seed has its own folder and is continued or reused like any demo folder, so the table can be made again from
-finished runs. Written to benchmarks/experiments/addition/results/addition_cpu_<year-month>.{json,md}: every report's
-numbers, and their median and range.
+finished runs, which may have been made side by side. Written to results/addition_seeds_<first>-<last>.{json,md}: every
+report's numbers, and their median and range.
+
+A recipe is chosen on some seeds and judged once on others; the record of a judgement stays when a later one is made.
+Chosen on: 0 to 9. Judged on: 20 to 39 (2026-11-26). The next are 40 to 59. addition_cpu_2026-11 is the record of an
+earlier recipe, on seeds that it was chosen on.
 """
 
 from __future__ import annotations
@@ -26,15 +30,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/addition"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20, 40)))
     arguments = parser.parse_args()
     reports = {s: run_demo(arguments.folder / f"seed{s}", DemoSettings(seed=s)) for s in arguments.seeds}
     rows = [row(seed, report) for seed, report in reports.items()]
     first = next(iter(reports.values()))
     settings = {name: value for name, value in first.settings.items() if name != "seed"}
-    record = {"settings": settings, **first.versions, "rows": rows}
+    record = {"date": time.strftime("%Y-%m-%d"), "settings": settings, **first.versions, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"addition_cpu_{time.strftime('%Y-%m')}"
+    stem = RESULTS / f"addition_seeds_{min(reports)}-{max(reports)}"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(rows, record))
     print(stem.with_suffix(".md").read_text())
