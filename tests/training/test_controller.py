@@ -97,17 +97,25 @@ def test_a_resumed_controller_is_the_uninterrupted_one(values: list[float], stop
         "gate__bias": -2.0,
         "gate__regrow_bias": 1.0,
         "ceiling__initial_factor": 5.0,
-        "ceiling__tighten_from": 0.2,
+        "ceiling__tighten_from": 0.1,
+        "ceiling__tighten_until": 0.3,
+        "rate__settle": 0.1,
     }
+    measured = Start(bias=3.0, density=0.5, divergence=0.01, multiplier=2.0)
     whole, part = (controller(60, **settings if moves else {}) for _ in range(2))
+    for one in (whole, part):
+        one.start_at(measured)
     for i, value in enumerate(values):
         if i == stop:
             saved = json.loads(json.dumps(part.state_dict()))
             part = controller(60, **settings if moves else {})
             part.load_state_dict(saved)
-        whole.step(value)
-        part.step(value)
-    assert whole.state_dict() == part.state_dict()
+        for one in (whole, part):
+            one.step(value)
+            if one.is_settled:
+                one.aim_by(value, 0.01)
+                one.judge(holds=value < 0.1)
+    assert vars(whole) == vars(part)
 
 
 def test_the_state_of_another_run_is_refused() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from transformers import TrainerCallback
 
 from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.errors import GossamerError
+from gossamer.gates.reads import READS
 from gossamer.models.attach import attach, gates_of
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.config import SparsityConfig
 from gossamer.training.recipe import Recipe
 from gossamer.training.resume import is_whole, read_state
 from gossamer.training.sparsify import Outcome, sparsify
+from gossamer.training.trainer import SparsityTrainer
 from helpers.zoo import adder
 
 TASK = Addition(1)
@@ -88,6 +92,47 @@ def test_keeping_the_first_model_changes_nothing_of_what_is_trained(
     )
     losses = [[x["loss"] for x in r.history if "loss" in x] for r in (kept, not_kept)]
     assert losses[0] == losses[1]
+
+
+def test_gates_read_what_leaves_fewer_units_open_at_the_start(tmp_path: Path) -> None:
+    result = run(tmp_path, save_total_limit=None)
+    assert set(result.starts) == set(READS)
+    first, second = result.starts.values()
+    assert first.density <= second.density
+    reads = next(iter(result.starts))
+    assert gates_of(result.model).reads == reads
+    state = read_state(tmp_path / "checkpoint-2")
+    assert state["reads"] == reads
+    assert set(state["starts"]) == set(READS)
+    assert state["controller"]["price"] == first.multiplier
+
+
+@pytest.mark.parametrize(
+    ("given", "reads"), [({"gate__bias": 4.0}, "logit"), ({"gate__reads": "weight"}, "weight")]
+)
+def test_a_reading_or_a_bias_that_is_given_leaves_no_choice(
+    tmp_path: Path, given: dict[str, Any], reads: str
+) -> None:
+    result = run(tmp_path, **given)
+    assert list(result.starts) == [reads]
+    assert gates_of(result.model).reads == reads
+
+
+def test_a_resumed_run_reads_what_it_started_with(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", steps=4, save_total_limit=None)
+    again = adder()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "part" / "checkpoint-2")
+    trainer = SparsityTrainer(
+        again,
+        replace(whole.trainer.args, output_dir=str(tmp_path / "part")),
+        train_dataset=rows(),
+        eval_dataset=rows(),
+        data_collator=collate_rows,
+    )
+    trainer.train(resume_from_checkpoint=str(tmp_path / "part" / "checkpoint-2"))
+    assert trainer.gates.reads == whole.trainer.gates.reads
+    assert trainer.controller.state_dict() == whole.trainer.controller.state_dict()
+    assert trainer.controller.recipe == whole.trainer.controller.recipe
 
 
 def test_a_gated_model_starts_at_its_own_bias(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         f"  open {kind} per held-out row: {sum(layers):,.1f}, by layer {', '.join(f'{n:,.1f}' for n in layers)}"
         for kind, layers in model["open"].items()
     ]
-    return [*lines, f"  ceiling {ceiling}", *left]
+    why = [f"  {model['why_reads']}"] if model["why_reads"] else []
+    return [*lines, *why, f"  ceiling {ceiling}", *left]
 
 
 def register(app: typer.Typer, panel: str) -> None:

@@ -106,6 +106,7 @@ class EdgeGates(GateSet):
     seed: int = 0
     step: int = 0
     impl: str = "eager"
+    readings: ClassVar[tuple[str, ...]] = tuple(READS)
     reads: str = "logit"
     keep: dict[int, Tensor] | None = None
     renormalise: bool = False

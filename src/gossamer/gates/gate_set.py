@@ -39,7 +39,7 @@ class GateSet(ABC):
         block: the name of its block in config.json, and of the attribute by which it is found on a model.
         version: of that block.
         parent: the kind whose units hold this one's, or None.
-        reads: what a gate adds the bias to.
+        reads: what a gate adds the bias to, one of `readings`.
         price: of an open unit in the objective, per row and relative to other kinds.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
@@ -51,6 +51,7 @@ class GateSet(ABC):
     block: ClassVar[str]
     version: ClassVar[int] = 1
     parent: ClassVar[str | None] = None
+    readings: ClassVar[tuple[str, ...]] = ("logit",)
     reads: str = "logit"
     price: float = 1.0
     bias: float
@@ -189,6 +190,16 @@ class GateSets(tuple[GateSet, ...]):
     def reads(self) -> str:
         """What the gates read that read anything else than a logit; else `logit`."""
         return next((one.reads for one in self if one.reads != GateSet.reads), GateSet.reads)
+
+    @reads.setter
+    def reads(self, value: str) -> None:
+        for one in self:
+            one.reads = value if value in one.readings else one.reads
+
+    @property
+    def readings(self) -> tuple[str, ...]:
+        """What the gates of any set could read."""
+        return tuple(dict.fromkeys(reading for one in self for reading in one.readings))
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of all sets, which get no weight decay, by their names in the model that they are on."""

@@ -53,6 +53,8 @@ class RunReport:
         held_out: numbers of the best checkpoint on rows that nothing was chosen by, with standard errors as NAME_se.
         chosen_on: the same on the rows that the best checkpoint was chosen by.
         gates: what is left of each kind of gate.
+        starts: what the untrained model could begin with, by what gates could read: bias, density, divergence and
+            multiplier, that which was taken first.
         task, proof, edges, figures: of a run on addition, where every prompt is verified.
     """
 
@@ -70,6 +72,7 @@ class RunReport:
     held_out_rows: int | None = None
     chosen_on: dict[str, float] = field(default_factory=dict)
     gates: dict[str, OpenUnits] = field(default_factory=dict)
+    starts: dict[str, dict[str, float | None]] = field(default_factory=dict)
     impl: str = ""
     versions: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -78,6 +81,17 @@ class RunReport:
     edges: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     controls: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def why_reads(self) -> str:
+        """In words, why gates read what they do; empty where nothing was measured or there was no choice."""
+        if len(self.starts) < 2:
+            return ""
+        shares = [
+            f"{100 * (start['density'] or 0):.1f} % by the {name}" for name, start in self.starts.items()
+        ]
+        left = f"the untrained model starts with {', '.join(shares)} of its units open"
+        return f"gates read the {next(iter(self.starts))}: {left}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as report.json holds them."""

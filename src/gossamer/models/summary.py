@@ -95,7 +95,8 @@ def _ceiling(folder: Path | None) -> dict[str, Any]:
     """The ceiling of a gated model and whether it was held, from the report beside its folder."""
     run = None if folder is None else folder.resolve().parent
     if run is None or not (run / FILE).is_file():
-        return {"ceiling": None, "feasible": None, "open": {}}
+        return {"ceiling": None, "feasible": None, "open": {}, "why_reads": ""}
     report = RunReport.load(run)
     left = {kind: units.per_layer for kind, units in report.gates.items()}
-    return {"ceiling": report.ceiling or None, "feasible": report.feasible, "open": left}
+    said = {"ceiling": report.ceiling or None, "feasible": report.feasible, "open": left}
+    return said | {"why_reads": report.why_reads}

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import refuse, require_choice, require_range
 from ..training.constraint import Ceiling
+from ..training.presets import DEFAULT
 from ..training.recipe import Recipe
 
 # Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
@@ -47,7 +48,7 @@ class SparsifySettings:
     precision: str = "fp32"
     checkpointing: bool = False
     report_to: str = "none"
-    recipe: Recipe = Recipe()
+    recipe: Recipe = DEFAULT
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

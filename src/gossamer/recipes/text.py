@@ -11,6 +11,7 @@ chosen by. What is saved carries a card, README.md.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,7 @@ def report_of(job: SparsifySettings, outcome: Outcome, rows: TensorRows) -> RunR
         held_out_rows=len(rows),
         chosen_on={k: v for k, v in outcome.metrics.items() if k in numbers},
         gates={kind: open_units(trainer, kind) for kind in trainer.tally.kinds()},
+        starts={name: asdict(start) for name, start in outcome.starts.items()},
         impl="" if edges is None else edges.impl,
         versions=versions(),
     )
@@ -243,6 +245,11 @@ def report_text(report: RunReport) -> str:
     held = "held" if report.feasible else f"MISSED: {report.missed}"
     head = f"# {report.model} on {report.data}\n\nCeiling {report.ceiling} on held-out data: {held}."
     head += f" Gated attention: {report.impl}." if report.impl else ""
+    if report.best_step == 0:
+        head += (
+            " Nothing that was trained held the ceiling with fewer open units: this is the untrained model."
+        )
+    head += f"\n\n{report.why_reads[0].upper()}{report.why_reads[1:]}." if report.why_reads else ""
     lines = [head, "", "| held-out | |", "|---|---|", *number_rows(report.held_out)]
     for kind, left in report.gates.items():
         lines += [

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from ..errors import GossamerError, refuse, require_choice, require_range
 from ..gates.kinds import kinds
 from .constraint import Ceiling
-from .presets import recipe_of
+from .presets import DEFAULT, recipe_of
 from .recipe import SETTINGS, Recipe, split_settings, unknown_setting
 
 # Recomputing activations in backward: the new name in transformers, and the one that goes away in its v6.
@@ -45,7 +45,7 @@ class SparsityConfig(TrainingArguments):
         metadata={"help": "Kinds of gates, separated by commas; those that the model lacks are added, open."},
     )
     recipe: Recipe = field(  # or the name of a preset, or a nested dict
-        default=Recipe(),
+        default=DEFAULT,
         metadata={
             "help": "How the run moves: a Recipe, the name of a preset (gossamer recipes), or a nested dict."
         },
@@ -131,7 +131,7 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
         if isinstance(value, str) and isinstance(known[name], int | float):
             raise refuse(f"{name}={value!r}", "a number, true or false", "check what follows --set")
     whole = {**given, **settings}
-    whole["recipe"] = recipe_of(whole.get("recipe", Recipe())).with_settings(of_recipe)
+    whole["recipe"] = recipe_of(whole.get("recipe", DEFAULT)).with_settings(of_recipe)
     try:
         return SparsityConfig(**whole)
     except GossamerError:

@@ -58,6 +58,8 @@ class ControlSteps(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         controller, found = self.trainer.controller, metrics or {}
+        if not self.trainer.is_in_train:
+            return
         if state.global_step and "eval_divergence" in found:
             controller.aim_by(found["eval_divergence"], found["eval_divergence_se"])
         if controller.is_settled and state.global_step:

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import CheckpointError, refuse
@@ -60,8 +61,10 @@ STATE = (
     "bias",
     "sampling",
     "settled",
+    "restarts",
     "done",
     "aim",
+    "price",
 )
 
 
@@ -93,14 +96,16 @@ class Controller:
         self.average: float | None = None
         self.tightened, self.taken, self.sampling, self.steps = 0.0, 0, True, 1
         self.settled, self.restarts, self.done, self.aim = 0, 0, False, 1.0
+        self.price: float | None = None
 
     def start_at(self, measured: Start) -> None:
         """Start where the untrained model was measured, as far as the recipe leaves it open."""
         if self.recipe.gate.bias is None and math.isfinite(measured.bias):
             self.start = self.bias = measured.bias
-        if self.recipe.control.initial_lambda is None and measured.multiplier is not None:
-            low, high = self.recipe.control.bounds(self.tightened)
-            self.integral = math.log(min(high, max(low, measured.multiplier)))
+        if measured.multiplier is not None:
+            self.price = measured.multiplier
+            self.recipe = replace(self.recipe, control=self.recipe.control.measured(self.price))
+            self.integral = math.log(self.recipe.control.initial_lambda or 1.0)
 
     def begin(self, steps: int) -> None:
         """Say how many optimizer steps the run has; shares in the recipe are of these."""
@@ -142,8 +147,9 @@ class Controller:
         """The factor on the learning rate: the root of how loose the ceiling is, and a cosine once it is tight."""
         recipe = self.recipe.rate
         loose = self.enforced.value / self.ceiling.value
-        free = recipe.full_above is None or self.restarts > 0
-        whole = 1.0 if free else min(1.0, math.sqrt(loose / recipe.full_above))
+        whole = 1.0
+        if recipe.full_above is not None and not self.restarts:
+            whole = min(1.0, math.sqrt(loose / recipe.full_above))
         return recipe.final + (whole - recipe.final) * (1 + math.cos(math.pi * self._share)) / 2
 
     @property
@@ -267,3 +273,5 @@ class Controller:
             )
         for name in STATE:
             setattr(self, name, state[name])
+        if self.price is not None:
+            self.recipe = replace(self.recipe, control=self.recipe.control.measured(self.price))

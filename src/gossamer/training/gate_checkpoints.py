@@ -7,6 +7,7 @@ alone, they are in a file of their own.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..errors import CheckpointError, refuse
 from ..gates.gate_set import GateSets
 from ..models.attach import write_config
 from ..models.gate_tensors import FILE, load_tensors, save_tensors
+from .calibrate import Start
 from .controller import Controller
 from .resume import STATE_FILE, AtomicCheckpoints, read_state
 
@@ -25,6 +27,7 @@ class GateCheckpoints(AtomicCheckpoints):
 
     gates: GateSets
     controller: Controller
+    starts: dict[str, Start]
     fingerprint: str
     forwards: int
 
@@ -36,6 +39,7 @@ class GateCheckpoints(AtomicCheckpoints):
         """What must outlive this process besides the Trainer's own state, for a resume."""
         facts = {"seed": self.args.seed, "base": self.fingerprint, "gates": ",".join(self.gates.kinds)}
         kept = {"bias": self.gates.bias}  # of this model; checkpoint-0 is not where training starts
+        kept |= {"reads": self.gates.reads, "starts": {name: asdict(x) for name, x in self.starts.items()}}
         return {"controller": self.controller.state_dict(), "forwards": self.forwards, **kept, **facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -49,6 +53,8 @@ class GateCheckpoints(AtomicCheckpoints):
                     "resume with what the run was started with, or start a new one in another folder",
                     CheckpointError,
                 )
+        self.gates.reads = state.get("reads", self.gates.reads)
+        self.starts = {name: Start(**x) for name, x in state.get("starts", {}).items()}
         self.controller.load_state_dict(state.get("controller", {}))
         self.use_controller()
         self.forwards = state["forwards"]

@@ -23,12 +23,21 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "default": Preset("any model, where nothing else is known", "no record: assumed", Recipe()),
+    "default": Preset(
+        "any pretrained model: what gates read, where their bias starts and what an edge costs are measured; the bias "
+        "rests where the ceiling holds",
+        "benchmarks/experiments/gate_reads/results/default.md",
+        Recipe(
+            gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0), control=ControlRecipe(kp=0.5)
+        ),
+    ),
     "addition": Preset(
         "a small model that adds: over-prune under a loose ceiling, then regrow",
         "benchmarks/experiments/addition/results/addition_cpu_2026-11.md",
         Recipe(
-            gate=GateRecipe(bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3),
+            gate=GateRecipe(
+                reads="logit", bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3
+            ),
             ceiling=CeilingRecipe(
                 initial_factor=400.0,
                 tighten_from=0.085,
@@ -51,7 +60,7 @@ PRESETS: dict[str, Preset] = {
         "benchmarks/experiments/frontier/results/frontier-1200.md; there ceiling.initial_factor is "
         "1 + (0.09 - epsilon) / epsilon, here that of kl=0.05",
         Recipe(
-            gate=GateRecipe(bias=6.0, anneal=0.1, pace="always", noise_until=0.0),
+            gate=GateRecipe(reads="logit", bias=6.0, anneal=0.1, pace="always", noise_until=0.0),
             ceiling=CeilingRecipe(
                 initial_factor=1.8, tighten_from=0.35, tighten_until=0.85, tighten_pace="always"
             ),
@@ -70,9 +79,14 @@ PRESETS: dict[str, Preset] = {
         "a small language model whose component circuits are compared with those of its base",
         "benchmarks/experiments/circuits/results/circuits_x86_64_4x16x128.md",
         Recipe(
+            gate=GateRecipe(reads="logit", bias=4.0),
             ceiling=CeilingRecipe(initial_factor=2.5, tighten_from=0.3, tighten_until=0.6),
             control=ControlRecipe(
-                ki=0.02, kp=0.5, lambda_bounds=(1e-3, 10.0), lambda_nondecreasing_from=0.85
+                ki=0.02,
+                kp=0.5,
+                initial_lambda=1.0,
+                lambda_bounds=(1e-3, 10.0),
+                lambda_nondecreasing_from=0.85,
             ),
             logits=LogitRecipe(limit=8.0, weight=1.2e-4),
         ),
@@ -81,11 +95,14 @@ PRESETS: dict[str, Preset] = {
         "a pretrained sentence encoder under a cosine ceiling",
         "benchmarks/experiments/sentence_encoder/results/minilm.md",
         Recipe(
-            gate=GateRecipe(bias=3.0, anneal=0.5, pace="bidirectional", noise_until=0.0),
-            control=ControlRecipe(ki=0.02, kp=0.5, ema_decay=0.8, initial_lambda=30.0),
+            gate=GateRecipe(reads="logit", bias=3.0, anneal=0.5, pace="bidirectional", noise_until=0.0),
+            control=ControlRecipe(
+                ki=0.02, kp=0.5, ema_decay=0.8, initial_lambda=30.0, lambda_bounds=(1e-3, 1e4)
+            ),
         ),
     ),
 }
+DEFAULT = PRESETS["default"].recipe
 
 
 def recipe_of(given: Recipe | str | Mapping[str, Any]) -> Recipe:

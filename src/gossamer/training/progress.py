@@ -96,11 +96,12 @@ class ProgressLine(Watching):
     def numbers(self) -> str:
         """The latest numbers in words."""
         message = [form.format(self.seen[name]) for name, form in SHOWN.items() if name in self.seen]
-        for name, value in self.seen.items():
-            if name.startswith(EXPECTED):
-                kind = name.removeprefix(EXPECTED)
-                opened = self.seen.get(OPEN + kind)
-                message.append(
-                    f"open {kind} {value:,.1f}" + (f" (eval {opened:,.1f})" if opened is not None else "")
-                )
+        known = (
+            x.removeprefix(EXPECTED).removeprefix(OPEN) for x in self.seen if x.startswith((EXPECTED, OPEN))
+        )
+        for kind in dict.fromkeys(known):
+            expected, opened = self.seen.get(EXPECTED + kind), self.seen.get(OPEN + kind)
+            said = [] if expected is None else [f"{expected:,.1f}"]
+            said += [] if opened is None else [f"(eval {opened:,.1f})"]
+            message.append(" ".join([f"open {kind}", *said]))
         return ", ".join(message)

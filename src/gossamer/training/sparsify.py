@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer_callback import PrinterCallback
 
+from .calibrate import Start
 from .config import SparsityConfig
 from .progress import Watching
 from .resume import last_checkpoint
@@ -28,6 +29,8 @@ class Outcome:
         per_group: kind of gate -> hard open units per row, [layer][group]; for edges a group is a head.
         step, steps: when the best checkpoint was seen, and how long the run was.
         history: everything that was logged.
+        starts: where training could have started, by what gates could read; they read the first. Empty where
+            nothing was measured.
         missed: one line on what was missed, and by how much; empty if feasible.
         trainer: the finished trainer, to evaluate the best checkpoint on other data.
     """
@@ -39,6 +42,7 @@ class Outcome:
     step: int
     steps: int
     history: list[dict[str, Any]]
+    starts: dict[str, Start]
     missed: str
     trainer: SparsityTrainer = field(repr=False)
 
@@ -89,6 +93,7 @@ def outcome(trainer: SparsityTrainer) -> Outcome:
         step=trainer.state.global_step if kept is None else kept,
         steps=trainer.state.global_step,
         history=list(trainer.state.log_history),
+        starts=dict(sorted(trainer.starts.items(), key=lambda one: one[0] != trainer.gates.reads)),
         missed=missed,
         trainer=trainer,
     )

@@ -8,17 +8,19 @@ place only by holding the ceiling with fewer open units, so no run ends outside.
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 
 from ..errors import refuse
+from .base_model import BASE_OUTPUT
 from .calibrate import Start, calibrate
 from .distributed import reduced
 from .metrics import Tally
 
-ROWS = 32  # on which the start is measured, per process (assumed: the start need not be exact)
+ROWS = 8  # on which the start is measured, per process, and at least a batch (assumed: it need not be exact)
 
 
 def begin_inside(trainer: Any) -> None:
@@ -38,25 +40,32 @@ def begin_inside(trainer: Any) -> None:
 
 
 def _measured(trainer: Any) -> Start:
-    """The start of a dense model; the bias that a gated one came with."""
-    own = trainer.gates.bias
-    batches = list(_first_rows(trainer))
+    """The start of a dense model, by the reading that leaves fewest units open; the bias that a gated one came with."""
+    own, recipe = trainer.gates.bias, trainer.args.recipe.gate
+    batches = [batch | {BASE_OUTPUT: trainer._base_output(batch)} for batch in _first_rows(trainer)]
     training = trainer.model.training
     trainer.model.eval()
     try:
         if math.isfinite(own):
             return Start(own, *_measure(trainer, batches, own), None)
-        allowed = trainer.args.recipe.gate.start_share * trainer.ceiling.value
-        return calibrate(lambda bias: _measure(trainer, batches, bias), allowed)
+        is_open = recipe.reads is None and recipe.bias is None  # a bias is one of a reading
+        for reading in trainer.gates.readings if is_open else (trainer.gates.reads,):
+            trainer.gates.reads = reading
+            trainer.starts[reading] = calibrate(
+                partial(_measure, trainer, batches), recipe.start_share * trainer.ceiling.value
+            )
+        trainer.gates.reads = min(trainer.starts, key=lambda reading: trainer.starts[reading].density)
+        return trainer.starts[trainer.gates.reads]
     finally:
         trainer.model.train(training)
         trainer.gates.bias = own
 
 
 def _first_rows(trainer: Any) -> Any:
-    """Evaluation batches until `ROWS` rows are together."""
+    """Evaluation batches until `ROWS` rows are together, on the device."""
     size = trainer.args.eval_batch_size
-    return islice(trainer.get_eval_dataloader(), max(1, ROWS // size))
+    batches = islice(trainer.get_eval_dataloader(), max(1, ROWS // size))
+    return (trainer._prepare_inputs(batch) for batch in batches)
 
 
 def _measure(trainer: Any, batches: list[Any], bias: float) -> tuple[float, float]:

@@ -34,6 +34,7 @@ from ..models.forward import first_output
 from ..models.interface import attention_modules
 from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
 from .budget import Budget
+from .calibrate import Start
 from .config import SparsityConfig
 from .control_steps import ControlSteps
 from .controller import Controller
@@ -78,6 +79,7 @@ class SparsityTrainer(GateCheckpoints):
         )
         self.fingerprint = fingerprint(model)
         self.budget = Budget(args.max_minutes) if args.max_minutes else None
+        self.starts: dict[str, Start] = {}  # by what gates could read, where a dense model was measured
         self.forwards = 0
         self._window: list[Tensor] = []
         self._share: float | None = None
@@ -253,7 +255,7 @@ class SparsityTrainer(GateCheckpoints):
             scheduler.lr_lambdas = [self._rate(clock) for clock in clocks]
         return scheduler
 
-    def _rate(self, clock: Callable[[float], float]) -> Callable[[int], float]:
+    def _rate(self, clock: Callable[[Any], float]) -> Callable[[int], float]:
         """The learning rate's factor at a step: by a clock that runs as fast as the budget asks, and by the ceiling."""
 
         def factor(step: int) -> float:
