@@ -33,7 +33,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "addition": Preset(
         "a small model that adds: over-prune under a loose ceiling, then regrow",
-        "benchmarks/experiments/addition/results/addition_cpu_2026-11.md",
+        "benchmarks/experiments/addition/results/addition_seeds_20-39.md",
         Recipe(
             gate=GateRecipe(
                 reads="logit", bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3
