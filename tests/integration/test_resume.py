@@ -116,7 +116,7 @@ def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_beside_the_checkpoints(finished: Any) -> None:
-    assert {p.name for p in finished[0].iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    assert {p.name for p in finished[0].iterdir()} == {"checkpoint-0", "checkpoint-2", "checkpoint-4"}
     assert finished[1].state.best_model_checkpoint in {str(p) for p in finished[0].iterdir()}
 
 

@@ -72,8 +72,8 @@ def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsy
 
 
 def test_a_missed_ceiling_exits_with_one(place: Path, tmp_path: Path, capsys: Any) -> None:
-    assert run(place, tmp_path, "--ceiling", "kl=1e-9", "--set", "gate.bias=0") == 1
-    assert "the ceiling kl=1e-09 is missed by" in capsys.readouterr().err
+    assert run(place, tmp_path, "--ceiling", "loss=0.001") == 1
+    assert "the ceiling loss=0.001 is missed by" in capsys.readouterr().err
     assert not json.loads((tmp_path / "report.json").read_text())["feasible"]
 
 
@@ -85,7 +85,7 @@ def test_a_missed_ceiling_exits_with_one(place: Path, tmp_path: Path, capsys: An
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
 def test_ways_to_train(model: str, options: tuple[str, ...], place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path, *options, model=model, data="text.jsonl") == 0
-    assert load(tmp_path / "model").config.edge_gates["version"] == 1
+    assert load(tmp_path / "model").config.edge_gates["version"] in (1, 2)  # by what the gates read
 
 
 def test_a_table_holds_the_same_text_in_each_form(place: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def run_of(path, *, done: bool) -> TrainingPage:
             "group/edges/1/1": 0.0,
         }
     )
-    page.watching(SimpleNamespace(tally=tally))
+    page.watching(SimpleNamespace(tally=tally, controller=SimpleNamespace(expected_steps=100)))
     state, args = SimpleNamespace(max_steps=100, global_step=0), SimpleNamespace(ceiling="kl=0.01")
     page.on_train_begin(args, state, None)
     for state.global_step, divergence in ((10, 0.004), (20, 0.012), (30, float("nan"))):

@@ -66,7 +66,7 @@ class SparsityConfig(TrainingArguments):
     eval_steps: float | None = field(default=100, metadata={"help": "Optimizer steps between evaluations."})
     save_steps: float = field(default=100, metadata={"help": "Optimizer steps between checkpoints."})
     save_total_limit: int | None = field(
-        default=2, metadata={"help": "Checkpoints kept: the best and the last."}
+        default=3, metadata={"help": "Checkpoints kept: the best and the last two."}
     )
     report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers; none by default."})
 

@@ -20,7 +20,9 @@ from .calibrate import Start, calibrate
 from .distributed import reduced
 from .metrics import Tally
 
-ROWS = 8  # on which the start is measured, per process, and at least a batch (assumed: it need not be exact)
+ROWS = (
+    8  # on which the start is measured, and at least a batch of each process (assumed: it need not be exact)
+)
 
 
 def begin_inside(trainer: Any) -> None:
@@ -63,7 +65,7 @@ def _measured(trainer: Any) -> Start:
 
 def _first_rows(trainer: Any) -> Any:
     """Evaluation batches until `ROWS` rows are together, on the device."""
-    size = trainer.args.eval_batch_size
+    size = trainer.args.eval_batch_size * trainer.args.world_size
     batches = islice(trainer.get_eval_dataloader(), max(1, ROWS // size))
     return (trainer._prepare_inputs(batch) for batch in batches)
 
