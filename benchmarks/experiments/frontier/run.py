@@ -108,7 +108,7 @@ def key_bias_first(model: Any, config: SparsityConfig) -> torch.optim.Optimizer:
 
 def measure(model: Any, base: Any, rows: TensorRows, work: Path) -> dict[str, Any]:
     """The held-out numbers of a gated model on the rows kept for reporting."""
-    config = settings("kl=1", 0, 1, work / "scratch", report_to="none")
+    config = settings("kl=1", 0, 1, work / "scratch", report_to="none", **{"gate.reads": None})
     trainer = SparsityTrainer(model, config, base=base, eval_dataset=rows, data_collator=collate_rows)
     found = {name.removeprefix("eval_"): value for name, value in trainer.evaluate().items()}
     return _rounded(found) | {"per_head": trainer.tally.per_group("edges")}

@@ -53,8 +53,8 @@ class RunReport:
         held_out: numbers of the best checkpoint on rows that nothing was chosen by, with standard errors as NAME_se.
         chosen_on: the same on the rows that the best checkpoint was chosen by.
         gates: what is left of each kind of gate.
-        starts: what the untrained model could begin with, by what gates could read: bias, density, divergence and
-            multiplier, that which was taken first.
+        starts: what the untrained model could begin with, by what gates could read: bias (None for
+            open gates), density, divergence and multiplier, that which was taken first.
         task, proof, edges, figures: of a run on addition, where every prompt is verified.
     """
 

@@ -12,6 +12,7 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ..models.model_card import model_card, number_rows
 from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
+from ..training.calibrate import Start
 from ..training.config import CHECKPOINTING, SparsityConfig, configured
 from ..training.distributed import gathered
 from ..training.estimate import Shape, describe, explain_oom, seconds_per_step, what_to_lower
@@ -212,10 +214,18 @@ def report_of(job: SparsifySettings, outcome: Outcome, rows: TensorRows) -> RunR
         held_out_rows=len(rows),
         chosen_on={k: v for k, v in outcome.metrics.items() if k in numbers},
         gates={kind: open_units(trainer, kind) for kind in trainer.tally.kinds()},
-        starts={name: asdict(start) for name, start in outcome.starts.items()},
+        starts={name: _plain(start) for name, start in outcome.starts.items()},
         impl="" if edges is None else edges.impl,
         versions=versions(),
     )
+
+
+def _plain(start: Start) -> dict[str, float | None]:
+    """A measured start as JSON values: no bias where only open gates hold."""
+    return {
+        name: value if value is not None and isfinite(value) else None
+        for name, value in asdict(start).items()
+    }
 
 
 def open_units(trainer: SparsityTrainer, kind: str) -> OpenUnits:
