@@ -32,7 +32,7 @@ def rows(n: int = 64) -> TensorRows:
     return TensorRows(input_ids=inputs, labels=labels)
 
 
-def run(folder: Path, model: Any = None, *, steps: int = 4, **given: Any) -> Outcome:
+def run(folder: Path, model: Any = None, *, base: Any = None, steps: int = 4, **given: Any) -> Outcome:
     recipe = {name.replace("__", "."): given.pop(name) for name in list(given) if "__" in name}
     settings = {
         "output_dir": str(folder),
@@ -51,6 +51,7 @@ def run(folder: Path, model: Any = None, *, steps: int = 4, **given: Any) -> Out
         rows(),
         rows(),
         SparsityConfig(**(settings | given)),
+        base=base,
         data_collator=collate_rows,
         callbacks=[TrainerCallback()],
     )
@@ -140,24 +141,7 @@ def test_a_gated_model_starts_at_its_own_bias(tmp_path: Path) -> None:
     base = adder()
     base.load_state_dict(model.state_dict())
     attach(model, bias=3.0)
-    result = sparsify(
-        model,
-        rows(),
-        rows(),
-        SparsityConfig(
-            output_dir=str(tmp_path),
-            max_steps=2,
-            eval_steps=2,
-            save_steps=2,
-            ceiling="kl=5",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            save_total_limit=None,
-        ),
-        base=base,
-        data_collator=collate_rows,
-        callbacks=[TrainerCallback()],
-    )
+    result = run(tmp_path, model, base=base, steps=2, ceiling="kl=5", save_total_limit=None)
     assert read_state(tmp_path / "checkpoint-0")["bias"] == 3.0
     assert result.feasible
 
@@ -167,15 +151,5 @@ def test_another_model_as_base_is_refused_before_anything_is_trained(tmp_path: P
     with pytest.raises(
         GossamerError, match=r"loses .* with every gate open: expected a ceiling that the base"
     ):
-        sparsify(
-            adder(),
-            rows(),
-            rows(),
-            SparsityConfig(
-                output_dir=str(tmp_path), max_steps=2, eval_steps=2, save_steps=2, ceiling="kl=1e-6",
-                disable_tqdm=True, remove_unused_columns=False,
-            ),
-            base=adder(seed=1),
-            data_collator=collate_rows,
-        )  # fmt: skip
+        run(tmp_path, base=adder(seed=1), steps=2, ceiling="kl=1e-6")
     assert not list(tmp_path.glob("checkpoint-*"))

@@ -48,9 +48,8 @@ REOPEN = (
     0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
 )
 AGAIN = 3  # times as long as the first a run settles when it has to again (chosen on addition, seed 7)
-LEAST_AIM = (
-    0.5  # of the ceiling: how much lower a run aims where training rows tell little of others (assumed)
-)
+# Of the ceiling: how low a run aims at most, where training rows tell little of others (assumed).
+LEAST_AIM = 0.5
 STATE = (
     "integral",
     "boost",

@@ -20,9 +20,8 @@ from .calibrate import Start, calibrate
 from .distributed import reduced
 from .metrics import Tally
 
-ROWS = (
-    8  # on which the start is measured, and at least a batch of each process (assumed: it need not be exact)
-)
+# On which the start is measured, and at least a batch of each process (assumed: it need not be exact).
+ROWS = 8
 
 
 def begin_inside(trainer: Any) -> None:
@@ -34,22 +33,23 @@ def begin_inside(trainer: Any) -> None:
     if trainer.eval_dataset is None:
         return
     with torch.random.fork_rng():  # a data loader draws a number when it begins
-        start = _measured(trainer)
-        trainer.controller.start_at(start)
+        bias = trainer.gates.bias
+        if math.isinf(bias):  # a gated model starts where it is
+            start = _measured(trainer)
+            trainer.controller.start_at(start)
+            bias = start.bias
         if trainer.args.load_best_model_at_end:
-            _keep(trainer, start.bias)
+            _keep(trainer, bias)
     trainer.use_controller()
 
 
 def _measured(trainer: Any) -> Start:
-    """The start of a dense model, by the reading that leaves fewest units open; the bias that a gated one came with."""
-    own, recipe = trainer.gates.bias, trainer.args.recipe.gate
+    """The start of a dense model, by the reading that leaves fewest units open."""
+    recipe = trainer.args.recipe.gate
     batches = [batch | {BASE_OUTPUT: trainer._base_output(batch)} for batch in _first_rows(trainer)]
     training = trainer.model.training
     trainer.model.eval()
     try:
-        if math.isfinite(own):
-            return Start(own, *_measure(trainer, batches, own), None)
         is_open = recipe.reads is None and recipe.bias is None  # a bias is one of a reading
         for reading in trainer.gates.readings if is_open else (trainer.gates.reads,):
             trainer.gates.reads = reading
@@ -60,7 +60,7 @@ def _measured(trainer: Any) -> Start:
         return trainer.starts[trainer.gates.reads]
     finally:
         trainer.model.train(training)
-        trainer.gates.bias = own
+        trainer.gates.bias = math.inf
 
 
 def _first_rows(trainer: Any) -> Any:
