@@ -122,6 +122,9 @@ def edge_gate_mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
     Rows of padded queries are emptied: they are not edges, and nothing that counts reads them.
     """
+    kwargs["allow_is_causal_skip"] = kwargs.get("allow_is_causal_skip", True) and _ends_with_the_keys(
+        **kwargs
+    )
     mask = sdpa_mask(*args, **kwargs)
     tokens, offset = kwargs.get("attention_mask"), kwargs.get("q_offset", 0)
     if mask is None or tokens is None or tokens.dim() != 2:
@@ -130,6 +133,16 @@ def edge_gate_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     if int(positions[-1]) >= tokens.shape[-1]:
         return mask
     return mask & tokens[:, positions].bool()[:, None, :, None]
+
+
+def _ends_with_the_keys(
+    q_length: int, kv_length: int, q_offset: int | Tensor = 0, kv_offset: int = 0, **_: Any
+) -> bool:
+    """Whether the last query stands at the last key, as `gated_attention` takes it where there is no mask.
+
+    A static cache has keys behind it that nothing has been written to, and says where it stands by a tensor.
+    """
+    return isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
 
 
 AttentionInterface.register(KEY, edge_gate_attention)
