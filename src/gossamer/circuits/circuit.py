@@ -56,7 +56,7 @@ class Circuit:
         weight: (E,) float32, the softmax weight that the value is multiplied with.
         contribution: (E,) float32, the length of what the edge adds to the residual stream, weight * v W_h; where
             meta["contribution"] is "head", of weight * v inside the head.
-        meta: where the circuit came from; strings and numbers only.
+        meta: where the circuit came from; JSON values.
     """
 
     n_layers: int
@@ -122,13 +122,18 @@ class Circuit:
         )
 
     def live_mask(self, outputs: Iterable[int] | None = None) -> np.ndarray:
-        """(E,) bool: which edges lie on a path into the output positions (default: those of the circuit)."""
+        """(E,) bool: which edges lie on a path into the output positions (default: those of the circuit).
+
+        A layer without attention (`meta["mixing_layers"]`, of a hybrid model) may read any earlier position.
+        """
         chosen = list(self.outputs if outputs is None else outputs)
         length = max((len(row) for row in self.tokens), default=0)
         matters = np.zeros((self.n_prompts, length), dtype=bool)
         matters[:, chosen] = True
-        live = np.zeros(len(self), dtype=bool)
+        live, mixing = np.zeros(len(self), dtype=bool), self.meta.get("mixing_layers", ())
         for layer in reversed(range(self.n_layers)):
+            if layer in mixing:
+                matters = np.logical_or.accumulate(matters[:, ::-1], axis=1)[:, ::-1]
             here = np.flatnonzero(self.layer == layer)
             reached = here[matters[self.prompt[here], self.query[here]]]
             live[reached] = True

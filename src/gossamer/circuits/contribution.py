@@ -18,10 +18,10 @@ class Writing:
 
     def __init__(self, model: nn.Module) -> None:
         # (H, min(E, M), E) each
-        self._factors = [
-            torch.linalg.qr(layer.o.weights().detach().float().transpose(1, 2)).R
+        self._factors = {
+            layer.number: torch.linalg.qr(layer.o.weights().detach().float().transpose(1, 2)).R
             for layer in Anatomy.of(model)
-        ]
+        }
 
     def lengths(self, layer: int, values: Tensor) -> Tensor:
         """(B, H, S): the length of what each key's value, (B, G, S, E), would add to the stream at weight 1."""

@@ -161,10 +161,17 @@ def _trace_batch(
             "gate_bias": str(gates.bias),
             "gate_reads": gates.reads,
             **_as_meta(choice),
+            **_mixing(gates),
             "contribution": "head" if writing is None else "residual",
         },
         **edges,
     )
+
+
+def _mixing(gates: EdgeGates) -> dict[str, Any]:
+    """The layers of a hybrid model that have no attention: what they read from other positions is no edge."""
+    other = sorted(set(range(gates.n_layers)) - set(gates.layer_numbers))
+    return {"mixing_layers": other} if other else {}
 
 
 def _as_meta(choice: Choice) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class EdgeGates(GateSet):
     keep: dict[int, Tensor] | None = None
     renormalise: bool = False
     n_layers: int = 0
+    layer_numbers: tuple[int, ...] = ()
     n_heads: int = 0
     price: float = 1.0
     logit_limit: float = 8.0
@@ -137,9 +138,9 @@ class EdgeGates(GateSet):
     def attach(self, host: Host) -> None:
         """Put the gates on every attention module, which then attends through them."""
         self.impl = resolve(self.impl, host.device)
-        modules = host.take_attention()
-        self.n_layers, self.n_heads = len(modules), host.n_heads
-        for layer, module in enumerate(modules):
+        modules, self.n_layers = host.take_attention()
+        self.layer_numbers, self.n_heads = tuple(modules), host.n_heads
+        for layer, module in modules.items():
             setattr(module, self.block, self)
             setattr(module, LAYER, layer)
 

@@ -44,7 +44,8 @@ class GateSet(ABC):
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
         seed, step: name the noise.
-        n_layers: how many layers have gates; all of them must run, or `attach` refuses the model.
+        n_layers: how many layers the model has.
+        layer_numbers: those that have gates, by default all; each must run once, or `attach` refuses the model.
     """
 
     kind: ClassVar[str]
@@ -67,6 +68,11 @@ class GateSet(ABC):
             assert (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__), other
             assert cls.block.endswith(SUFFIX), cls.block
             DEFINED[cls.kind] = cls
+
+    @property
+    def layer_numbers(self) -> Sequence[int]:
+        """The layers that have gates."""
+        return range(self.n_layers)
 
     # ---- on a model ----
 

@@ -6,7 +6,7 @@ The cut between two packages. A kind says here what it needs of a model, and kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -36,8 +36,9 @@ class Host(Protocol):
         """H: query heads of a layer."""
         ...
 
-    def take_attention(self) -> Sequence[nn.Module]:
-        """Send attention through the set on each attention module; returns these, in the order of execution."""
+    def take_attention(self) -> tuple[Mapping[int, nn.Module], int]:
+        """Send attention through the set on each attention module; returns these by the number of their layer, in the
+        order of execution, and how many layers the model has."""
         ...
 
     def give_attention_back(self) -> None:

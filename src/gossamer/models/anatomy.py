@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import UnsupportedModel, refuse
 from .architectures import PRE_NORM, PreNorm
-from .interface import attention_modules
+from .layers import layers_of
 from .parts import Layer, Mlp, find_mlp, find_o, find_qkv, named
 from .projections import Projection
 
@@ -94,7 +94,7 @@ class LayerAnatomy(Layer):
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model's layers, in the order in which gates count them, which is that of execution."""
+    """A model's layers that attend, in the order of execution; they are numbered as gates number them."""
 
     model: nn.Module = field(repr=False)
     layers: tuple[LayerAnatomy, ...]
@@ -114,7 +114,10 @@ class Anatomy:
                 "choose one",
                 UnsupportedModel,
             )
-        found, paths = attention_modules(model), {id(module): path for path, module in model.named_modules()}
+        found, paths = (
+            layers_of(model).attention,
+            {id(module): path for path, module in model.named_modules()},
+        )
         if not found:
             raise refuse(
                 f"no module of {named(model)} calls the attention interface of transformers",
@@ -122,10 +125,14 @@ class Anatomy:
                 "choose one of those",
                 UnsupportedModel,
             )
-        return cls(model, tuple(LayerAnatomy(n, paths[id(x)], x, model) for n, x in enumerate(found)))
+        return cls(model, tuple(LayerAnatomy(n, paths[id(x)], x, model) for n, x in found.items()))
 
     def __getitem__(self, number: int) -> LayerAnatomy:
-        return self.layers[number]
+        found = [layer for layer in self.layers if layer.number == number]
+        if not found:
+            numbers = ", ".join(str(layer.number) for layer in self.layers)
+            raise refuse(f"layer {number} of {named(self.model)}", numbers, "choose one that attends")
+        return found[0]
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -136,7 +143,9 @@ class Anatomy:
     @property
     def final_norm(self) -> nn.Module:
         """The norm behind the last block of a pre-norm decoder that is known."""
-        around = self[0].block_path.rpartition(".")[0].rpartition(".")[0]  # transformer of transformer.h.0
+        around = (
+            self.layers[0].block_path.rpartition(".")[0].rpartition(".")[0]
+        )  # transformer of transformer.h.0
         return self.model.get_submodule(f"{around}.{pre_norm(self.model).final}".removeprefix("."))
 
     @property

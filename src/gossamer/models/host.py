@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from ..errors import UnsupportedModel, refuse
 from .anatomy import Anatomy
 from .interface import KEY, attention_modules
+from .layers import Layers, layers_of
 
 
 class ModelHost:
@@ -60,8 +61,8 @@ class ModelHost:
                 UnsupportedModel,
             )
 
-    def take_attention(self) -> list[nn.Module]:
-        """Send attention through the gates on each attention module; returns these, in the order of execution."""
+    def take_attention(self) -> Layers:
+        """Send attention through the gates on each attention module; returns these by the number of their layer."""
         if getattr(self.model.config, "output_attentions", False):
             raise refuse(
                 f"{type(self.model).__name__} has output_attentions=True in its config",
@@ -70,7 +71,7 @@ class ModelHost:
                 UnsupportedModel,
             )
         self.model.set_attn_implementation(KEY)
-        return attention_modules(self.model)
+        return layers_of(self.model)
 
     def give_attention_back(self) -> None:
         """Let the model attend by `attention` again."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, StaticCache
 
 from ..errors import UnsupportedModel, refuse
-from ..gates.gate_set import GateSets
-from .forward import evaluating, first_output, probe_inputs
+from ..gates.gate_set import GateSet, GateSets
+from .forward import PROBE_TOKENS, evaluating, first_output, probe_inputs
 from .interface import attention_modules
 
 # Open gates repeat eager attention bit for bit in float32 on one thread count; half precision rounds the
@@ -33,14 +36,7 @@ def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) ->
     with evaluating(model), sets.opened(), sets.recording() as seen:
         output = first_output(model, inputs)
     for one, openness in zip(sets, seen, strict=True):
-        missing = sorted(set(range(one.n_layers)) - set(openness.layers))
-        if missing:
-            raise refuse(
-                f"{name}: the gates on {one.kind} ran in {one.n_layers - len(missing)} of {one.n_layers} layers",
-                "architectures that run all of them",
-                f"choose another model; these layers were never run: {missing}",
-                UnsupportedModel,
-            )
+        _check_passes(name, one, Counter(openness.layers))
     error = (output - reference).abs().max().item()
     scale = max(1.0, reference.abs().max().item())
     if not error <= TOLERANCE.get(output.dtype, 5e-2) * scale:
@@ -52,6 +48,28 @@ def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) ->
         )
     if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in attention_modules(model)):
         _check_causal(model, sets, inputs, output, reference)
+        _check_static_cache(model, sets, inputs, output)
+
+
+def _check_passes(name: str, one: GateSet, passes: Counter[int]) -> None:
+    """Every layer with gates must run, and once: passes through one layer are told apart by nobody who reads it."""
+    missing = sorted(set(one.layer_numbers) - set(passes))
+    if missing:
+        n = len(one.layer_numbers)
+        raise refuse(
+            f"{name}: the gates on {one.kind} ran in {n - len(missing)} of {n} layers",
+            "architectures that run all of them",
+            f"choose another model; these layers were never run: {missing}",
+            UnsupportedModel,
+        )
+    layer, times = passes.most_common(1)[0]
+    if times > 1:
+        raise refuse(
+            f"{name} runs the attention of layer {layer} {times} times in one forward pass, with the same weights",
+            "architectures in which each layer has attention of its own and runs once",
+            "choose another model",
+            UnsupportedModel,
+        )
 
 
 def _check_causal(
@@ -78,6 +96,50 @@ def _check_causal(
             "report the architecture: its causal mask did not reach the gates",
             UnsupportedModel,
         )
+
+
+def _check_static_cache(
+    model: PreTrainedModel, sets: GateSets, inputs: dict[str, Tensor], output: Tensor
+) -> None:
+    """With a static cache, whose keys go on behind the last query, the output must be the same as without."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return
+    with sets.opened():
+        ours = _with_static_cache(model, inputs)
+    allowed = TOLERANCE.get(output.dtype, 5e-2) * max(1.0, output.abs().max().item())
+    if ours is not None and _largest(ours, output) <= allowed:
+        return
+    before = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("eager")
+        theirs = _with_static_cache(model, inputs)
+    finally:
+        model.set_attn_implementation(before)  # type: ignore[arg-type]
+    if theirs is None:  # the architecture has no static cache
+        return
+    if ours is None or _largest(ours, theirs) > allowed:
+        change = "fails" if ours is None else f"changes the output by {_largest(ours, theirs):.3g}"
+        raise refuse(
+            f"{type(model).__name__}: a static cache {change}",
+            f"at most {allowed:.3g}, as without gates",
+            "report the architecture: its mask did not reach the gates",
+            UnsupportedModel,
+        )
+
+
+def _with_static_cache(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor | None:
+    """The output with a static cache that has room for more tokens, or None where a model cannot have one."""
+    try:
+        config = model.config.get_text_config(decoder=True)
+        cache = StaticCache(config=config, max_cache_len=2 * PROBE_TOKENS)
+        with evaluating(model):
+            return first_output(model, {**inputs, "past_key_values": cache, "use_cache": True})
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _largest(one: Tensor, other: Tensor) -> float:
+    return (one - other).abs().max().item()
 
 
 def _change(edited: Tensor, output: Tensor) -> float:

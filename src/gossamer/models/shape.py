@@ -120,6 +120,7 @@ def _from_model(place: Path | str) -> Shape:
 
     from .checkpoint import architecture, read_config
     from .interface import attention_modules
+    from .layers import layers_of
     from .quiet import quiet
 
     with quiet():
@@ -132,7 +133,7 @@ def _from_model(place: Path | str) -> Shape:
     return Shape(
         type(model).__name__,
         config.model_type,
-        len(modules),
+        layers_of(model).count,
         heads,
         _key_value_heads(model) or int(getattr(text, SHARED, None) or heads),
         sum(p.numel() for p in model.parameters()),
@@ -146,6 +147,6 @@ def _key_value_heads(model: Any) -> int:
     from .anatomy import Anatomy
 
     try:
-        return Anatomy.of(model)[0].n_kv_heads
+        return Anatomy.of(model).layers[0].n_kv_heads
     except UnsupportedModel:
         return 0

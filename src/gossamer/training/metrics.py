@@ -130,13 +130,15 @@ class Tally:
         ]
 
     def _opened(self, kind: str) -> list[tuple[int, list[float]]]:
-        """Each layer's number with its groups' hard open units."""
+        """Each layer's number with its groups' hard open units; 0 in a layer without gates, between those with."""
         table: dict[int, dict[int, float]] = defaultdict(dict)
         for name, value in self.sums.items():
             if name.startswith(f"group/{kind}/"):
                 layer, group = name.split("/")[2:]
                 table[int(layer)][int(group)] = value
-        return [(layer, [table[layer][group] for group in sorted(table[layer])]) for layer in sorted(table)]
+        groups = sorted({group for row in table.values() for group in row})
+        layers = range(max(table, default=-1) + 1)
+        return [(layer, [table[layer].get(group, 0.0) for group in groups]) for layer in layers]
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     model     {n_layers, n_heads}         outputs   output positions
     prompts   [{tokens, answers, visible}]
     edges     {prompt, layer, head, query, key, logit, weight, contribution}: columns of one length
-    meta      strings and numbers
+    meta      JSON values
 
 A number is written with as many digits as float32 needs to come back as itself.
 """
