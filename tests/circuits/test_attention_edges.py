@@ -16,9 +16,9 @@ from gossamer.circuits.components.attention_edges import (
 )
 from gossamer.circuits.components.component_model import components_of
 from gossamer.circuits.components.effect import sizes_around_first
-from gossamer.circuits.trace import gated, trace
+from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerError
-from gossamer.models.attach import gates_of
+from gossamer.models.attach import gated, gates_of
 from gossamer.models.forward import evaluating, first_output
 from helpers.component_cases import batch, favourable
 from helpers.zoo import tiny, tiny_gated

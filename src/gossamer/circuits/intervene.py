@@ -30,11 +30,11 @@ from transformers import PreTrainedModel
 
 from ..errors import refuse, require_choice
 from ..gates.edges import EdgeGates
+from ..models.attach import gated
 from ..models.forward import evaluating, first_output
 from ..models.interface import attention_modules
 from .circuit import Circuit, Edge, as_edge
 from .statistics import wilson
-from .trace import gated
 
 SCOPES = ("prompt", "union", "static")
 Keep = Callable[[Tensor], dict[int, Tensor]]  # row numbers -> per layer (rows or 1, H, T, S) bool

@@ -13,10 +13,8 @@ not merged, or attention that ends otherwise) it is the length of weight * v ins
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,8 +26,7 @@ from ..data.prompts import Prompt
 from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_edges
 from ..gates.edges import AttentionCall, EdgeGates
-from ..gates.gate_set import GateSets
-from ..models.attach import attach, take_off
+from ..models.attach import gated
 from ..models.forward import evaluating, first_output
 from .circuit import Circuit, concatenate
 from .contribution import Writing
@@ -101,21 +98,6 @@ def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, .
     if not found or not all(0 <= position < length for position in found):
         raise refuse(f"outputs {outputs} of {length} tokens", f"0 to {length - 1}", "choose some of them")
     return found
-
-
-@contextmanager
-def gated(model: PreTrainedModel) -> Iterator[EdgeGates]:
-    """The model's gates; a dense model runs with all gates open inside the `with` block."""
-    gates = EdgeGates.on(model)
-    if gates is not None:
-        yield gates
-        return
-    before = str(model.config._attn_implementation)
-    opened = attach(model, bias=math.inf)
-    try:
-        yield opened
-    finally:
-        take_off(model, GateSets((opened,)), before)
 
 
 def _writing(model: PreTrainedModel) -> Writing | None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -162,6 +163,21 @@ def take_off(model: nn.Module, sets: GateSets, implementation: str) -> None:
         config.pop(one.block, None)
     if not find_gate_sets(model):
         config.pop("attn_implementation", None)
+
+
+@contextmanager
+def gated(model: PreTrainedModel, *, check: bool = True) -> Iterator[EdgeGates]:
+    """The gates on the edges of a model; a dense model runs with all gates open inside the `with` block."""
+    gates = EdgeGates.on(model)
+    if gates is not None:
+        yield gates
+        return
+    before = str(model.config._attn_implementation)
+    opened = attach(model, bias=math.inf, check=check)
+    try:
+        yield opened
+    finally:
+        take_off(model, GateSets((opened,)), before)
 
 
 def write_config(model: nn.Module) -> None:

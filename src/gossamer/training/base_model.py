@@ -31,9 +31,13 @@ def features(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def frozen_base(
-    model: PreTrainedModel, base: nn.Module | None, *, gated: bool, needed: bool
+    model: PreTrainedModel, base: nn.Module | None, *, gated: bool, needed: bool, use_cache: bool = False
 ) -> nn.Module | None:
-    """The model to compare with: `base` if given, else a copy of `model`; None where none is needed."""
+    """The model to compare with: `base` if given, else a copy of `model`; None where none is needed.
+
+    Args:
+        use_cache: as the Trainer sets it in the model; with a cache, packed rows are not told apart.
+    """
     if not needed:
         return None
     if base is None and gated:
@@ -44,6 +48,9 @@ def frozen_base(
     if base is model:
         raise refuse("base is the model itself", "a separate dense model", "pass a copy, or leave it out")
     frozen = copy.deepcopy(model) if base is None else base
+    for part in frozen.modules():
+        if isinstance(part, PreTrainedModel):
+            part.config.use_cache = use_cache
     return frozen.eval().requires_grad_(False)
 
 

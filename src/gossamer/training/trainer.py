@@ -42,6 +42,7 @@ from .distributed import rank_seed, reduced, require_sharding
 from .divergence import agreement, count, per_item
 from .gate_checkpoints import GateCheckpoints
 from .metrics import Tally, counting
+from .pairs import SamePairs
 from .recipe import RateRecipe
 
 
@@ -68,7 +69,10 @@ class SparsityTrainer(GateCheckpoints):
         self.ceiling = args.ceiling
         gated = bool(find_gate_sets(model))
         make_comparable(model, gated=gated)
-        self.base = frozen_base(model, base, gated=gated, needed=self.ceiling.needs_base)
+        self.base = frozen_base(
+            model, base, gated=gated, needed=self.ceiling.needs_base, use_cache=args.use_cache
+        )
+        self.same_pairs = SamePairs(sharded=bool(args.fsdp))
         options = Options(resolve(args.impl, args.device), args.recipe.gate.reads)
         self.gates = attach_missing(model, args.gate_kinds, options)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
@@ -148,15 +152,15 @@ class SparsityTrainer(GateCheckpoints):
 
     @torch.no_grad()
     def _base_output(self, inputs: dict[str, Any]) -> Tensor | None:
-        if BASE_OUTPUT in inputs:
-            return inputs[BASE_OUTPUT]
-        if self.base is None:
-            return None
-        weight = next(self.base.parameters(), None)
-        if weight is not None and weight.device != self.args.device:
-            self.base.to(self.args.device)
+        base = None if BASE_OUTPUT in inputs else self.base
+        weight = next(base.parameters(), None) if base else None
+        if base and weight is not None and weight.device != self.args.device:
+            base.to(self.args.device)
+        self.same_pairs.require(self.model, base, inputs)
+        if base is None:
+            return inputs.get(BASE_OUTPUT)
         with self.accelerator.autocast():
-            return first_output(self.base, features(inputs))
+            return first_output(base, features(inputs))
 
     def control_step(self) -> None:
         """Step the controller, once per optimizer step, by the divergence of its micro-batches."""

@@ -31,8 +31,8 @@ from ...data.pairs import Batch
 from ...errors import require_choice
 from ...gates.attention.eager import attention_weights, repeat_heads
 from ...gates.edges import AttentionCall, EdgeGates
+from ...models.attach import gated
 from ...models.forward import evaluating, first_output
-from ..trace import gated
 from .component_model import ComponentModel
 from .curve import Curve, Point
 from .effect import Effect, sizes_around_first
