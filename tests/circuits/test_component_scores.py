@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from gossamer.circuits.components.component_model import components_of
-from gossamer.circuits.components.curve import Ablator, best_edges
+from gossamer.circuits.components.curve import Ablator, best_edges, edge_curve
 from gossamer.circuits.components.run import AblatedRun, writer_outputs
 from gossamer.circuits.components.scores import score_edges
-from gossamer.models.forward import evaluating
+from gossamer.errors import GossamerError
+from gossamer.models.forward import evaluating, first_output
 from helpers.component_cases import KINDS, batch, favourable
-from helpers.zoo import GROUPED, tiny
+from helpers.zoo import GROUPED, tiny, tiny_gated
 
 
 def linear_model():
@@ -137,3 +138,40 @@ def test_attribution_and_exact_patching_rank_alike():
     there = components.graph.exists
     ranks = [np.argsort(np.argsort(scores[there].abs().numpy())) for scores in (exact, quick)]
     assert np.corrcoef(*ranks)[0, 1] > 0.3
+
+
+def test_attribution_says_which_gradient_passed_the_gates():
+    components, task = components_of(tiny_gated(seed=3)), batch()
+    passed, true, exact = (
+        score_edges(components, [task], method=method, gradient=gradient)
+        for method, gradient in (("eap", "straight-through"), ("eap", "true"), ("exact", "true"))
+    )
+    assert (passed.gradient, true.gradient, exact.gradient) == ("straight-through", "true", "none")
+    assert score_edges(components, [task]).gradient == "straight-through"
+    assert not torch.allclose(passed.edges, true.edges)
+    dense, known = favourable()
+    for gradient in ("straight-through", "true"):
+        scores = score_edges(dense, [known], gradient=gradient)
+        curve = edge_curve(Ablator(dense, [known], "resample"), scores, sizes=[5])
+        assert curve.as_record()["gradient"] == gradient
+    with pytest.raises(
+        GossamerError, match="gradient='guess' is not known: expected one of straight-through, true"
+    ):
+        score_edges(components, [task], gradient="guess")
+
+
+def test_true_gradients_are_the_effect_of_a_small_step_on_a_gated_model():
+    """EAP along an edge out of the input: the metric's derivative on the way to the ablated input."""
+    components, task = components_of(tiny_gated(seed=3).double()), batch()
+    scores = score_edges(components, [task], method="eap", gradient="true").edges
+    embed = components.model.get_input_embeddings()
+    with evaluating(components.model):
+        change = embed(task.corrupt) - embed(task.clean)
+        values = []
+        for step in (1e-6, -1e-6):
+            handle = embed.register_forward_hook(lambda m, given, out, step=step: out + step * change)
+            values.append(task.measure(first_output(components.model, {"input_ids": task.clean})))
+            handle.remove()
+    derivative = float(((values[0] - values[1]) / 2e-6).mean())
+    assert float(scores[0].sum()) == pytest.approx(derivative, rel=1e-6)
+    assert derivative != 0, "an empty test"

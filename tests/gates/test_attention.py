@@ -146,6 +146,18 @@ def test_blockwise_passes_gradcheck():
 
 
 @pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@BOTH
+def test_without_the_straight_through_path_both_outputs_pass_gradcheck(impl, share):
+    qkv = inputs((1, 2, 1, 3, 5, 3, 2))
+    given = {"scale": 0.6, "bias": 0.4 + share, "causal": True, "lse_share": share, "impl": impl}
+    assert torch.autograd.gradcheck(lambda *x: gated_attention(*x, straight_through=False, **given)[:2], qkv)
+    out = gated_attention(*qkv, straight_through=False, **given).out
+    closed = gated_attention(*qkv, **{**given, "bias": torch.inf}).out
+    assert not torch.allclose(out, closed), "an empty test"
+
+
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("which", [0, 1])
 @BOTH
 def test_either_output_alone_has_its_gradient(impl, which):

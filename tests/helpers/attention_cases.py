@@ -63,6 +63,19 @@ FEATURES: dict[str, dict[str, Any]] = {
     },
     "weight, keep": {"lse_share": 1.0, "bias": 1.7, "keep": _random(B, 1, T, S) > 0.4, "noise": KEY},
     "weight, dropout": {"lse_share": 1.0, "bias": 1.7, "dropout": 0.3, "noise": KEY, "causal": True},
+    "true gradient": {"straight_through": False, "bias": 0.3, "causal": True},
+    "true gradient, noise": {"straight_through": False, "noise": KEY, "mask": _padding()},
+    "true gradient, softcap": {"straight_through": False, "softcap": 1.5, "bias": 0.3},
+    "true gradient, keep": {"straight_through": False, "keep": _random(B, 1, T, S) > 0.4, "bias": 0.3},
+    "true gradient, weight": {"straight_through": False, "lse_share": 1.0, "bias": 1.7, "causal": True},
+    "true gradient, weight, sinks": {
+        "straight_through": False,
+        "lse_share": 1.0,
+        "bias": 1.7,
+        "sinks": _random(H) * 2 - 1,
+        "mask": _padding(),
+        "noise": KEY,
+    },
     "between": {"lse_share": 0.4, "bias": 0.8, "causal": True, "noise": KEY},
 }
 

@@ -84,6 +84,7 @@ def gated_attention(
     keep: Tensor | None = None,
     renormalise: bool = False,
     lse_share: float = 0.0,
+    straight_through: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Gated attention, one query of one head after the other, in float64."""
     q, k, v = q.double(), k.double(), v.double()
@@ -115,7 +116,8 @@ def gated_attention(
                         u = torch.tensor([uniform(noise, b * heads + h, t, i) for i in seen]).double()
                         x = x + torch.log(u) - torch.log(1 - u)
                     soft = torch.sigmoid(x)
-                    z = soft - soft.detach() + (x > 0).double()
+                    z = (x > 0).double()
+                    z = soft - soft.detach() + z if straight_through else z
                 if keep is not None:
                     z = z * keep.expand(rows, heads, queries, keys)[b, h, t, seen].double()
                 e = torch.exp(s - s.detach().max())

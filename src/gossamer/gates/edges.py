@@ -94,6 +94,8 @@ class EdgeGates(GateSet):
         impl: which implementation of `gated_attention` runs; auto is resolved when the gates are attached.
         keep: per layer, a {0, 1} tensor broadcastable to (B, H, T, S) multiplied onto the gates; for interventions.
         renormalise: take closed edges out of the softmax denominator too; for the leak test.
+        straight_through: pass the gradient of a gate to what it reads in evaluation mode too. Without it a model in
+            evaluation mode has the derivative of what it computes, in which a hard gate is a constant.
         logit_limit, logit_weight: see `limit_logits`.
     """
 
@@ -110,6 +112,7 @@ class EdgeGates(GateSet):
     reads: str = "logit"
     keep: dict[int, Tensor] | None = None
     renormalise: bool = False
+    straight_through: bool = False
     n_layers: int = 0
     layer_numbers: tuple[int, ...] = ()
     n_heads: int = 0
@@ -266,6 +269,7 @@ class EdgeGates(GateSet):
                 renormalise=self.renormalise,
                 count=torch.is_grad_enabled() or bool(self._observers),
                 lse_share=self.lse_share,
+                straight_through=self.straight_through or module.training,
                 impl=self.impl,
                 **given,
             )

@@ -2,7 +2,7 @@
 
     g      = s + c                         s: scaled attention logit in nats; c: the gate bias
     z      = 1[ g + n > 0 ]                n: logistic noise while training, 0 otherwise
-    dz/dg := sigma'(g + n)                 straight-through
+    dz/dg := sigma'(g + n)                 straight-through, while training; the true derivative is 0
     p      = sigma(g)                      the probability that the noisy gate is open
 
 With n = logit(u) and u uniform, sigma(g + n) = p u / (p u + (1 - p)(1 - u)): no logarithm is
@@ -31,15 +31,15 @@ def soften(probability: Tensor, uniform: Tensor | None) -> Tensor:
 
 
 class _HardGate(torch.autograd.Function):
-    """z = 1[soft > 1/2] with dz/dg := soft (1 - soft), and p = sigma(g) with its derivative."""
+    """z = 1[soft > 1/2] with dz/dg := soft (1 - soft), or 0; and p = sigma(g) with its derivative."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx, logits: Tensor, uniform: Tensor | None
+        ctx, logits: Tensor, uniform: Tensor | None, straight_through: bool
     ) -> tuple[Tensor, Tensor]:
         probability = torch.sigmoid(logits)
         soft = soften(probability, uniform)
-        ctx.save_for_backward(probability, soft)
+        ctx.save_for_backward(probability, soft if straight_through else None)
         # Comparing g itself keeps the noise-free gate exact where sigma(g) rounds to 1/2.
         opened = logits > 0 if uniform is None else soft > 0.5
         return opened.to(logits.dtype), probability
@@ -50,20 +50,22 @@ class _HardGate(torch.autograd.Function):
     ):
         probability, soft = ctx.saved_tensors
         grad = torch.zeros_like(probability)
-        if grad_gate is not None:
+        if grad_gate is not None and soft is not None:
             grad = grad + grad_gate * soft * (1 - soft)
         if grad_probability is not None:
             grad = grad + grad_probability * probability * (1 - probability)
-        return grad, None
+        return grad, None, None
 
 
-def hard_gate(logits: Tensor, uniform: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def hard_gate(
+    logits: Tensor, uniform: Tensor | None = None, *, straight_through: bool = True
+) -> tuple[Tensor, Tensor]:
     """Draw the gate of every edge.
 
     Args:
         logits: g, any shape, in nats; +inf is always open, -inf never.
         uniform: noise in (0, 1) of the same shape, or None for the deterministic gate.
-    Returns: (z, p), both of that shape: z in {0, 1} with the straight-through gradient; p =
-    sigma(g).
+        straight_through: give z the gradient above; else its true one, none.
+    Returns: (z, p), both of that shape: z in {0, 1}; p = sigma(g).
     """
-    return _HardGate.apply(logits, uniform)  # type: ignore[return-value]
+    return _HardGate.apply(logits, uniform, straight_through)  # type: ignore[return-value]

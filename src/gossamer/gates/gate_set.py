@@ -43,6 +43,8 @@ class GateSet(ABC):
         price: of an open unit in the objective, per row and relative to other kinds.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
+        straight_through: pass gradients through hard gates in evaluation mode too, as attribution may ask; without it
+            they are the derivative of what the model computes.
         seed, step: name the noise.
         n_layers: how many layers the model has.
         layer_numbers: those that have gates, by default all; each must run once, or `attach` refuses the model.
@@ -55,6 +57,7 @@ class GateSet(ABC):
     readings: ClassVar[tuple[str, ...]] = ("logit",)
     reads: str = "logit"
     price: float = 1.0
+    straight_through: bool = False
     bias: float
     sampling: bool
     seed: int

@@ -36,6 +36,7 @@ from ...models.forward import evaluating, first_output
 from .component_model import ComponentModel
 from .curve import Curve, Point
 from .effect import Effect, sizes_around_first
+from .gradient import through_gates
 from .run import ABLATIONS, hooks
 
 
@@ -129,23 +130,33 @@ def replacements(patcher: EdgePatcher, batch: Batch, ablation: str) -> list[Read
     return [Read(nothing * read.weight, read.value) for read in corrupt]
 
 
-def edge_scores(patcher: EdgePatcher, batch: Batch, instead: Sequence[Read | Mean], steps: int = 5) -> Tensor:
-    """(B, L, H, T, S): what ablating each edge of each prompt does to that prompt's metric, to first order."""
+def edge_scores(
+    patcher: EdgePatcher,
+    batch: Batch,
+    instead: Sequence[Read | Mean],
+    steps: int = 5,
+    gradient: str = "straight-through",
+) -> Tensor:
+    """(B, L, H, T, S): what ablating each edge of each prompt does to that prompt's metric, to first order.
+
+    Args:
+        gradient: through the gates of later layers, straight-through or true.
+    """
     _, reads, _ = patcher.run(batch.clean)
     embed = patcher.components.model.get_input_embeddings()
     change = embed(batch.corrupt) - embed(batch.clean)
     total = [torch.zeros_like(read.weight) for read in reads]
     for step in range(steps):
         moved = (step + 0.5) / steps * change
-        with torch.enable_grad():
+        with torch.enable_grad(), through_gates(patcher.components.model, gradient):
             handle = embed.register_forward_hook(
                 lambda m, given, out, moved=moved: (out + moved).requires_grad_()
             )
             logits, _, entered = patcher.run(batch.clean, handle)
             found = torch.autograd.grad(batch.measure(logits).sum(), entered)
         for layer, flat in enumerate(found):
-            gradient = flat.unflatten(2, (patcher.components.graph.n_heads, -1))
-            total[layer] += (instead[layer].along(gradient) - reads[layer].along(gradient)) / steps
+            here = flat.unflatten(2, (patcher.components.graph.n_heads, -1))
+            total[layer] += (instead[layer].along(here) - reads[layer].along(here)) / steps
     return torch.stack(total, 1)
 
 
@@ -163,16 +174,19 @@ def needed_attention_edges(
     ablation: str = "resample",
     share: float = 0.9,
     steps: int = 5,
+    gradient: str = "straight-through",
 ) -> Curve:
     """The curve up to the smallest n with which the n best edges of each prompt keep `share` of the effect.
 
+    Args:
+        gradient: as of `edge_scores`.
     Returns: a curve of kind "attention edges a prompt"; `of` is the visible pairs of a prompt, all heads, in the mean.
     Raises: `GossamerError` where there is no effect to explain, or on an unknown ablation.
     """
     with gated(components.model) as gates, evaluating(components.model):
         patcher = EdgePatcher(components, gates)
         instead = [replacements(patcher, batch, ablation) for batch in batches]
-        scores = [edge_scores(patcher, *pair, steps) for pair in zip(batches, instead, strict=True)]
+        scores = [edge_scores(patcher, *pair, steps, gradient) for pair in zip(batches, instead, strict=True)]
 
         def values(n: int) -> Tensor:
             found = []
@@ -188,7 +202,7 @@ def needed_attention_edges(
         points = tuple(Point(n, n, effect.share(values(n))) for n in sizes)
         pairs = sum(_visible(patcher, batch) for batch in batches) // effect.n
     settings = (ablation, "eap-ig, absolute, by prompt", batches[0].task, effect.n)
-    return Curve("attention edges a prompt", pairs, *settings, points)
+    return Curve("attention edges a prompt", pairs, *settings, points, gradient)
 
 
 def _visible(patcher: EdgePatcher, batch: Batch) -> int:

@@ -109,6 +109,7 @@ class Curve:
         of: how many there are in the model.
         ablation, ranking, task, n: the settings.
         points: by size.
+        gradient: which one passed gates where components were ranked by attribution; none elsewhere.
     """
 
     kind: str
@@ -118,6 +119,7 @@ class Curve:
     task: str
     n: int
     points: tuple[Point, ...]
+    gradient: str = "none"
 
     def needed(self, share: float = 0.9) -> Point | None:
         """The smallest circuit of the curve with F of at least `share`; None if there is none."""
@@ -134,7 +136,8 @@ class Curve:
         cpr, cmd = self.areas()
         best = self.needed()
         points = [[p.retained, p.edges, p.faithfulness] for p in self.points]
-        settings = {name: getattr(self, name) for name in ("kind", "of", "ablation", "ranking", "task", "n")}
+        names = ("kind", "of", "ablation", "ranking", "gradient", "task", "n")
+        settings = {name: getattr(self, name) for name in names}
         needed = None if best is None else {"retained": best.retained, "edges": best.edges}
         return {**settings, "cpr": cpr, "cmd": cmd, "needed_for_90": needed, "points": points}
 
@@ -159,7 +162,7 @@ def edge_curve(
         points.append(Point(size, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
     ranking = f"{scores.method}, {'signed' if signed else 'absolute'}"
     settings = (ablator.ablation, ranking, ablator.batches[0].task, ablator.n)
-    return Curve("edges", components.graph.n_edges, *settings, tuple(points))
+    return Curve("edges", components.graph.n_edges, *settings, tuple(points), scores.gradient)
 
 
 def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25) -> Curve:

@@ -8,12 +8,13 @@ A score is what ablating the edge does to the metric, so an edge that helps has 
 costs one forward pass per edge and prompt, batched; EAP two forwards and a backward for all edges together;
 EAP-IG a forward and a backward per step. Where all is linear they agree exactly. The EAP-IG scores of the
 edges out of the input sum to m(input ablated) - m(clean), the more exactly the more steps (completeness of
-integrated gradients).
+integrated gradients), in a model without gates.
 
-Gradients pass a gate straight through (`gossamer.gates.gate`), at its hard value: a closed gate that could open is
-heard. But a gate is a step along the path, and five points may all lie where it is closed: of a sparse model ask
-with more (LOG.md, 2026-11-24: 554 edges with five steps, 54 with ten). Source: EAP, arXiv 2310.10348; EAP-IG,
-2403.17806, its variant that interpolates the input; midpoints are ours.
+Gradients pass a gate straight through (`gradient.py`) unless the true ones are asked for, and `Scores` says which: a
+closed gate that could open is heard, and scores of a gated model are not complete. Nor are they with true gradients
+where a gate changes along the path. Five points may all lie where it is closed: of a sparse model ask with more
+(LOG.md, 2026-11-24: 554 edges with five steps, 54 with ten). Source: EAP, arXiv 2310.10348; EAP-IG, 2403.17806, its
+variant that interpolates the input; midpoints are ours.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ...data.pairs import Batch
 from ...errors import refuse, require_choice
 from ...models.forward import evaluating, first_output
 from .component_model import ComponentModel, Reader
+from .gradient import through_gates
 from .one_edge import OneEdgeEach
 from .run import ablated_outputs, hooks, writer_outputs
 
@@ -42,6 +44,7 @@ class Scores:
     Attributes:
         edges: (W, R) float64, 0 where there is no edge.
         method, ablation, task, n: how, against what, on what, on how many prompts.
+        gradient: which one passes gates, one of `GRADIENTS`; none for exact patching.
     """
 
     edges: Tensor
@@ -49,6 +52,7 @@ class Scores:
     ablation: str
     task: str
     n: int
+    gradient: str = "none"
 
 
 def score_edges(
@@ -59,6 +63,7 @@ def score_edges(
     ablation: str = "resample",
     steps: int = 5,
     rows: int = 512,
+    gradient: str = "straight-through",
 ) -> Scores:
     """Score every edge of a model on a task.
 
@@ -68,13 +73,14 @@ def score_edges(
         ablation: what a patched edge carries instead; resample, mean or zero.
         steps: points of the integration, for eap-ig.
         rows: prompts times edges per forward pass, for exact.
-    Raises: `GossamerError` on an unknown method or ablation, no prompts, or steps below 1.
+        gradient: through gates, straight-through or true.
+    Raises: `GossamerError` on an unknown method, ablation or gradient, no prompts, or steps below 1.
     """
     require_choice("method", method, METHODS)
     if not batches or steps < 1:
         raise refuse(f"{len(batches)} batches, {steps} steps", "at least one of each", "pass more")
     total = torch.zeros(components.graph.n_writers, components.graph.n_readers, dtype=torch.float64)
-    with evaluating(components.model):
+    with evaluating(components.model), through_gates(components.model, gradient):
         for batch in batches:
             clean, _ = writer_outputs(components, batch.clean)
             corrupt, _ = writer_outputs(components, batch.corrupt)
@@ -87,7 +93,7 @@ def score_edges(
                     start = clean[0] + (1 - point) * change[0]
                     total += _attribute(components, batch, start, change) / len(points)
     n = sum(map(len, batches))
-    return Scores(total / n, method, ablation, batches[0].task, n)
+    return Scores(total / n, method, ablation, batches[0].task, n, "none" if method == "exact" else gradient)
 
 
 class _Tape:

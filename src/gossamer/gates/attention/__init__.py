@@ -98,6 +98,7 @@ def gated_attention(
     renormalise: bool = False,
     count: bool = True,
     lse_share: float = 0.0,
+    straight_through: bool = True,
     impl: str = "eager",
 ) -> GatedAttention:
     """Attention gated after the softmax: out = (softmax(s) * 1[s - a lse(s) + bias + n > 0]) @ v.
@@ -126,6 +127,8 @@ def gated_attention(
         count: whether expected_open is wanted; leaving it out may cost less, and it may be NaN then.
         lse_share: a, how much of its row's log-sum-exp (over visible keys and sinks) a gate takes off its logit:
             0 reads the logit, as the paper does; 1 reads the log of the attention weight.
+        straight_through: give the hard gate the gradient of its probability, as training needs; else it has none,
+            and the gradient of `out` is the derivative of what is computed.
         impl: which implementation computes it, one of `IMPLEMENTATIONS`.
     Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts
     no edge.
@@ -151,6 +154,7 @@ def gated_attention(
         renormalise=renormalise,
         count=count,
         lse_share=lse_share,
+        straight_through=straight_through,
     )
     settings.check(q, k)
     return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, settings))

@@ -10,7 +10,7 @@ How. With m a row's largest logit and r = 1 / sum exp(s - m), softmax(s) = e * r
     out        = (e z f @ v) * r         f: what `keep` and dropout leave of a weight
     dA         = (dout * r) @ v^T        delta = rowsum(dout * out) * r
     ds         = dA * (e z f + e h f) - e * delta + dm * p (1 - p)
-                                         h: the straight-through slope, soft (1 - soft)
+                                         h: the straight-through slope, soft (1 - soft), or 0
     where gates read s - a lse:  delta grows by  a r rowsum(dg),  dg = dA e h f + dm p (1 - p)
     dq, dk, dv = scale * ds @ k,  scale * ds^T @ q,  (e z f)^T @ (dout * r)
 
@@ -144,22 +144,28 @@ def _row_gradient(
 
     Args: as of `_logit_gradient`; share: a.
     """
-    e, shape = tile.e, tuple(tile.e.shape)
-    if tile.soft is None:  # open gates pass nothing to what they read
-        ds = d_kept.mul_(tile.gated).addcmul_(e, delta, value=-1)
-        return (ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)), torch.zeros_like(delta)
-    slope = torch.addcmul(
-        tile.soft, tile.soft, tile.soft, value=-1, out=workspace.buffer("rest", shape)
-    ).mul_(e)
-    if tile.factor is not None:
-        slope.mul_(tile.factor)
-    dg = torch.mul(d_kept, slope, out=workspace.buffer("dg", shape))
-    probability = None if d_open is None else probability_of(tile, workspace)
-    if probability is not None:
-        dg.add_(torch.ops.aten.sigmoid_backward.grad_input(d_open, probability, grad_input=slope))
-    row = dg.sum(-1, keepdim=True).mul_(share)
-    ds = d_kept.mul_(tile.gated).add_(dg).addcmul_(e, row * tile.r + delta, value=-1)
+    e, dg = tile.e, _into_gates(tile, d_kept, d_open, workspace)
+    row = torch.zeros_like(delta) if dg is None else dg.sum(-1, keepdim=True).mul_(share)
+    ds = d_kept.mul_(tile.gated)
+    ds = (ds if dg is None else ds.add_(dg)).addcmul_(e, row * tile.r + delta, value=-1)
     return (ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)), row
+
+
+def _into_gates(tile: Tile, d_kept: Tensor, d_open: Tensor | None, workspace: Workspace) -> Tensor | None:
+    """dg = dA e h f + dm p (1 - p), or None where nothing passes to what gates read, as where all are open."""
+    shape, dg = tuple(tile.e.shape), None
+    if tile.soft is not None:
+        rest = workspace.buffer("rest", shape)
+        slope = torch.addcmul(tile.soft, tile.soft, tile.soft, value=-1, out=rest).mul_(tile.e)
+        if tile.factor is not None:
+            slope.mul_(tile.factor)
+        dg = torch.mul(d_kept, slope, out=workspace.buffer("dg", shape))
+    probability = None if d_open is None else probability_of(tile, workspace)
+    if probability is None:
+        return dg
+    into = workspace.buffer("rest", shape)
+    counted = torch.ops.aten.sigmoid_backward.grad_input(d_open, probability, grad_input=into)
+    return counted if dg is None else dg.add_(counted)
 
 
 def _backward_tile(

@@ -94,7 +94,7 @@ def gated_attention_eager(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -
     if settings.noise is not None:
         rows, heads, queries, keys = g.shape
         uniform = layer_uniform(settings.noise, (rows, heads, queries, keys), g.device).to(g.dtype)
-    gate, probability = hard_gate(g, uniform)
+    gate, probability = hard_gate(g, uniform, straight_through=settings.straight_through)
     if visible is not None:
         probability = probability.masked_fill(~visible, 0.0)
     if settings.keep is not None:

@@ -148,6 +148,7 @@ def gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings) 
         "DROP": settings.dropout > 0,
         "OPEN": is_open,
         "SHARE": 0.0 if is_open else float(settings.lse_share),
+        "STRAIGHT": settings.straight_through,
         "D": q.shape[-1],
         "E": v.shape[-1],
         "BD": max(16, 1 << (q.shape[-1] - 1).bit_length()),

@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     renormalise: bool = False
     count: bool = True
     lse_share: float = 0.0
+    straight_through: bool = True
 
     def visibility(self, q: Tensor, k: Tensor) -> Visibility:
         """Which pairs of q (B, H, T, D) and k (B, G, S, D) may be edges."""

@@ -67,7 +67,7 @@ class Tile(NamedTuple):
     e: Tensor  # exp(s - m)
     r: Tensor  # column: 1 / (sum of e, sinks included)
     gated: Tensor  # e z f
-    soft: Tensor | None  # sigma(g + n); None where every gate is open or where no backward is wanted
+    soft: Tensor | None  # sigma(g + n); None where every gate is open or passes no gradient straight through
     k: (
         Tensor | None
     )  # column: 1 / (e at which a gate is even); None where every gate is open or it would leave its range
@@ -284,8 +284,8 @@ def compute(inputs: Inputs, span: Span, call: Call, workspace: Workspace) -> Til
         gated = (
             torch.mul(e, factor, out=workspace.buffer("gated", shape)) if z is None else gated.mul_(factor)
         )
-    tile = Tile(e, r, gated, soft, k, p, factor, cap_slope, sink)
-    if gates and noise is None and call.wants_grad:
+    tile = Tile(e, r, gated, soft if settings.straight_through else None, k, p, factor, cap_slope, sink)
+    if gates and noise is None and call.wants_grad and settings.straight_through:
         tile = tile._replace(soft=probability_of(tile, workspace, "soft"))
     return tile
 

@@ -123,10 +123,10 @@ def _tile(
     rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, STRAIGHT: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """One tile, (BM, BN) each: s, its derivative by the raw logit, z f, t = (z + h) f, and p.
+    """One tile, (BM, BN) each: s, its derivative by the raw logit, z f, t = (z + h) f, and p; h is 0 unless STRAIGHT.
 
     q is (BM, BD), k is (BN, BD), `taken` (BM,) is a lse; s is -inf and p is 0 where a pair is hidden.
     """
@@ -150,7 +150,9 @@ def _tile(
             x = g + tl.log(u / (1.0 - u))
             soft = _sigmoid(x)
         z = tl.where(x > 0, 1.0, 0.0)
-        t = z + soft * (1.0 - soft)
+        t = z
+        if STRAIGHT:
+            t = z + soft * (1.0 - soft)
     if Keep is not None:
         left = Keep + row * kb + head * kh + long_rows * kt + cols[None, :] * ks
         keep = tl.load(left, mask=inside, other=0).to(tl.float32)
@@ -200,7 +202,8 @@ def forward(
     H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr, SKIP: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr,
+    STRAIGHT: tl.constexpr, SKIP: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -240,7 +243,7 @@ def forward(
             q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
             rate, drop_seed, drop_step, drop_word,
             Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
-            CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
+            CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
         )  # fmt: skip
         opened += tl.sum(p, 1)
         higher = tl.maximum(top, tl.max(s, 1))
@@ -272,7 +275,7 @@ def backward_queries(
     H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr, STRAIGHT: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -299,7 +302,7 @@ def backward_queries(
                 q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
                 rate, drop_seed, drop_step, drop_word,
                 Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
-                CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
+                CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
             )  # fmt: skip
             w = tl.exp2((s - lse[:, None]) * _LOG2_E)
             d_weight = tl.dot(d_out, tl.trans(v), input_precision="ieee")
@@ -314,7 +317,7 @@ def backward_queries(
             q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
             rate, drop_seed, drop_step, drop_word,
             Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
-            CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
+            CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
         )  # fmt: skip
         w = tl.exp2((s - lse[:, None]) * _LOG2_E)
         d_weight = tl.dot(d_out, tl.trans(v), input_precision="ieee")
@@ -331,7 +334,7 @@ def backward_keys(
     H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
-    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr,
+    NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr, STRAIGHT: tl.constexpr,
     D: tl.constexpr, E: tl.constexpr, BD: tl.constexpr, BE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
@@ -360,7 +363,7 @@ def backward_keys(
                 q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
                 rate, drop_seed, drop_step, drop_word,
                 Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
-                CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, BM, BN,
+                CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
             )  # fmt: skip
             w = tl.exp2((s - lse[:, None]) * _LOG2_E)
             dv += tl.dot(tl.trans((w * z).to(d_out.dtype)), d_out, input_precision="ieee")
