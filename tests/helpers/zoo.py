@@ -134,6 +134,61 @@ FURTHER: dict[str, tuple[str, str, dict[str, Any]]] = {
     "albert": ("AlbertForMaskedLM", "AlbertConfig", {**ENCODER, "pad_token_id": 0, "embedding_size": 16}),
 }
 
+# Three layers of which only the second attends.
+MIXER = {"num_hidden_layers": 3, "mamba_d_state": 4}
+WIDE_MIXER = {**MIXER, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1}
+HYBRID: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "jamba": (
+        "JambaForCausalLM",
+        "JambaConfig",
+        {
+            **LIKE_LLAMA,
+            **MIXER,
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "num_experts": 1,
+            "mamba_expand": 1,
+            "mamba_dt_rank": 4,
+            "use_mamba_kernels": False,
+        },
+    ),
+    "bamba": ("BambaForCausalLM", "BambaConfig", {**LIKE_LLAMA, **WIDE_MIXER, "attn_layer_indices": [1]}),
+    "granite_hybrid": (
+        "GraniteMoeHybridForCausalLM",
+        "GraniteMoeHybridConfig",
+        {
+            **LIKE_LLAMA,
+            **WIDE_MIXER,
+            "layer_types": ["mamba", "attention", "mamba"],
+            "num_local_experts": 0,
+            "shared_intermediate_size": 16,
+        },
+    ),
+    "qwen3_next": (
+        "Qwen3NextForCausalLM",
+        "Qwen3NextConfig",
+        {
+            **LIKE_LLAMA,
+            **HEAD,
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "linear_num_value_heads": 2,
+            "linear_num_key_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 16,
+        },
+    ),
+    "lfm2_hybrid": (
+        "Lfm2ForCausalLM",
+        "Lfm2Config",
+        {**LIKE_LLAMA, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]},
+    ),
+}
+
 REFUSED: dict[str, Callable[[], PreTrainedModel]] = {
     "bloom": lambda: hf.BloomForCausalLM(
         hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4)
@@ -158,14 +213,14 @@ GROUPED = ("llama-gqa", "mistral-gqa", "qwen2-gqa", "qwen3-gqa")
 
 def make(family: str, settings: dict[str, Any], seed: int) -> PreTrainedModel:
     """A model of a family with the weights that transformers gives it."""
-    model_name, config_name, _ = {**ALL, **FURTHER}[family]
+    model_name, config_name, _ = {**ALL, **FURTHER, **HYBRID}[family]
     torch.manual_seed(seed)
     return getattr(hf, model_name)(getattr(hf, config_name)(**settings)).eval()
 
 
 def build(family: str, seed: int = 0) -> PreTrainedModel:
     """A small model with spread-out weights (of the default size, logits would hardly leave zero)."""
-    model = make(family, {**ALL, **FURTHER}[family][2], seed)
+    model = make(family, {**ALL, **FURTHER, **HYBRID}[family][2], seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1 and "norm" not in name.lower():

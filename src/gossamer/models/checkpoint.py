@@ -8,6 +8,7 @@ refuses what it does not know.
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .attach import gate_sets_of, put_on, write_config
 from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapter_blocks
 from .gate_tensors import FILE, load_tensors, save_tensors
 from .interface import KEY
+from .load_report import require_adapter_tensors, require_all_tensors
 
 
 def save(model: PreTrainedModel, folder: Path | str) -> None:
@@ -99,7 +101,11 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
     model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
     put_on(model, sets, check=check)
     load_tensors(sets, folder)
-    return PeftModel.from_pretrained(model, folder).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error, in the next line
+        adapted = PeftModel.from_pretrained(model, folder)
+    require_adapter_tensors(folder, adapted)
+    return adapted.eval()
 
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
@@ -107,7 +113,7 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     config = config if config is not None else read_config(path)
     cls = architecture(config, path)
     try:
-        return cls.from_pretrained(path, config=config, **options).eval()
+        model, report = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "ignore_mismatched_sizes" in line:  # transformers' advice is no way out of another model's weights
@@ -118,6 +124,8 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
             "copy it again, config.json and weights together",
             CheckpointError,
         ) from error
+    require_all_tensors(path, model, report)
+    return model.eval()
 
 
 def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:

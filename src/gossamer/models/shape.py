@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +66,16 @@ def _from_files(folder: Path) -> Shape | None:
     if not isinstance(config, dict):
         return None
     text = config.get("text_config", config)
-    names, parameters = config.get("architectures") or [None], _parameters(folder)
+    names, tensors = config.get("architectures") or [None], _tensors(folder)
     source = _source(str(names[0]), str(config.get("model_type", "")))
     sizes = [
         next((text[n] for n in known if isinstance(text.get(n), int)), None) for known in (LAYERS, HEADS)
     ]
-    if source is None or parameters is None or None in sizes:
+    if source is None or tensors is None or None in sizes:
         return None
     layers, heads = (int(size) for size in sizes if size is not None)
+    if not _has_whole_layers(tensors, layers):
+        _require_all_tensors(folder)
     shares = SHARED in source or text is not config  # a text model inside another has a source of its own
     return Shape(
         str(names[0]),
@@ -78,14 +83,14 @@ def _from_files(folder: Path) -> Shape | None:
         layers,
         heads,
         int((text.get(SHARED) if shares else 0) or heads),
-        parameters,
+        sum(map(math.prod, tensors.values())),
         blocks_of(config, folder),
         INTERFACE in source,
     )
 
 
-def _parameters(folder: Path) -> int | None:
-    """How many numbers the weights of a folder hold, from their headers; None without such files."""
+def _tensors(folder: Path) -> dict[str, list[int]] | None:
+    """The shapes of the tensors of a folder, from the headers of its files; None without such files."""
     files = sorted(x for x in folder.glob("*.safetensors") if x.name != FILE)
     if not files:
         return None
@@ -97,7 +102,26 @@ def _parameters(folder: Path) -> int | None:
             found |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError):
             return None  # the slow way names what is wrong with it
-    return sum(math.prod(shape) for shape in found.values())
+    return found
+
+
+def _has_whole_layers(tensors: Mapping[str, list[int]], layers: int) -> bool:
+    """Whether each of so many layers has the same tensors in the same shapes, in the largest list of blocks."""
+    stacks: dict[str, dict[int, set[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(set))
+    for name, shape in tensors.items():
+        if found := re.match(r"(.*?)\.?(\d+)\.(.*)", name):
+            stacks[found[1]][int(found[2])].add((found[3], *map(str, shape)))
+    blocks = max(stacks.values(), key=lambda one: sum(map(len, one.values())), default={})
+    return sorted(blocks) == list(range(layers)) and len(set(map(frozenset, blocks.values()))) == 1
+
+
+def _require_all_tensors(folder: Path) -> None:
+    """Load what the headers say, and no numbers, to learn whether these are the tensors of the config."""
+    from .checkpoint import load_dense
+    from .quiet import quiet
+
+    with quiet():
+        load_dense(folder, device_map="meta")
 
 
 def _source(name: str, family: str) -> str | None:
