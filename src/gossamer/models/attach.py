@@ -3,9 +3,9 @@
 A kind of gate knows how to put itself on a model (`GateSet.attach`); what it needs of transformers it gets from
 `ModelHost`. Then a probe input proves, before anything is trained, that
 
-    1. every layer that has gates ran through them,
+    1. every layer that has gates ran through them, and once,
     2. with open gates (c = +inf) the model's output is that of its own eager attention,
-    3. in a causal model, editing the last token leaves every earlier output alone.
+    3. in a causal model, editing the last token leaves every earlier output alone, and a static cache all of them.
 
 Transformers accepts an unknown implementation name on architectures that ignore it, drops causality when the
 mask function is missing, and reloads a gated checkpoint as a dense model, all without a word: hence the proof.
@@ -87,12 +87,13 @@ def attach(
         model: any transformers model whose attention goes through the attention interface.
         bias: the gate bias c in nats; the default, +inf, leaves the model's function as it is.
         impl: implementation of the operation; auto is resolved here, once, by the model's device.
-        check: run the probe (two or three forward passes on a few tokens).
+        check: run the probe (two to four forward passes on a few tokens).
         gates: gates of another rule, such as `TopKGates`; by default `EdgeGates(reads=reads)`.
         reads: what a gate adds the bias to, `logit` or `weight` (its logarithm); see `EdgeGates`.
     Returns: the model's `EdgeGates`, also reachable by `gates_of(model)`.
     Raises: `UnsupportedModel` naming what is wrong: an architecture that ignores the interface, a layer that was
-        not called, open gates that do not repeat the base model, or a leak of the future.
+        not called or called twice, open gates that do not repeat the base model, a leak of the future, or a cache
+        that changes the output.
     """
     if math.isinf(bias):
         _notice_dense(model)

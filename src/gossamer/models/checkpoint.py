@@ -113,7 +113,8 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     config = config if config is not None else read_config(path)
     cls = architecture(config, path)
     try:
-        model, report = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
+        loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
+        model, report = loaded
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "ignore_mismatched_sizes" in line:  # transformers' advice is no way out of another model's weights

@@ -1,4 +1,4 @@
-"""Proof that gates are there: every layer ran, open gates repeat the base model, nothing sees the future."""
+"""Proof that gates are there: each layer ran once, open gates repeat the base model, nothing sees the future."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def eager_reference(model: PreTrainedModel, inputs: dict[str, Tensor] | None = N
 
 
 def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) -> None:
-    """Raise `UnsupportedModel` unless every layer ran, open gates repeat `reference`, and nothing sees the future."""
+    """Raise `UnsupportedModel` unless each layer ran once, open gates repeat `reference`, and nothing sees the future.
+
+    A causal model must say the same with a static cache too, if it can have one.
+    """
     name, inputs = type(model).__name__, probe_inputs(model)
     with evaluating(model), sets.opened(), sets.recording() as seen:
         output = first_output(model, inputs)

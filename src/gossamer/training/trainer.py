@@ -156,7 +156,7 @@ class SparsityTrainer(GateCheckpoints):
         weight = next(base.parameters(), None) if base else None
         if base and weight is not None and weight.device != self.args.device:
             base.to(self.args.device)
-        self.same_pairs.require(self.model, base, inputs)
+        self.same_pairs.require(self.model, base, inputs)  # type: ignore[arg-type]
         if base is None:
             return inputs.get(BASE_OUTPUT)
         with self.accelerator.autocast():
