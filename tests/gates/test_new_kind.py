@@ -447,7 +447,7 @@ def command(place: Path, out: Path, *more: str) -> list[str]:
     (place / "text.txt").write_text(text)
     given = ["sparsify", str(place / "base"), "--data", str(place / "text.txt"), "--out", str(out), *more]
     sizes = "--steps 4 --length 16 --held-out 6 --held-out-share 0.2 --ceiling kl=9"
-    return [*given, *sizes.split(), "--set", "gates=edges,results"]
+    return [*given, *sizes.split(), "--gates", "edges,results"]
 
 
 @pytest.mark.integration

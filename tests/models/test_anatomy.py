@@ -16,7 +16,7 @@ from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 from gossamer.errors import UnsupportedModel
-from gossamer.gates.edges import AttentionCall
+from gossamer.gates.attention_call import AttentionCall
 from gossamer.models.anatomy import Anatomy, LayerAnatomy
 from gossamer.models.attach import attach
 from gossamer.models.forward import evaluating, first_output, probe_inputs

@@ -11,7 +11,7 @@ import torch
 
 from gossamer.circuits.trace import trace
 from gossamer.errors import CheckpointError, GossamerError
-from gossamer.gates.edges import AttentionCall
+from gossamer.gates.attention_call import AttentionCall
 from gossamer.models.attach import attach, gates_of
 from gossamer.models.checkpoint import load, save
 from gossamer.models.forward import first_output

@@ -25,7 +25,8 @@ from transformers import PreTrainedModel
 from ..data.prompts import Prompt
 from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_edges
-from ..gates.edges import AttentionCall, EdgeGates
+from ..gates.attention_call import AttentionCall
+from ..gates.edges import EdgeGates
 from ..models.attach import gated
 from ..models.forward import evaluating, first_output
 from .circuit import Circuit, concatenate

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import CeilingMissed
-from .options import Config, RecipeName, Set, explicit, parse_settings
+from .options import Config, Gates, RecipeName, Set, explicit, parse_settings
 
 Sums = Annotated[list[str] | None, typer.Option("--sum", help="A sum to draw, as 36+28; may be repeated.")]
 
@@ -26,6 +26,7 @@ def demo(
         str | None,
         typer.Option(help="Maximum divergence from the base model, as KIND=VALUE."),
     ] = None,
+    gates: Gates = "edges",
     recipe: RecipeName = None,
     changes: Set = None,
     config: Config = None,

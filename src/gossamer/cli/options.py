@@ -53,6 +53,12 @@ Config = Annotated[
 ]
 
 
+Gates = Annotated[
+    str,
+    typer.Option(help="Kinds of gates, separated by commas: edges, heads, neurons, weights."),
+]
+
+
 def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
     """The options that a person gave and that are fields of `kind`."""
     found = {}

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import CeilingMissed
 from ..recipes.sparsify_settings import SparsifySettings
-from .options import Config, RecipeName, Set, explicit, parse_settings
+from .options import Config, Gates, RecipeName, Set, explicit, parse_settings
 
 Option = typer.Option
 DEFAULT = SparsifySettings(model="")  # the one place of every default
@@ -31,6 +31,7 @@ def sparsify(
             "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance)."
         ),
     ] = str(DEFAULT.ceiling),
+    gates: Gates = DEFAULT.gates,
     out: Annotated[Path, Option(help="Folder for checkpoints, model and report.")] = DEFAULT.out,
     steps: Annotated[int, Option(help="Optimizer steps, at most.")] = DEFAULT.steps,
     max_minutes: Annotated[

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError, refuse, require_choice
 from .attention import gated_attention, resolve
-from .attention.eager import attention_logits, gate_logits
-from .attention.visibility import Visibility
+from .attention_call import AttentionCall
 from .gate_set import GateSet
 from .host import Host, Options
 from .logit_penalty import logit_excess
@@ -27,59 +26,6 @@ from .openness import Count, Openness
 from .reads import READS
 
 LAYER = "edge_gate_layer"  # an attribute of each gated attention module, beside the gates
-
-
-@dataclass
-class AttentionCall:
-    """One call of one layer's attention, as an observer sees it; tensors are the live ones, detached by the reader.
-
-    q (B, H, T, D), k (B, G, S, D), v (B, G, S, E); mask is bool, broadcastable to (B, H, T, S), or None; keep, if not
-    None, is what an intervention multiplies onto the gates, broadcastable alike. `expected_open` is of the gates alone.
-    """
-
-    layer: int
-    module: nn.Module
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    mask: Tensor | None
-    causal: bool
-    scale: float
-    softcap: float | None
-    sinks: Tensor | None
-    out: Tensor
-    expected_open: Tensor
-    keep: Tensor | None = None
-    lse_share: float = 0.0
-
-    @property
-    def visibility(self) -> Visibility:
-        """Which pairs of this call are visible."""
-        return Visibility.of(self.q, self.k, mask=self.mask, causal=self.causal, window=None, segments=None)
-
-    @property
-    def visible(self) -> Tensor:
-        """Visible pairs per row and head, (B, H) int64: from the mask, never from lengths alone."""
-        return self.visibility.count_all().flatten(1, 2)
-
-    @property
-    def visible_queries(self) -> Tensor:
-        """Queries that see at least one key, per row and head: (B, H) int64."""
-        rows, heads, queries, _ = self.q.shape
-        if self.mask is None:
-            return torch.full((rows, heads), queries, dtype=torch.int64, device=self.q.device)
-        return self.mask.any(-1).expand(-1, -1, queries).sum(-1).expand(rows, heads)
-
-    def logits(self) -> Tensor:
-        """s, (B, H, T, S)."""
-        return attention_logits(self.q, self.k, scale=self.scale, softcap=self.softcap)
-
-    def open_gates(self, logits: Tensor, bias: float) -> Tensor:
-        """1[s - a lse(s) + c > 0] over visible pairs that no intervention closes, (B, H, T, S) bool."""
-        visible = self.visibility.all_pairs()
-        opened = gate_logits(logits, visible, self.sinks, self.lse_share) + bias > 0
-        opened = opened if visible is None else opened & visible
-        return opened if self.keep is None else opened & self.keep.bool()
 
 
 @dataclass(eq=False)
@@ -102,6 +48,7 @@ class EdgeGates(GateSet):
     kind: ClassVar[str] = "edges"
     block: ClassVar[str] = "edge_gates"
     version: ClassVar[int] = 2  # 1 had no `reads`; its gates read the logit
+    parent: ClassVar[str | None] = "heads"
 
     bias: float = 0.0
     sampling: bool = True
@@ -127,11 +74,12 @@ class EdgeGates(GateSet):
     @classmethod
     def made(cls, options: Options) -> Self:
         """Open gates that read what the run asks for, the logit by default."""
-        return cls(bias=math.inf, impl=options.impl, reads=options.reads or cls.reads)
+        reads = options.reads if options.reads in cls.readings else cls.reads
+        return cls(bias=math.inf, impl=options.impl, reads=reads)
 
     def require(self, options: Options) -> None:
         """Raise if the gates read something else than the run asks for."""
-        if options.reads not in (None, self.reads):
+        if options.reads in self.readings and options.reads != self.reads:
             raise refuse(
                 f"gate.reads={options.reads} on a model whose gates read the {self.reads}",
                 f"{self.reads}, or a dense model",
@@ -153,6 +101,11 @@ class EdgeGates(GateSet):
             module.__dict__.pop(self.block, None)
             module.__dict__.pop(LAYER, None)
         host.give_attention_back()
+
+    def weigh(self, host: Host) -> None:
+        """An edge costs one product of a query with a key and one sum of a value."""
+        first = host.anatomy[0]
+        self.price = float(first.k.width + first.v.width)
 
     def state(self) -> dict[str, Any]:
         """The block `edge_gates` of config.json: of version 1, which 0.1.0 can read, where that says it all."""
@@ -249,12 +202,22 @@ class EdgeGates(GateSet):
         """What is multiplied onto the gates of a layer, {0, 1} and broadcastable to (B, H, T, S); None for nothing."""
         return None if self.keep is None else self.keep.get(layer)
 
+    def _held(self, layer: int, keep: Tensor | None) -> Tensor | None:
+        """`keep`, with every edge of a closed head closed."""
+        opened = None if self.holder is None else self.holder.open_groups(layer)
+        if opened is None or bool(opened.all()):
+            return keep
+        opened = opened[:, None, None]
+        return opened if keep is None else keep * opened
+
     def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **given: Any) -> Tensor:
         """Run gated attention for one layer and tell the observers."""
         layer = getattr(module, LAYER)
         key = NoiseKey(self.seed, self.step, layer)
         noise = key if self.sampling and module.training else None
         keep = self.allowed(layer, q, k, **given)
+        if not module.training:  # where a closed head needs its edges, to know whether to open again
+            keep = self._held(layer, keep)
         device = q.device.type
         # Autocast would put logits and gates in half precision; only what comes in and goes out may be.
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():

@@ -40,7 +40,10 @@ class GateSet(ABC):
         version: of that block.
         parent: the kind whose units hold this one's, or None.
         reads: what a gate adds the bias to, one of `readings`.
-        price: of an open unit in the objective, per row and relative to other kinds.
+        price: multiply-adds of an open unit, of an edge as such and of a static unit for each token; alone on a model,
+            a kind's price does not matter.
+        learns: whether the penalty trains something.
+        holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
         straight_through: pass gradients through hard gates in evaluation mode too, as attribution may ask; without it
@@ -56,8 +59,10 @@ class GateSet(ABC):
     parent: ClassVar[str | None] = None
     readings: ClassVar[tuple[str, ...]] = ("logit",)
     reads: str = "logit"
+    learns: bool = True
     price: float = 1.0
     straight_through: bool = False
+    holder: GateSet | None = None
     bias: float
     sampling: bool
     seed: int
@@ -150,6 +155,16 @@ class GateSet(ABC):
     def opened(self) -> Any:
         """A context in which every gate is open: the base model."""
         return self.using(bias=math.inf)
+
+    def require_whole(self, model: nn.Module) -> None:  # noqa: B027  (edges are decided beside every adapter)
+        """Raise if something was put on the model later that passes closed units by."""
+
+    def open_groups(self, layer: int) -> Tensor | None:
+        """(G,) {0, 1}: which groups of a layer hold open units of the kinds whose parent this is; None for all."""
+        return None
+
+    def weigh(self, host: Host) -> None:  # noqa: B027  (a kind may know its price when it is attached)
+        """Set the price, once there are several kinds on the model."""
 
     def limit_logits(self, limit: float, weight: float) -> None:  # noqa: B027  (most kinds have nothing to do)
         """Pull logits that exceed `limit` nats, with this weight; nothing happens where gates read no logits."""
@@ -257,8 +272,9 @@ class GateSets(tuple[GateSet, ...]):
         opened, visible = [], []
         for one, openness in zip(self, seen, strict=True):
             parent = named[one.parent].shares() if one.parent in named else None
-            opened.append(one.price * openness.total_expected(slope, parent))
-            visible.append(one.price * openness.total_visible())
+            price = one.price * openness.tokens
+            opened.append(price * openness.total_expected(slope, parent))
+            visible.append(price * openness.total_visible())
         return torch.stack(opened).sum() / torch.stack(visible).sum()
 
     def pull(self, seen: Sequence[Openness]) -> Tensor | float:
@@ -267,7 +283,8 @@ class GateSets(tuple[GateSet, ...]):
 
     def require_gradient(self, seen: Sequence[Openness]) -> None:
         """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
-        if torch.is_grad_enabled() and any(x.expected and not x.expected[-1].requires_grad for x in seen):
+        trained = [x for one, x in zip(self, seen, strict=True) if one.learns and x.expected]
+        if torch.is_grad_enabled() and not all(x.expected[-1].requires_grad for x in trained):
             raise refuse(
                 "the penalty has no gradient",
                 "trainable query and key projections, non-reentrant gradient checkpointing",

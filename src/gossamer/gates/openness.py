@@ -24,6 +24,7 @@ class Openness:
         visible: units that could be open, (B, G) int64.
         excess: where logits are limited, each layer's sum of squared excesses and how many pairs it is over.
         weight: of their mean in the objective.
+        tokens: of a row, for a kind whose price is of a token.
     """
 
     layers: list[int] = field(default_factory=list)
@@ -31,6 +32,7 @@ class Openness:
     visible: list[Tensor] = field(default_factory=list)
     excess: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     weight: float = 0.0
+    tokens: int = 1
 
     def total_expected(self, slope: float = 0.0, parent: dict[int, Tensor] | None = None) -> Tensor:
         """Expected open units, a scalar with a gradient; one of layer l counts 1 + slope * l times.

@@ -128,13 +128,24 @@ def put_on(model: PreTrainedModel, sets: GateSets, *, check: bool = True) -> Non
     try:
         for one in sets:
             one.attach(host)
+        _relate(host)
         if reference is not None:
             check_attached(model, find_gate_sets(model), reference)
     except BaseException:
         for one in sets:
             one.detach(host)
+        _relate(host)
         raise
     write_config(model)
+
+
+def _relate(host: ModelHost) -> None:
+    """Tell each set of a model which other one holds it, and what its units cost beside those of others."""
+    sets = find_gate_sets(host.model)
+    for one in sets:
+        one.holder = next((other for other in sets if other.kind == one.parent), None)
+        if len(sets) > 1:
+            one.weigh(host)
 
 
 def _notice_dense(model: PreTrainedModel) -> None:
@@ -162,6 +173,7 @@ def take_off(model: nn.Module, sets: GateSets, implementation: str) -> None:
     for one in sets:
         one.detach(host)
         config.pop(one.block, None)
+    _relate(host)
     if not find_gate_sets(model):
         config.pop("attn_implementation", None)
 

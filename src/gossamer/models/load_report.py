@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import CheckpointError, GossamerError, GossamerWarning, refuse
+from ..gates.kinds import kinds
 from .gate_block import blocks_of
 
 SHOWN = 3  # names in a message
@@ -36,9 +37,10 @@ def require_all_tensors(
     others = sorted(x[0] if isinstance(x, tuple) else x for x in report["mismatched_keys"])
     if others:
         raise wrong_tensors(path, f"have other shapes than its config.json says in {names(others)}")
-    own = tuple(
-        f"{block}." for block in blocks_of(model.config.__dict__, path)
-    )  # gates, in a Trainer's checkpoint
+    gates = blocks_of(
+        model.config.__dict__, path
+    )  # whose parameters a Trainer's checkpoint has among the weights
+    own = tuple(f"{kinds()[kind].block}." for kind in gates)
     unexpected = sorted(x for x in report["unexpected_keys"] if not x.startswith(own or ("\0",)))
     heads = _of_the_family(model) if unexpected else set()
     strange = [x for x in unexpected if x not in heads]

@@ -59,6 +59,21 @@ class Projection:
         """F: the features of the side that is cut, whoever owns them."""
         return sizes_of(self.module)[self.side == "in"]
 
+    @property
+    def across(self) -> int:
+        """M: the features of the other side."""
+        return sizes_of(self.module)[self.side == "out"]
+
+    def over(self, values: Tensor) -> Tensor:
+        """(N,) -> what to multiply the stored weight by: one number for each unit, 1 for what no unit owns."""
+        whole = values.new_ones(self.features)
+        if self.count * self.width == self.features and self.step == self.width:
+            whole = values.repeat_interleave(self.width)
+        else:
+            self.split(whole).copy_(values[:, None])
+        by_row = (self.side == "out") != isinstance(self.module, Conv1D)
+        return whole[:, None] if by_row else whole[None, :]
+
     def of(self, unit: int) -> slice:
         """The features of one unit: rows of the (out, in) weight, or columns, by `side`."""
         first = range(self.start, self.start + self.count * self.step, self.step)[unit]

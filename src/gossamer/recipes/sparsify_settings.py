@@ -14,7 +14,7 @@ from ..training.presets import DEFAULT
 from ..training.recipe import Recipe
 
 # Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
-OWN = {"recipe": "--recipe", "output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps",
+OWN = {"recipe": "--recipe", "gates": "--gates", "output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps",
        "max_minutes": "--max-minutes",
        "report_to": "--report-to",
        "per_device_train_batch_size": "--batch", "gradient_accumulation_steps": "--accumulate", "seed": "--seed",
@@ -32,6 +32,7 @@ class SparsifySettings:
     data: str = "stdlib"
     out: Path = Path("sparse")
     ceiling: Ceiling = Ceiling("kl", 0.02)
+    gates: str = "edges"
     length: int = 128
     steps: int = 1000
     max_minutes: float = 0.0  # 0 for as long as the steps take

@@ -53,6 +53,7 @@ def configure(job: SparsifySettings) -> SparsityConfig:
     given = {
         "output_dir": str(job.out),
         "ceiling": job.ceiling,
+        "gates": job.gates,
         "recipe": job.recipe,
         "max_steps": job.steps,
         "max_minutes": job.max_minutes,
@@ -152,6 +153,7 @@ def facts(
     per_step = job.batch * job.accumulate * config.world_size
     fixed: dict[str, Any] = {
         "--ceiling": str(job.ceiling),
+        "--gates": job.gates,
         "--length": job.length,
         "--learning-rate": job.learning_rate,
         "--seed": job.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -40,9 +41,12 @@ class SparsityConfig(TrainingArguments):
         default=0.0,
         metadata={"help": "Minimum share of held-out tokens whose top-1 answer is the base model's, 0 to 1."},
     )
-    gates: str = field(
+    gates: str | list[str] = field(
         default="edges",
-        metadata={"help": "Kinds of gates, separated by commas; those that the model lacks are added, open."},
+        metadata={
+            "help": "Kinds of gates, a list or separated by commas: edges, heads, neurons, weights. Those that the "
+            "model lacks are added, open."
+        },
     )
     recipe: Recipe = field(  # or the name of a preset, or a nested dict
         default=DEFAULT,
@@ -81,13 +85,12 @@ class SparsityConfig(TrainingArguments):
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
         require_range("max_minutes", self.max_minutes, 0.0, 1e6)
-        for kind in self.gate_kinds:
-            require_choice("gates", kind, kinds())
+        self.gates = ",".join(kinds_in(self.gates))
 
     @property
     def gate_kinds(self) -> tuple[str, ...]:
         """The kinds in `gates`."""
-        return tuple(kind.strip() for kind in self.gates.split(","))
+        return kinds_in(self.gates)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the Trainer writes them to logs and trackers."""
@@ -114,6 +117,18 @@ class SparsityConfig(TrainingArguments):
             )
         setattr(self, CHECKPOINTING, True)
         setattr(self, f"{CHECKPOINTING}_kwargs", {**given, "use_reentrant": False})
+
+
+def kinds_in(gates: str | Iterable[str]) -> tuple[str, ...]:
+    """The kinds of gates that a text or a list names, each once, in the order of their names.
+
+    Raises: `GossamerError` for one that is not known, and for none.
+    """
+    names = gates.split(",") if isinstance(gates, str) else gates
+    found = tuple(sorted({str(name).strip() for name in names}))
+    for kind in found or ("",):
+        require_choice("gates", kind, kinds())
+    return found
 
 
 def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModel, refuse
-from ..gates.edges import AttentionCall
+from ..gates.attention_call import AttentionCall
 from ..models.attach import gated
 from ..models.forward import evaluating, first_output
 from ..models.interface import attention_modules

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import require_choice, require_range
-from ..gates.reads import READS
+from ..gates.reads import MAGNITUDE, READS
 
 PACES = ("when_feasible", "always")
 BIAS_PACES = (*PACES, "bidirectional", "proportional")
@@ -31,7 +31,8 @@ class GateRecipe:
 
     reads: str | None = _says(
         None,
-        "What a gate adds its bias to: logit, the scaled attention logit, or weight, the log of the attention weight. "
+        "What a gate adds its bias to: logit, the scaled attention logit, or weight, the log of the attention weight; "
+        "gates on single weights can read their magnitude. "
         "Default: a gated model's own; for a dense model the one that leaves fewer units open where its gate bias "
         "starts, and the logit if gate.bias is given.",
     )
@@ -63,6 +64,11 @@ class GateRecipe:
         0.0,
         "Extra price of an open unit per layer index, falling to 0 as the ceiling tightens; 0 turns this off.",
     )
+    learning_rate: float = _says(
+        0.03,
+        "Learning rate of the logits that gates of their own have (heads, neurons, weights), in nats; it follows the "
+        "schedule of the other.",
+    )
     noise_until: float = _says(
         1.0, "Share of the run until which gates are sampled; afterwards they are hard."
     )
@@ -73,11 +79,12 @@ class GateRecipe:
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
         for name in ("regrow_bias", "layer_price_slope"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 100.0)
+        require_range("gate.learning_rate", self.learning_rate, 0.0, 100.0)
         if self.bias is not None:
             require_range("gate.bias", self.bias, -1e3, 1e3)
         require_range("gate.final_bias", self.final_bias, -1e3, 1e3)
         if self.reads is not None:
-            require_choice("gate.reads", self.reads, READS)
+            require_choice("gate.reads", self.reads, (*READS, MAGNITUDE))
 
     def starting_bias(self, own: float, reads: str = "logit") -> float:
         """The gate bias when training starts, of a model whose bias is `own` (+inf where its gates are open)."""

@@ -77,6 +77,7 @@ class SparsityTrainer(GateCheckpoints):
         self.gates = attach_missing(model, args.gate_kinds, options)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
         for one in self.gates:
+            one.require_whole(model)
             one.limit_logits(args.recipe.logits.limit, args.recipe.logits.weight)
         self.controller = Controller(
             args.ceiling, args.recipe, own_bias=self.gates.bias, reads=self.gates.reads
@@ -103,6 +104,21 @@ class SparsityTrainer(GateCheckpoints):
         own = {name for name, _ in self.gates.named_parameters()}
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not name.endswith(tuple(own))] if own else names
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's optimizer, with the parameters of gates in a group of their own, at the recipe's rate."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(*args, **kwargs)
+        own = tuple(name for name, _ in self.gates.named_parameters())
+        if fresh and own:
+            mine = {id(p) for name, p in self.model.named_parameters() if name.endswith(own)}  # type: ignore[union-attr]
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if id(p) not in mine]
+            rate = {"lr": self.args.recipe.gate.learning_rate, "weight_decay": 0.0}
+            optimizer.add_param_group(
+                {"params": [p for p in self.model.parameters() if id(p) in mine], **rate}
+            )  # type: ignore
+        return optimizer
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one step; their items are counted here, before any of them runs."""

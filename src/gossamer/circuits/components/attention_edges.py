@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from ...data.pairs import Batch
 from ...errors import require_choice
 from ...gates.attention.eager import attention_weights, repeat_heads
-from ...gates.edges import AttentionCall, EdgeGates
+from ...gates.attention_call import AttentionCall
+from ...gates.edges import EdgeGates
 from ...models.attach import gated
 from ...models.forward import evaluating, first_output
 from .component_model import ComponentModel

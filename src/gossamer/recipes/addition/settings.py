@@ -35,6 +35,7 @@ class DemoSettings:
     base_steps: int = 700
     steps: int = 7000  # at most; a run is done when it has settled, mostly at less than half of them
     ceiling: Ceiling = Ceiling("kl", 0.0004)
+    gates: str = "edges"
     batch_size: int = 64
     recipe: Recipe = PRESETS["addition"].recipe
 
@@ -75,6 +76,7 @@ class DemoSettings:
             output_dir=str(folder),
             max_steps=self.steps,
             ceiling=self.ceiling,
+            gates=self.gates,
             min_agreement=1.0,
             recipe=self.recipe,
             learning_rate=1e-3,

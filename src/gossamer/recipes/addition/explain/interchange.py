@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ....circuits.circuit import Edge
 from ....gates.attention.eager import attention_weights, repeat_heads
-from ....gates.edges import AttentionCall
+from ....gates.attention_call import AttentionCall
 from ....models.attach import gates_of
 from ....models.forward import evaluating, first_output
 from ..task import Addition
