@@ -173,7 +173,7 @@ class EdgeGates(GateSet):
             add(
                 Count(
                     self.kind,
-                    self.price,
+                    self.price * self.emphasis,
                     call.layer,
                     call.visible,
                     call.expected_open,

@@ -42,6 +42,8 @@ class GateSet(ABC):
         reads: what a gate adds the bias to, one of `readings`.
         price: multiply-adds of an open unit, of an edge as such and of a static unit for each token; alone on a model,
             a kind's price does not matter.
+        emphasis: factor on the price in the objective; a run sets it so that every whole kind costs the same, if its
+            recipe says so.
         learns: whether the penalty trains something.
         holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
@@ -61,6 +63,7 @@ class GateSet(ABC):
     reads: str = "logit"
     learns: bool = True
     price: float = 1.0
+    emphasis: float = 1.0
     straight_through: bool = False
     holder: GateSet | None = None
     bias: float
@@ -272,7 +275,7 @@ class GateSets(tuple[GateSet, ...]):
         opened, visible = [], []
         for one, openness in zip(self, seen, strict=True):
             parent = named[one.parent].shares() if one.parent in named else None
-            price = one.price * openness.tokens
+            price = one.price * one.emphasis * openness.tokens
             opened.append(price * openness.total_expected(slope, parent))
             visible.append(price * openness.total_visible())
         return torch.stack(opened).sum() / torch.stack(visible).sum()

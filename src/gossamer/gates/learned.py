@@ -233,7 +233,16 @@ class LearnedGates(nn.Module, GateSet):
             seen.visible.append(visible)
         hard = grouped((drawn.z > 0).float()).long()
         for add in self._adders:
-            add(Count(self.kind, self.price * drawn.tokens, layer, visible, expected.detach(), hard))
+            add(
+                Count(
+                    self.kind,
+                    self.price * self.emphasis * drawn.tokens,
+                    layer,
+                    visible,
+                    expected.detach(),
+                    hard,
+                )
+            )
 
     @contextmanager
     def recording(self) -> Iterator[Openness]:

@@ -8,7 +8,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from .distributed import require_agreement
-from .start import begin_inside
+from .start import begin_inside, price_kinds
 
 
 class ControlSteps(TrainerCallback):
@@ -32,6 +32,7 @@ class ControlSteps(TrainerCallback):
         trainer.controller.begin(state.max_steps)
         if trainer.budget:
             trainer.budget.begin(state.global_step)
+        price_kinds(trainer)
         if state.global_step == 0 and state.best_metric is None:
             begin_inside(trainer)
         trainer.use_controller()

@@ -59,6 +59,7 @@ class Tally:
 
     def add_count(self, count: Count) -> None:
         """Take in one layer of one batch, of one kind of gate."""
+        self.sums[f"{count.kind}/price"] += count.price * float(count.visible.sum())
         for part in ("visible", "expected", "hard"):
             self.sums[f"{count.kind}/{part}"] += float(getattr(count, part).sum())
             self.sums[f"priced/{part}"] += count.price * float(getattr(count, part).sum())

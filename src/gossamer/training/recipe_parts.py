@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import require_choice, require_range
+from ..errors import refuse, require_choice, require_range
 from ..gates.reads import MAGNITUDE, READS
 
 PACES = ("when_feasible", "always")
@@ -64,6 +64,11 @@ class GateRecipe:
         0.0,
         "Extra price of an open unit per layer index, falling to 0 as the ceiling tightens; 0 turns this off.",
     )
+    price: str = _says(
+        "multiply_adds",
+        "What an open unit costs where there are several kinds of gates: its multiply_adds; equal, every whole kind the "
+        "same; or what each whole kind costs beside the others, as edges=10,heads=0.5,neurons=1.",
+    )
     learning_rate: float = _says(
         0.03,
         "Learning rate of the logits that gates of their own have (heads, neurons, weights), in nats; it follows the "
@@ -79,12 +84,28 @@ class GateRecipe:
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
         for name in ("regrow_bias", "layer_price_slope"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 100.0)
+        self.shares()
         require_range("gate.learning_rate", self.learning_rate, 0.0, 100.0)
         if self.bias is not None:
             require_range("gate.bias", self.bias, -1e3, 1e3)
         require_range("gate.final_bias", self.final_bias, -1e3, 1e3)
         if self.reads is not None:
             require_choice("gate.reads", self.reads, (*READS, MAGNITUDE))
+
+    def shares(self) -> dict[str, float] | None:
+        """What each whole kind costs, by its name; None for multiply-adds, empty for the same."""
+        if self.price in ("multiply_adds", "equal"):
+            return None if self.price == "multiply_adds" else {}
+        found = {}
+        for part in self.price.split(","):
+            kind, _, text = part.partition("=")
+            try:
+                found[kind.strip()] = float(text)
+            except ValueError:
+                raise refuse(f"gate.price={self.price!r}", "multiply_adds, equal, or KIND=NUMBER for each kind",
+                             "pass for example edges=10,heads=1") from None  # fmt: skip
+            require_range(f"gate.price of {kind}", found[kind.strip()], 1e-6, 1e6)
+        return found
 
     def starting_bias(self, own: float, reads: str = "logit") -> float:
         """The gate bias when training starts, of a model whose bias is `own` (+inf where its gates are open)."""

@@ -8,6 +8,7 @@ place only by holding the ceiling with fewer open units, so no run ends outside.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -43,6 +44,31 @@ def begin_inside(trainer: Any) -> None:
     trainer.use_controller()
 
 
+def price_kinds(trainer: Any) -> None:
+    """Let whole kinds of gates cost what the recipe says, if not their multiply-adds; they are counted on held-out rows.
+
+    Raises: `GossamerError` without held-out rows.
+    """
+    shares = trainer.args.recipe.gate.shares()
+    if shares is None or len(trainer.gates) < 2:
+        return
+    if shares and set(shares) != set(trainer.gates.kinds):
+        raise refuse(f"gate.price for {', '.join(shares)}", f"one for each of {', '.join(trainer.gates.kinds)}",
+                     "name all kinds")  # fmt: skip
+    if trainer.eval_dataset is None:
+        raise refuse(
+            f"gate.price={trainer.args.recipe.gate.price} without an eval_dataset",
+            "rows to count units on",
+            "pass eval_dataset",
+        )
+    with torch.random.fork_rng():
+        for one in trainer.gates:
+            one.emphasis = 1.0
+        sums = _tallied(trainer, _first_rows(trainer)).sums
+    for one in trainer.gates:
+        one.emphasis = shares.get(one.kind, 1.0) * sums["rows"] / sums[f"{one.kind}/price"]
+
+
 def _measured(trainer: Any) -> Start:
     """The start of a dense model, by the reading that leaves fewest units open."""
     recipe = trainer.args.recipe.gate
@@ -72,12 +98,17 @@ def _first_rows(trainer: Any) -> Any:
 
 def _measure(trainer: Any, batches: list[Any], bias: float) -> tuple[float, float]:
     """(density, divergence) on hard gates."""
-    trainer.gates.bias, trainer.tally = bias, Tally()
+    trainer.gates.bias = bias
+    found = _tallied(trainer, batches).summary()
+    return found["density"], found["divergence"]
+
+
+def _tallied(trainer: Any, batches: Iterable[Any]) -> Tally:
+    """What all processes count on some batches."""
+    trainer.tally = Tally()
     for batch in batches:
         trainer.prediction_step(trainer.model, batch, True)
-    tally = reduced(trainer.tally, trainer.accelerator) if trainer.args.world_size > 1 else trainer.tally
-    found = tally.summary()
-    return found["density"], found["divergence"]
+    return reduced(trainer.tally, trainer.accelerator) if trainer.args.world_size > 1 else trainer.tally
 
 
 def _keep(trainer: Any, bias: float) -> None:
