@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache, QuantizedCache, StaticCache
+from transformers import AttentionMaskInterface, DynamicCache, QuantizedCache, StaticCache
+from transformers.masking_utils import sdpa_mask
 
 from gossamer import attach
 from gossamer.errors import UnsupportedModel
@@ -208,7 +209,7 @@ def test_generation_with_a_cache_is_generation_without(
 
 def test_attaching_proves_a_static_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mask function that drops the mask of a static cache, as ours once did, is refused when gates are attached."""
-    monkeypatch.setattr(interface, "_ends_with_the_keys", lambda **_: True)
+    monkeypatch.setitem(AttentionMaskInterface._global_mapping, interface.KEY, sdpa_mask)
     with pytest.raises(
         UnsupportedModel, match="LlamaForCausalLM: a static cache changes the output by"
     ) as error:

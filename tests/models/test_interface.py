@@ -9,6 +9,7 @@ import torch
 
 from gossamer import attach
 from gossamer.errors import GossamerError
+from gossamer.models.interface import edge_gate_attention
 from gossamer.training.metrics import Tally, counting
 from helpers import zoo
 
@@ -59,3 +60,20 @@ def test_a_mask_that_says_something_else_is_one_line(mask: torch.Tensor, message
     with pytest.raises(GossamerError, match=message) as error:
         model(input_ids=torch.full((1, 12), 5), attention_mask=mask)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("family", "says"), [("llama", False), ("bert", True)])
+def test_a_call_that_says_whether_it_is_causal_is_heard(family: str, says: bool) -> None:
+    """As transformers' own attention hears it, where there is no mask."""
+    model, gates = gated(family)
+    gates.bias = torch.inf
+    module, maker = (
+        next(m for m in model.modules() if hasattr(m, "edge_gates")),
+        torch.Generator().manual_seed(0),
+    )
+    q, k, v = (torch.randn(1, 4, 6, 8, generator=maker) for _ in range(3))
+    found, _ = edge_gate_attention(module, q, k, v, None, scaling=0.3, is_causal=says)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=says, scale=0.3)
+    torch.testing.assert_close(found, expected.transpose(1, 2))
+    own, _ = edge_gate_attention(module, q, k, v, None, scaling=0.3)
+    assert not torch.allclose(own, found)

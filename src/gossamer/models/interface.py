@@ -44,6 +44,7 @@ def edge_gate_attention(
     s_aux: Tensor | None = None,
     position_bias: Tensor | None = None,
     output_attentions: bool | None = None,
+    is_causal: bool | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in every layer: (B, H, T, D) in, (B, T, H, E) out, no weights.
@@ -85,13 +86,14 @@ def edge_gate_attention(
             "drop output_attentions",
             UnsupportedModel,
         )
+    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
     out = gates.attend(
         module,
         query,
         key,
         value,
         mask=as_visible(attention_mask),
-        causal=attention_mask is None and bool(getattr(module, "is_causal", False)) and query.shape[-2] > 1,
+        causal=attention_mask is None and causal and query.shape[-2] > 1,
         scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
         softcap=softcap,
         sinks=s_aux,
@@ -117,32 +119,32 @@ def as_visible(mask: Tensor | None) -> Tensor | None:
     return visible
 
 
-def edge_gate_mask(*args: Any, **kwargs: Any) -> Tensor | None:
+def edge_gate_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    *args: Any,
+    allow_is_causal_skip: bool = True,
+    **kwargs: Any,
+) -> Tensor | None:
     """The visible pairs, (B, 1, T, S) bool, or None where `is_causal` or full attention says it all.
 
-    Rows of padded queries are emptied: they are not edges, and nothing that counts reads them.
+    Without a mask `gated_attention` takes the last query to stand at the last key. A static cache has keys behind it
+    to which nothing has been written, and says where it stands by a tensor. Rows of padded queries are emptied: they
+    are not edges, and nothing that counts reads them.
     """
-    kwargs["allow_is_causal_skip"] = kwargs.get("allow_is_causal_skip", True) and _ends_with_the_keys(
-        **kwargs
-    )
-    mask = sdpa_mask(*args, **kwargs)
-    tokens, offset = kwargs.get("attention_mask"), kwargs.get("q_offset", 0)
+    ends_with_keys = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
+    kwargs["allow_is_causal_skip"] = allow_is_causal_skip and ends_with_keys
+    mask = sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, *args, **kwargs)
+    tokens = kwargs.get("attention_mask")
     if mask is None or tokens is None or tokens.dim() != 2:
         return mask
-    positions = torch.arange(mask.shape[-2], device=tokens.device) + offset
+    positions = torch.arange(mask.shape[-2], device=tokens.device) + q_offset
     if int(positions[-1]) >= tokens.shape[-1]:
         return mask
     return mask & tokens[:, positions].bool()[:, None, :, None]
-
-
-def _ends_with_the_keys(
-    q_length: int, kv_length: int, q_offset: int | Tensor = 0, kv_offset: int = 0, **_: Any
-) -> bool:
-    """Whether the last query stands at the last key, as `gated_attention` takes it where there is no mask.
-
-    A static cache has keys behind it that nothing has been written to, and says where it stands by a tensor.
-    """
-    return isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
 
 
 AttentionInterface.register(KEY, edge_gate_attention)

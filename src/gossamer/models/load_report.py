@@ -37,11 +37,9 @@ def require_all_tensors(
     others = sorted(x[0] if isinstance(x, tuple) else x for x in report["mismatched_keys"])
     if others:
         raise wrong_tensors(path, f"have other shapes than its config.json says in {names(others)}")
-    gates = blocks_of(
-        model.config.__dict__, path
-    )  # whose parameters a Trainer's checkpoint has among the weights
-    own = tuple(f"{kinds()[kind].block}." for kind in gates)
-    unexpected = sorted(x for x in report["unexpected_keys"] if not x.startswith(own or ("\0",)))
+    # The Trainer's checkpoints hold parameters of gates among the weights.
+    own = tuple(f"{kinds()[kind].block}." for kind in blocks_of(model.config.__dict__, path))
+    unexpected = sorted(x for x in report["unexpected_keys"] if not x.startswith(own))
     heads = _of_the_family(model) if unexpected else set()
     strange = [x for x in unexpected if x not in heads]
     if strange:

@@ -44,6 +44,7 @@ class Comparison:
             "ablation": self.ablation,
             "n": self.n,
             "effects": self.effects,
+            "gradient": self.edges[0].gradient,
         }
         for kind, counted in (("heads", "retained"), ("edges", "edges"), ("attention_edges", "retained")):
             curves = getattr(self, kind)
