@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 from gossamer.circuits.trace import trace
 from gossamer.errors import GossamerError, refuse
 from gossamer.models.attach import attach, gates_of
-from gossamer.viz.serve.run import checked_token, is_loopback
 from helpers.served import Letters, models
 
 testclient = pytest.importorskip("fastapi.testclient", reason="no fastapi: pip install 'gossamer[serve]'")
 
+from gossamer.viz.serve import guard  # noqa: E402
 from gossamer.viz.serve.app import app  # noqa: E402
+from gossamer.viz.serve.guard import is_loopback, is_ours  # noqa: E402
+from gossamer.viz.serve.run import checked_token, listening  # noqa: E402
 from gossamer.viz.serve.session import Limits, Session  # noqa: E402
 
 TOKEN = "a-token-of-enough-characters"
@@ -33,8 +36,13 @@ def session() -> Session:
 
 @pytest.fixture
 def client(session):
-    with testclient.TestClient(app(session, start="hello")) as made:
+    with visitor(app(session, start="hello")) as made:
         yield made
+
+
+def visitor(made: Any) -> Any:
+    """A client whose address is ours."""
+    return testclient.TestClient(made, base_url="http://localhost")
 
 
 def ask(client, prompt: Any = "hello", cuts: Any = None, **options: Any):
@@ -121,11 +129,11 @@ def test_what_is_not_a_question(client):
         == 413
     )
     assert ask(client, headers={"origin": "http://elsewhere.example"}).status_code == 403
-    assert ask(client, headers={"origin": "http://testserver"}).status_code == 200
+    assert ask(client, headers={"origin": "http://localhost"}).status_code == 200
 
 
 def test_a_token_is_asked_for(session):
-    with testclient.TestClient(app(session, token=TOKEN)) as client:
+    with visitor(app(session, token=TOKEN)) as client:
         assert client.get("/").status_code == 401
         assert ask(client).status_code == 401
         assert client.get("/", params={"token": TOKEN}).status_code == 200
@@ -140,7 +148,7 @@ def test_only_so_many_at_a_time(session):
         import httpx2 as httpx
 
         transport = httpx.ASGITransport(app=made)
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answers = await asyncio.gather(
                 *(client.post("/api/look", json={"prompt": "hello"}) for _ in range(6))
             )
@@ -154,14 +162,14 @@ def test_a_failing_model_is_said(session, monkeypatch):
         raise RuntimeError("out of memory\nand a long story")
 
     monkeypatch.setattr(session, "answer", fall)
-    with testclient.TestClient(app(session)) as client:
+    with visitor(app(session)) as client:
         answer = ask(client)
     assert answer.status_code == 500
     assert answer.json() == {"error": "the model failed: out of memory"}
 
 
 def test_no_model_is_a_page_that_says_why():
-    with testclient.TestClient(app(refuse("<x> is torn", "expected whole ones", "copy it again"))) as client:
+    with visitor(app(refuse("<x> is torn", "expected whole ones", "copy it again"))) as client:
         front = client.get("/")
         assert front.status_code == 503
         assert "&lt;x&gt; is torn" in front.text
@@ -182,3 +190,95 @@ def test_loopback_and_short_tokens():
     assert checked_token("127.0.0.1", "") == ""
     with pytest.raises(GossamerError, match="a token of 5 characters"):
         checked_token("0.0.0.0", "short")
+
+
+@pytest.mark.parametrize(
+    ("header", "host", "ours"),
+    [
+        ("localhost:8642", "127.0.0.1", True),
+        ("127.0.0.2", "127.0.0.1", True),
+        ("[::1]:8642", "localhost", True),
+        ("LOCALHOST", "127.0.0.1", True),
+        ("box.example:80", "box.example", True),
+        ("192.168.1.5:8642", "192.168.1.5", True),
+        ("192.168.1.5", "0.0.0.0", True),
+        ("[fe80::1]", "::", True),
+        ("evil.example", "127.0.0.1", False),
+        ("evil.example", "0.0.0.0", False),
+        ("127.0.0.1.evil.example", "127.0.0.1", False),
+        ("localhost.evil.example", "127.0.0.1", False),
+        ("192.168.1.5", "127.0.0.1", False),
+        ("localhost@evil.example", "127.0.0.1", False),
+        ("[", "127.0.0.1", False),
+        ("", "127.0.0.1", False),
+    ],
+)
+def test_only_our_hosts_are_answered(session, header, host, ours):
+    assert is_ours(header, host) == ours
+    with visitor(app(session, host=host)) as client:
+        for path in ("/", "/health"):
+            assert (client.get(path, headers={"host": header}).status_code == 200) == ours
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "a\\udfffb"])
+def test_half_a_character_is_a_bad_question(client, half):
+    content = f'{{"prompt": "{half}"}}'.encode()
+    answer = client.post("/api/look", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "half of a character" in answer.json()["error"]
+
+
+def test_cuts_have_a_limit_and_many_are_quick(session):
+    every = [[0, 0, query, key] for query in range(5) for key in range(5)]
+    with visitor(app(session)) as client:
+        assert ask(client, cuts=[every * 400, []]).status_code == 200
+        over = ask(client, cuts=[every * 400, [[0, 0]]])
+    assert over.status_code == 400
+    assert "10,001 cuts: expected at most 10,000" in over.json()["error"]
+
+
+def test_a_question_that_takes_too_long_is_stopped_in_a_layer(session, monkeypatch):
+    monkeypatch.setattr(session, "limits", replace(session.limits, seconds=-1.0))
+    with visitor(app(session)) as client:
+        answer = ask(client)
+    assert answer.status_code == 503
+    assert "not done within -1 s" in answer.json()["error"]
+    assert not any(turn.locked() for turn in session.turns)
+
+
+def test_what_is_under_way_ends_with_the_server(session):
+    made = app(session)
+    made.state.guard.ended.set()
+    with visitor(made) as client:
+        assert ask(client).status_code == 503
+
+
+def test_a_body_has_a_time_limit(session, monkeypatch):
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    sent: list[dict[str, Any]] = []
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http", "method": "POST", "path": "/api/look", "query_string": b"", "headers": headers,
+        "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": "",
+    }  # fmt: skip
+
+    async def half() -> dict[str, Any]:
+        if sent:
+            await asyncio.sleep(60)
+        sent.append({"type": "half"})
+        return {"type": "http.request", "body": b'{"prompt"', "more_body": True}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(asyncio.wait_for(app(session)(scope, half, send), 5))
+    assert sent[1]["status"] == 408
+
+
+def test_a_taken_port_and_a_foreign_host_are_one_line():
+    with listening("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(GossamerError, match=rf"127.0.0.1:{port} cannot be listened on \(Address already"):
+            listening("127.0.0.1", port)
+    with pytest.raises(GossamerError, match="cannot be listened on"):
+        listening("192.0.2.1", 0)

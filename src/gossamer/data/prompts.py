@@ -46,6 +46,7 @@ class Prompt:
             most: how many tokens it may have, such as the positions of the model.
         Raises: `GossamerError` for no token at all, and for more than `most`.
         """
+        require_text(text)
         ids = tokenizer(text)["input_ids"]
         if not ids:
             raise refuse("an empty prompt", "one token or more", "type something")
@@ -55,6 +56,16 @@ class Prompt:
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+
+def require_text(text: str) -> None:
+    """Raise unless a text can be written as UTF-8; half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise refuse(
+            f"a text with {text[error.start]!a}, half of a character", "whole characters", "remove it"
+        ) from error
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:

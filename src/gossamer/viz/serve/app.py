@@ -5,27 +5,24 @@
     GET  /health    {"ok": true}
 
 Where a token is required, it comes as `Authorization: Bearer`, or once in the address, `/?token=...`, which
-the page then sends with every question. Other web pages cannot ask: a question must be JSON, and of the
-page's own origin.
+the page then sends with every question. `guard.py` says who may ask at all.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import html
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.requests import ClientDisconnect
 
 from ...errors import GossamerError
 from ..report.page import bare_page
 from ..viewer.page import asset, page
+from .guard import Refusal, RequestGuard
 from .session import Session
 
 LARGEST_BODY = 4_000_000  # bytes; a cut edge is about twelve, so this is far beyond any use
@@ -37,24 +34,19 @@ SAFE = {
 }
 
 
-class Refusal(Exception):
-    """A request that is turned away: status and one line."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-
-
-def app(session: Session | GossamerError, *, token: str = "", start: str = "") -> FastAPI:
-    """The app of a session, or of the reason why there is none.
+def app(
+    session: Session | GossamerError, *, host: str = "127.0.0.1", token: str = "", start: str = ""
+) -> FastAPI:
+    """The app of a session, or of the reason why there is none; `app(...).state.guard` ends what it is doing.
 
     Args:
         session: ready to be asked; an error becomes a page that says it.
+        host: where it listens; requests for other hosts are refused.
         token: what a request must know; empty for nothing.
         start: the prompt that is shown first.
     """
     made = FastAPI(title="gossamer", docs_url=None, redoc_url=None, openapi_url=None)
-    guard = RequestGuard(session, token)
+    guard = made.state.guard = RequestGuard(session, host, token)
 
     @made.middleware("http")
     async def guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -81,51 +73,11 @@ def app(session: Session | GossamerError, *, token: str = "", start: str = "") -
 
     @made.post("/api/look")
     async def look(request: Request) -> JSONResponse:
-        return JSONResponse(await guard.look(await body(request)))
+        async with guard.receiving():
+            question = await body(request)
+        return JSONResponse(await guard.look(*read_question(question)))
 
     return made
-
-
-class RequestGuard:
-    """Who may ask, and how many at a time."""
-
-    def __init__(self, session: Session | GossamerError, token: str) -> None:
-        self.session, self.token = session, token
-        self.present = 0
-        self.turn = asyncio.Lock()  # one question at a time: the models' gates are shared state
-
-    def admit(self, request: Request) -> None:
-        """Raise unless the request knows the token and comes from our own page."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        given = given or request.query_params.get("token", "")
-        if (
-            self.token
-            and request.url.path != "/health"
-            and not hmac.compare_digest(given.encode(), self.token.encode())
-        ):
-            raise Refusal(401, "this server asks for its token: open the address that it printed")
-        origin = request.headers.get("origin")
-        if request.method == "POST" and origin and urlsplit(origin).netloc != request.headers.get("host"):
-            raise Refusal(403, "another page cannot ask")
-
-    async def look(self, question: Any) -> dict[str, Any]:
-        """Answer one question when it is its turn."""
-        if not isinstance(self.session, Session):
-            raise Refusal(503, str(self.session))
-        prompt, cuts = read_question(question)
-        if self.present >= self.session.limits.waiting:
-            raise Refusal(429, "busy: too many prompts at one time; try again in a moment")
-        self.present += 1
-        try:
-            async with self.turn:
-                return await run_in_threadpool(self.session.answer, prompt, cuts)
-        except GossamerError as error:
-            raise Refusal(400, str(error)) from error
-        except (RuntimeError, MemoryError, IndexError) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise Refusal(500, f"the model failed: {line[:300]}") from error
-        finally:
-            self.present -= 1
 
 
 async def body(request: Request) -> Any:
@@ -134,11 +86,14 @@ async def body(request: Request) -> Any:
         raise Refusal(415, "a question is application/json")
     size = 0
     parts = []
-    async for part in request.stream():
-        size += len(part)
-        if size > LARGEST_BODY:
-            raise Refusal(413, f"a question is at most {LARGEST_BODY:,} bytes")
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise Refusal(413, f"a question is at most {LARGEST_BODY:,} bytes")
+            parts.append(part)
+    except ClientDisconnect as left:
+        raise Refusal(400, "the question broke off") from left
     try:
         return json.loads(b"".join(parts))
     except (ValueError, RecursionError) as error:

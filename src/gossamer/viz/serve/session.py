@@ -9,7 +9,8 @@ sparse model.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Limits:
         tokens: of a prompt.
         characters: of a prompt, checked before it is tokenised.
         waiting: requests that may run or wait at one time; the rest are turned away.
+        cuts: edges and heads that one request may cut, of both models together.
+        seconds: that one request may take; looked at in every layer.
         edges: per panel that are sent; of more, those that reach the answer and then the heaviest.
         threshold: smallest softmax weight that counts as an edge of the base model.
         shown: tokens of the next-token distribution.
@@ -50,6 +53,8 @@ class Limits:
     tokens: int = 512
     characters: int = 8000
     waiting: int = 4
+    cuts: int = 10_000
+    seconds: float = 60.0
     edges: int = 60_000
     threshold: float = 0.01
     shown: int = 10
@@ -74,6 +79,7 @@ class Session:
         gates_of(sparse)
         attach(base, bias=math.inf)
         self.models, self.tokenizer, self.limits = (base.eval(), sparse.eval()), tokenizer, limits or Limits()
+        self.turns = tuple(threading.Lock() for _ in self.models)  # a model's gates are shared state
         self.most_tokens = min(self.limits.tokens, positions_of(base) or self.limits.tokens)
 
     @classmethod
@@ -83,19 +89,27 @@ class Session:
         tokenizer = open_tokenizer(sparse, base, folder)
         return cls(load_dense(base), load(sparse), tokenizer, limits)
 
-    def answer(self, prompt: str, cuts: Sequence[Sequence[Cut]] = ((), ())) -> dict[str, Any]:
+    def answer(
+        self,
+        prompt: str,
+        cuts: Sequence[Sequence[Cut]] = ((), ()),
+        check: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
         """Both circuits, packed for the page, and both next-token distributions.
+
+        Requests take turns model by model; what needs no model is done outside of turns.
 
         Args:
             prompt: text of at most `limits.tokens` tokens.
             cuts: per model, the edges and heads that are kept closed.
+            check: called in every layer and between the steps; raises to stop.
         Raises: `GossamerError` for a prompt or a cut that cannot be.
         """
+        if (n := sum(map(len, cuts))) > self.limits.cuts:
+            raise refuse(f"{n:,} cuts", f"at most {self.limits.cuts:,}", "cut whole heads")
         read = self.read(prompt)
-        found = [
-            self._one(model, read, cut, threshold)
-            for model, cut, threshold in zip(self.models, cuts, (self.limits.threshold, 0.0), strict=True)
-        ]
+        thresholds = (self.limits.threshold, 0.0)
+        found = [self._one(i, read, cuts[i], thresholds[i], check) for i in range(len(self.models))]
         return {"panels": [panel for panel, _ in found], "next": [rows for _, rows in found]}
 
     def read(self, text: str) -> Prompt:
@@ -107,14 +121,18 @@ class Session:
         return Prompt.of(text, self.tokenizer, most=self.most_tokens)
 
     def _one(
-        self, model: PreTrainedModel, prompt: Prompt, cut: Sequence[Cut], threshold: float
+        self, number: int, prompt: Prompt, cut: Sequence[Cut], threshold: float, check: Callable[[], None]
     ) -> tuple[dict[str, Any], list[tuple[str, float]]]:
-        gates, last = gates_of(model), len(prompt) - 1
+        model, last = self.models[number], len(prompt) - 1
+        gates = gates_of(model)
         keep = closed(cut, gates.n_layers, gates.n_heads, len(prompt))
         keep = None if keep is None else {layer: kept.to(model.device) for layer, kept in keep.items()}
-        with gates.using(keep=keep), evaluating(model):
-            circuit = trace_prompt(model, prompt, threshold=threshold)
-            logits = first_output(model, {"input_ids": prompt.ids.to(model.device)})[0, last].float()
+        with self.turns[number]:
+            check()
+            with gates.using(keep=keep), gates.observing(lambda _: check()), evaluating(model):
+                circuit = trace_prompt(model, prompt, threshold=threshold)
+                logits = first_output(model, {"input_ids": prompt.ids.to(model.device)})[0, last].float()
+        check()
         return circuits([circuit], most=self.limits.edges), self._likeliest(logits)
 
     def _likeliest(self, logits: Tensor) -> list[tuple[str, float]]:
