@@ -7,13 +7,19 @@ SEED ?= 0
 
 .PHONY: demo test test-fast lint bench clean
 
-$(VENV)/ready: pyproject.toml constraints.txt
+# What the demo needs is installed for the demo, and all else on top of it for the rest. torch is named first, so that
+# no extra asks for another build of it.
+$(VENV)/demo-ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lora,graphs,serve,kernel]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-demo: $(VENV)/ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
+$(VENV)/ready: $(VENV)/demo-ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,data,lora,graphs,serve,kernel]'
+	touch $@
+
+demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
 	$(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
 
 test: $(VENV)/ready  ## every test that this machine can run

@@ -22,7 +22,7 @@ def sparsify(
         str | None, typer.Argument(help="A hub id, or a folder with a dense model and its tokenizer.")
     ] = None,
     data: Annotated[
-        str, Option(help="stdlib, a text, JSONL or parquet file, a folder, or a hub dataset.")
+        str, Option(help="stdlib, a text, JSONL, CSV or parquet file, a folder, or a hub dataset.")
     ] = DEFAULT.data,
     ceiling: Annotated[
         str,

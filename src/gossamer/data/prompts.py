@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ..errors import refuse
+from .places import reaching
 from .registry import task_vocabulary
 
 # A folder without one of these has no tokenizer; transformers makes an empty one for it, and says nothing.
@@ -82,7 +83,8 @@ def open_tokenizer(*folders: Path | str) -> Any:
         if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
             continue
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            with reaching(folder):
+                tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise refuse(f"{folder}: {line}", "a tokenizer that loads", "save it again") from error

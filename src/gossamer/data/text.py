@@ -3,7 +3,7 @@
 A source is one of
 
     stdlib              the sources of the running Python's standard library: real text on every machine
-    a file or folder    .txt .md .py and the like, .jsonl, .parquet; a folder is read in sorted order
+    a file or folder    .txt .md .py and the like, tables as .jsonl, .csv, .parquet; see `sources.py`
     anything else       a dataset on the hub, as name or name:config, streamed
 
 A document is held out if a hash of its text says so: the split needs no second pass over a stream, does not
@@ -17,7 +17,7 @@ import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ..errors import GossamerError, refuse, require_range
+from ..errors import refuse, require_range
 from .sequences import IGNORED, TensorRows
+from .sources import SOURCES, documents_of
 
 STDLIB = "stdlib"
 # Not prose of the library itself: its tests, other people's packages, and tables of code points.
 SKIPPED = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"}
-TABLES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 MASKED_SHARE = 0.15  # Devlin et al. 2018 (BERT); each becomes the mask token, so that no label is visible
 HOLD_OUT = "hold out"  # what rows are for, in words
 BATCH = 64  # documents tokenized at a time; assumed
@@ -56,6 +56,8 @@ class Corpus:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.source.strip():
+            raise refuse("data without a name", SOURCES, "pass one of them")
         require_range("held_out_share", self.held_out_share, 0.0, 0.9)
 
     def documents(self) -> Iterator[str]:
@@ -78,93 +80,12 @@ class Corpus:
 
 
 def _documents(source: str, field: str, split: str) -> Iterator[str]:
-    path = Path(source)
-    if source == STDLIB:
-        root = Path(sysconfig.get_path("stdlib"))
-        files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
-        # A handful of the library's own files are in other encodings on purpose.
-        return (p.read_text(encoding="utf-8", errors="ignore") for p in files)
-    if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-        return chain.from_iterable(_file(p, field) for p in files)
-    if path.is_file():
-        return _file(path, field, alone=True)
-    if path.suffix or source.startswith((".", "/", "~")):
-        raise refuse(
-            f"data {source!r} does not exist",
-            "stdlib, a text, JSONL or parquet file, a folder of them, or a hub dataset",
-            "check the path",
-        )
-    return _hub(source, field, split)
-
-
-def _file(path: Path, field: str, *, alone: bool = False) -> Iterator[str]:
-    if path.suffix in TABLES:
-        return _table(path, field)
-    # One file alone must still be split into documents; a blank line is where prose and code pause.
-    return (part for text in _text_file(path) for part in (text.split("\n\n") if alone else [text]))
-
-
-def _text_file(path: Path) -> Iterator[str]:
-    content = path.read_bytes()
-    try:
-        if b"\0" in content:
-            raise ValueError("it holds zero bytes")
-        yield content.decode("utf-8")
-    except ValueError as error:
-        raise refuse(f"{path} is not text ({error})", "UTF-8 text, JSONL, parquet", "convert it") from error
-
-
-def _table(path: Path, field: str) -> Iterator[str]:
-    from datasets import load_dataset
-
-    if path.stat().st_size == 0:  # no rows, where datasets ends with a StopIteration
-        return
-    try:
-        rows = load_dataset(TABLES[path.suffix], data_files=str(path), split="train", streaming=True)
-        yield from _column(rows, field, str(path))
-    except GossamerError:
-        raise
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-    ) as error:  # pyarrow's are ValueErrors
-        raise refuse(
-            f"{path} cannot be read as a table ({_line(error)})", "JSONL, parquet", "check it"
-        ) from error
-
-
-def _hub(source: str, field: str, split: str) -> Iterator[str]:
-    from datasets import load_dataset
-
-    name, _, config = source.partition(":")
-    try:
-        rows = load_dataset(name, config or None, split=split, streaming=True)
-    except (OSError, RuntimeError, ValueError, LookupError) as error:
-        raise refuse(
-            f"data {source!r} is no file here and cannot be had from the hub ({_line(error)})",
-            "stdlib, a text, JSONL or parquet file, a folder, or a hub dataset with network access",
-            "check the name, or log in if it is gated",
-        ) from error
-    return _column(rows, field, source)
-
-
-def _column(rows: Iterable[dict[str, Any]], field: str, source: str) -> Iterator[str]:
-    for row in rows:
-        if not isinstance(row.get(field), str):
-            raise refuse(
-                f"{source} has no text in column {field!r}",
-                f"{', '.join(map(str, row)) or 'none'}",
-                "name the column that holds the text with --field",
-            )
-        yield row[field]
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    if source != STDLIB:
+        return documents_of(source, field, split)
+    root = Path(sysconfig.get_path("stdlib"))
+    files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
+    # A handful of the library's own files are in other encodings on purpose.
+    return (p.read_text(encoding="utf-8", errors="ignore") for p in files)
 
 
 def tokenized(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from ..data.places import hub_answers, looks_like_path, reaching
 from ..errors import CheckpointError, UnsupportedModel, refuse
 from ..files import read_json, writing
 from ..gates.gate_set import GateSets
@@ -90,7 +91,8 @@ def _folder_of(path: Path | str, sets: GateSets, **on_hub: Any) -> Path:
     """The folder with the parameters of the gates, downloaded for a hub id that has some."""
     if Path(path).is_dir() or not any(True for _ in sets.named_parameters()):
         return Path(path)
-    return Path(str(cached_file(path, FILE, **on_hub))).parent
+    with reaching(path):
+        return Path(str(cached_file(path, FILE, **on_hub))).parent
 
 
 def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> Any:
@@ -98,12 +100,15 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
     from peft import PeftConfig, PeftModel
 
     sets = sets_of(require_adapter_blocks(folder), folder, Options(impl))
-    model = load_dense(PeftConfig.from_pretrained(folder).base_model_name_or_path, **options)  # type: ignore[arg-type]
+    with reaching(folder):
+        base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+    model = load_dense(base, **options)
     put_on(model, sets, check=check)
     load_tensors(sets, folder)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error, in the next line
-        adapted = PeftModel.from_pretrained(model, folder)
+        with reaching(folder):
+            adapted = PeftModel.from_pretrained(model, folder)
     require_adapter_tensors(folder, adapted)
     return adapted.eval()
 
@@ -113,7 +118,8 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     config = config if config is not None else read_config(path)
     cls = architecture(config, path)
     try:
-        loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
+        with reaching(path):
+            loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
         model, report = loaded
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -174,8 +180,13 @@ def read_config(path: Path | str, **options: Any) -> Any:
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise _no_config(folder)
+    if not folder.exists() and looks_like_path(path):
+        raise refuse(
+            f"{path} does not exist", "a checkpoint folder, or a hub id", "check the path", CheckpointError
+        )
     try:
-        config = AutoConfig.from_pretrained(path, **options)
+        with reaching(path):
+            config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         if folder.is_dir():
             read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
@@ -185,8 +196,9 @@ def read_config(path: Path | str, **options: Any) -> Any:
                 "check its model_type, or upgrade transformers",
                 CheckpointError,
             ) from error
+        why = "" if hub_answers() else " (the hub does not answer)"
         raise refuse(
-            f"{path} is neither a checkpoint folder nor a model that can be reached",
+            f"{path} is neither a checkpoint folder nor a model that can be reached{why}",
             "a folder with config.json, or a hub id with network access",
             "check the name, and log in if the model is gated",
             CheckpointError,
