@@ -21,7 +21,7 @@ from gossamer.circuits.export.mib import from_mib, to_mib
 from gossamer.circuits.export.neuronpedia import to_neuronpedia
 from gossamer.circuits.export.record import from_record, load_circuit, save_circuit, to_record
 from gossamer.circuits.trace import trace
-from gossamer.errors import GossamerError
+from gossamer.errors import GossamerError, GossamerWarning
 from helpers.zoo import prompts, tiny_gated
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "helpers" / "neuronpedia.schema.json").read_text())
@@ -94,6 +94,56 @@ def test_the_attribution_graph_is_valid_and_whole(circuit, prompt):
     assert len(heads) == len(set(zip(one.layer, one.head, one.query, strict=True)))
     levels = {node["node_id"]: -1 if node["layer"] == "E" else int(node["layer"]) for node in graph["nodes"]}
     assert all(levels[link["source"]] < levels[link["target"]] for link in graph["links"])
+
+
+@pytest.mark.parametrize("links", [20, 60, 10**6])
+def test_a_large_attribution_graph_is_cut_to_its_strongest_edges_and_says_so(circuit, links):
+    one = circuit.of_prompt(0).live()
+    whole = to_neuronpedia(circuit, links=10**9)
+    if len(whole["links"]) <= links:
+        assert to_neuronpedia(circuit, links=links) == whole
+        return
+    with pytest.warns(GossamerWarning, match=rf"\d+ of {len(one):,} live edges are kept"):
+        graph = to_neuronpedia(circuit, links=links)
+    jsonschema.validate(graph, SCHEMA)
+    assert links / 3 < len(graph["links"]) <= links
+    assert "live edges are kept" in graph["metadata"]["info"]["description"]
+    ids = {node["node_id"] for node in graph["nodes"]}
+    assert {end for link in graph["links"] for end in (link["source"], link["target"])} <= ids
+    weights = {(link["source"], link["target"]): link["weight"] for link in whole["links"]}
+    assert all((link["source"], link["target"]) in weights for link in graph["links"])
+
+
+def test_a_deep_model_s_attribution_graph_has_a_sane_size(tmp_path):
+    """30 layers of 9 heads, 14 tokens, every edge open: the sizes of SmolLM2-135M."""
+    places = np.array(
+        [
+            (0, layer, h, q, k)
+            for layer in range(30)
+            for h in range(9)
+            for q in range(14)
+            for k in range(q + 1)
+        ]
+    )
+    values = np.random.default_rng(0).random((3, len(places)), dtype=np.float32)
+    dense = Circuit(
+        n_layers=30, n_heads=9, tokens=(("x",) * 14,), answers=(("y",) * 14,), outputs=(13,),
+        visible=(len(places),), meta={}, **dict(zip(EDGE_FIELDS, places.astype(np.int32).T, strict=True)),
+        **dict(zip(VALUE_FIELDS, values, strict=True)),
+    )  # fmt: skip
+    with pytest.warns(GossamerWarning, match="live edges are kept"):
+        path = export(dense, tmp_path / "graph.json", "neuronpedia")
+    assert path.stat().st_size < 5e6
+    assert len(json.loads(path.read_text())["links"]) > 10_000
+
+
+@pytest.mark.parametrize("form", ["json", "graphml", "csv", "neuronpedia"])
+def test_every_format_writes_the_prompt_that_is_asked_for(circuit, form, tmp_path):
+    asked = export(circuit, tmp_path / "asked", form, prompt=1).read_text()
+    assert asked == export(circuit.of_prompt(1), tmp_path / "one", form).read_text()
+    assert asked != export(circuit, tmp_path / "first", form, prompt=0).read_text()
+    with pytest.raises(GossamerError, match="prompt 9: expected 0 to 2"):
+        export(circuit, tmp_path / "none", form, prompt=9)
 
 
 def test_the_schema_refuses_what_is_not_a_graph(circuit):

@@ -248,11 +248,10 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         (["trace", "sparse", "--sum", "36+28", "--digits", "1"], "operands of at most 1 digits"),
         (["trace", "words", "--sum", "36+28"], "a model of 13 tokens"),
         (["trace", "sparse", "--prompt", "hello"], "no tokenizer in"),
-        pytest.param(
-            ["trace", "./nowhere", "--sum", "36+28"],
-            "neither a checkpoint folder nor a model",
-            marks=pytest.mark.integration,
-        ),
+        (["trace", "./nowhere", "--sum", "36+28"], "nowhere does not exist"),
+        (["trace", "words", "--prompt", "hello", "--digits", "1"], "--digits with --prompt"),
+        (["verify", "words", "words", "--task", "ioi", "--digits", "1"], "--digits with --task"),
+        (["verify", "base", "sparse", "--n-prompts", "8"], "--n-prompts with sums"),
         (
             ["trace", "base", "--sum", "3+8", "--digits", "1", "--threshold", "2"],
             "threshold=2.0 is out of range",
@@ -283,6 +282,12 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
             "ablation='half' is not known",
         ),
         (["export", "missing.json", "--out", "x"], "cannot be read"),
+        (["export", "missing.json", "--out", "x", "--edges", "3"], "--edges with --format graphml"),
+        (["export", "missing.json", "--out", "x", "--links", "3"], "--links with --format graphml"),
+        (
+            ["export", "words", "--out", "x", "--format", "mib", "--task", "ioi", "--limit", "3"],
+            "--limit with --format mib",
+        ),
         (["export", "words", "--out", "x", "--format", "mib"], "--format mib without --task"),
         (["export", "words", "--out", "x", "--task", "ioi"], "--format graphml with --task"),
         (

@@ -97,6 +97,12 @@ def test_hub_ids_are_not_taken_for_paths(name: str) -> None:
     assert not looks_like_path(name)
 
 
+def test_a_path_is_a_path(asked: list[Any]) -> None:
+    with pytest.raises(GossamerError, match="modle does not exist"):
+        read_config(Path("./modle"))
+    assert asked == []
+
+
 def test_a_silent_hub_is_said_once_and_soon(asked: list[Any], capfd: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     with pytest.raises(GossamerError, match=r"owner/model is neither .* \(the hub does not answer\)"):

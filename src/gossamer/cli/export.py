@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
+from .options import refuse_given
+
+OF_MIB = ("edges", "ablation", "n_prompts", "seed")
+OF_CIRCUITS = ("prompt_index", "limit", "links")
+
 
 def export(
+    context: typer.Context,
     circuit: Annotated[
         Path,
         typer.Argument(
@@ -20,9 +26,15 @@ def export(
         str, typer.Option("--format", help="json, graphml, csv, neuronpedia or mib.")
     ] = "graphml",
     prompt_index: Annotated[
-        int, typer.Option(help="Which prompt of the circuit, from 0, for neuronpedia.")
-    ] = 0,
-    limit: Annotated[int | None, typer.Option(help="Most edges to write.")] = None,
+        int | None,
+        typer.Option(
+            help="Which prompt of the circuit, from 0; by default all, and for neuronpedia the first."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Most edges to write; more are refused.")] = None,
+    links: Annotated[
+        int | None, typer.Option(help="For neuronpedia: most links; the strongest edges are kept.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Which task, for mib: ioi, induction ...")] = None,
     edges: Annotated[
         int | None,
@@ -38,6 +50,7 @@ def export(
     if (form == "mib") != (task is not None):
         got = f"--format {form} {'without' if task is None else 'with'} --task"
         raise refuse(got, "--format mib with --task", "write for example --format mib --task ioi")
+    refuse_given(context, OF_CIRCUITS if form == "mib" else OF_MIB, f"--format {form}")
     if task is not None:
         from ..files import write_json
         from ..models.quiet import quiet
@@ -49,13 +62,14 @@ def export(
         write_json(out, found)
         typer.echo(str(out))
         return
-    from ..circuits.export import LIMIT
+    from ..circuits.export import LIMIT, LINKS
     from ..circuits.export import export as write
     from ..circuits.export.record import load_circuit
 
-    path = write(
-        load_circuit(circuit), out, form, prompt=prompt_index, limit=LIMIT if limit is None else limit
-    )
+    if form != "neuronpedia":
+        refuse_given(context, ("links",), f"--format {form}")
+    most = {"limit": LIMIT if limit is None else limit, "links": LINKS if links is None else links}
+    path = write(load_circuit(circuit), out, form, prompt=prompt_index, **most)
     typer.echo(str(path))
 
 

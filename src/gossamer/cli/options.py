@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,15 @@ def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
         if source.name == "COMMANDLINE":
             found[name] = value
     return found
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], beside: str) -> None:
+    """Raise for an option that a person gave and that does nothing beside another one."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = next(one.opts[0] for one in context.command.params if one.name == name)
+            raise refuse(f"{option} with {beside}", f"{beside} without it", "leave one of them out")
 
 
 def parse_settings(settings: list[str]) -> dict[str, object]:

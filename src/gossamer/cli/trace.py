@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Model, Out, Sums
+from .options import Json, Model, Out, Sums, refuse_given
 from .output import finish, table
 
 ROWS = 30  # edges shown in a table; all of them are in the record
 
 
 def trace(
+    context: typer.Context,
     model: Model,
     sums: Sums = None,
     prompt: Annotated[
@@ -38,6 +39,8 @@ def trace(
 
     if bool(sums) == (prompt is not None):
         raise refuse("both or neither of --sum and --prompt", "one of them", "write for example --sum 36+28")
+    if not sums:
+        refuse_given(context, ("digits",), "--prompt")
     options = {"threshold": threshold, "top_k": top_k}
     with quiet():
         if sums:

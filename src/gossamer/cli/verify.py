@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Others, Out
+from .options import Json, Others, Out, refuse_given
 from .output import finish, table
 
 
 def verify(
+    context: typer.Context,
     base: Annotated[Path, typer.Argument(help="Folder of the dense model.")],
     sparse: Annotated[Path, typer.Argument(help="Folder of the gated one.")],
     task: Annotated[
@@ -31,8 +32,11 @@ def verify(
 
     For an adding model, what each edge carries is written to SPARSE/edge_findings.json, which `gossamer view` shows.
     """
+    refuse_given(
+        context, *((("n_prompts", "seed"), "sums") if task is None else (("digits", "smallest"), "--task"))
+    )
     if task is not None:
-        _verify_task(base, sparse, task, n_prompts, seed, smallest, others or [], out, json_output)
+        _verify_task(base, sparse, task, n_prompts, seed, others or [], out, json_output)
         return
     from ..circuits.verify import all_claims_hold
     from ..models.quiet import quiet
@@ -55,17 +59,13 @@ def _verify_task(
     task: str,
     n: int,
     seed: int,
-    smallest: bool,
     others: list[Path],
     out: Path | None,
     as_json: bool,
 ) -> None:
-    from ..errors import refuse
     from ..models.quiet import quiet
     from ..recipes.verify_task import study_task
 
-    if smallest:
-        raise refuse("--smallest with --task", "--smallest on sums", "leave one of them out")
     with quiet():
         record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
     finish(record, out, as_json, lambda: _task_verified(record))

@@ -23,9 +23,12 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
 def looks_like_path(name: Path | str) -> bool:
-    """Whether a name can only be meant as a path here: there is such a thing, or the hub has no such names."""
+    """Whether a name can only be meant as a path here: there is such a thing, or the hub has no such names.
+
+    A `Path` is one, for it has lost what a person may have put before the name, as in ./model.
+    """
     text = str(name)
-    if Path(text).exists() or not HUB_NAME.fullmatch(text) or text.startswith("."):
+    if isinstance(name, Path) or Path(text).exists() or not HUB_NAME.fullmatch(text) or text.startswith("."):
         return True
     owner, slash, _ = text.partition("/")
     return bool(slash) and Path(owner).is_dir()

@@ -15,10 +15,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import require_choice
-from ...files import write_json, write_text
+from ...files import write_text
 from ..circuit import Circuit
 from .graphs import from_graphml, from_networkx, to_dataframe, to_graphml, to_networkx
-from .neuronpedia import to_neuronpedia
+from .neuronpedia import LINKS, as_text, to_neuronpedia
 from .record import from_record, load_circuit, save_circuit, to_record
 
 FORMATS = ("json", "graphml", "csv", "neuronpedia")
@@ -27,6 +27,7 @@ LIMIT = 500_000  # edges; assumed: about 100 MB of GraphML
 __all__ = [
     "FORMATS",
     "LIMIT",
+    "LINKS",
     "export",
     "from_graphml",
     "from_networkx",
@@ -41,17 +42,27 @@ __all__ = [
 ]
 
 
-def export(circuit: Circuit, path: Path, form: str, *, prompt: int = 0, limit: int = LIMIT) -> Path:
+def export(
+    circuit: Circuit,
+    path: Path,
+    form: str,
+    *,
+    prompt: int | None = None,
+    limit: int = LIMIT,
+    links: int = LINKS,
+) -> Path:
     """Write a circuit to a file in one of `FORMATS`; the file appears whole or not at all.
 
     Args:
-        form: json and csv hold all prompts, graphml as well; neuronpedia holds one.
-        prompt: which one.
+        prompt: which one; by default all of them, and for neuronpedia, which holds one, the first.
         limit: most edges that are written.
-    Raises: `GossamerError` for an unknown format, a graph above the limit, a missing extra, an unwritable
+        links: most links between nodes, for neuronpedia.
+    Raises: `GossamerError` for an unknown format or prompt, a graph above the limit, a missing extra, an unwritable
     path.
     """
     require_choice("format", form, FORMATS)
+    if prompt is not None:
+        circuit = circuit.of_prompt(prompt)
     if form == "json":
         save_circuit(circuit, path, limit=limit)
     elif form == "graphml":
@@ -59,5 +70,5 @@ def export(circuit: Circuit, path: Path, form: str, *, prompt: int = 0, limit: i
     elif form == "csv":
         write_text(path, to_dataframe(circuit, limit=limit).to_csv(index=False, lineterminator="\r\n"))
     else:
-        write_json(path, to_neuronpedia(circuit, prompt=prompt, limit=limit))
+        write_text(path, as_text(to_neuronpedia(circuit, limit=limit, links=links)))
     return path

@@ -15,17 +15,27 @@ Their nodes are features, ours are heads at positions; a bare attention edge has
     there
 
 Weights are norms of what is moved, not attributions, and the metadata says so.
+
+A head has as many links from a position as heads below write there, so links grow with the square of the depth:
+14 tokens through 30 layers make over a million. Of a graph with more than `links` links, the edges with the largest
+contribution are kept, as many as fit, of these the live ones; the metadata and a warning say how many.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections import defaultdict
 from typing import Any
 
+import numpy as np
+
 from ... import __version__
+from ...errors import GossamerWarning, refuse
 from ..circuit import Circuit
 from .record import require_size
 
+LINKS = 20_000  # assumed: 3 MB, and more than a person looks at
 FEATURE, TOKEN, LOGIT = "lorsa", "embedding", "logit"
 
 
@@ -37,16 +47,21 @@ def to_neuronpedia(
     slug: str = "circuit",
     token_ids: tuple[int, ...] | None = None,
     limit: int | None = None,
+    links: int = LINKS,
 ) -> dict[str, Any]:
-    """The graph of one prompt; `limit` bounds its links.
+    """The graph of one prompt.
 
     Args:
         model_id: what `scan` says, the model's name there.
         token_ids: vocabulary ids of the input tokens, for node ids; by default positions.
+        limit: most live edges of the prompt; more are refused.
+        links: most links of the graph; of more, the strongest edges are kept.
+    Raises: `GossamerError` for an unknown prompt, more than `limit` edges, and fewer links than one edge makes.
     """
     one = circuit.of_prompt(prompt).live()
     if limit is not None:
         require_size(one, limit)
+    one, cut = _strongest(one, links)
     tokens = list(one.tokens[0])
     ids = tuple(range(len(tokens))) if token_ids is None else token_ids
     nodes = {("token", p): _token(ids[p], p, token) for p, token in enumerate(tokens)}
@@ -58,7 +73,7 @@ def to_neuronpedia(
         nodes["logit", position] = _logit(one, position)
         weights.update({(writer, ("logit", position)): 1.0 for writer in writers[position]})
     return {
-        "metadata": _metadata(slug, model_id, tokens),
+        "metadata": _metadata(slug, model_id, tokens, cut),
         "qParams": {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""},
         "nodes": list(nodes.values()),
         "links": [
@@ -66,6 +81,37 @@ def to_neuronpedia(
             for (source, target), weight in weights.items()
         ],
     }
+
+
+def _strongest(one: Circuit, links: int) -> tuple[Circuit, str]:
+    """The live part of the strongest edges of a live circuit that make at most `links` links, and a sentence on it."""
+    total = _links(one)
+    if total <= links:
+        return one, ""
+    order = np.argsort(-one.contribution, kind="stable")
+    low, high, kept = 0, len(order), one.select(order[:0])
+    while low < high - 1:
+        middle = (low + high) // 2
+        part = one.select(np.sort(order[:middle])).live()
+        low, high, kept = (middle, high, part) if _links(part) <= links else (low, middle, kept)
+    if not len(kept):
+        raise refuse(f"a graph of at most {links:,} links", "room for one edge", "allow more links")
+    said = (
+        f"{len(kept):,} of {len(one):,} live edges are kept, the strongest, as all would make {total:,} links"
+    )
+    warnings.warn(said, GossamerWarning, stacklevel=3)
+    return kept, f" {said}."
+
+
+def _links(one: Circuit) -> int:
+    """How many links a live circuit on one prompt makes; a head that has two keys with one writer counts it twice."""
+    writers, total = np.ones(len(one.tokens[0]), dtype=np.int64), 0
+    for layer in range(one.n_layers):
+        here = one.layer == layer
+        total += int(writers[one.key[here]].sum())
+        heads = np.unique(np.stack([one.head[here], one.query[here]]), axis=1)
+        np.add.at(writers, heads[1], 1)
+    return total + int(writers[list(one.outputs)].sum())
 
 
 def _add_layer(
@@ -126,7 +172,12 @@ def _logit(one: Circuit, position: int) -> dict[str, Any]:
     return {**node, "is_target_logit": True}
 
 
-def _metadata(slug: str, model_id: str, tokens: list[str]) -> dict[str, Any]:
+def as_text(graph: dict[str, Any]) -> str:
+    """The graph as JSON without indentation, which would double it."""
+    return json.dumps(graph, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _metadata(slug: str, model_id: str, tokens: list[str], cut: str) -> dict[str, Any]:
     return {
         "slug": slug,
         "scan": model_id,
@@ -134,7 +185,7 @@ def _metadata(slug: str, model_id: str, tokens: list[str]) -> dict[str, Any]:
         "prompt": " ".join(tokens),
         "schema_version": 1,
         "info": {
-            "description": "Open attention edges; link weights are norms, not attributions.",
+            "description": f"Open attention edges; link weights are norms, not attributions.{cut}",
             "generator": {"name": "gossamer", "version": __version__, "url": ""},
         },
     }
