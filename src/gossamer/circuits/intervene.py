@@ -33,6 +33,7 @@ from ..gates.edges import EdgeGates
 from ..models.attach import gated
 from ..models.forward import evaluating, first_output
 from ..models.interface import attention_modules
+from ..training.counted import counted
 from .circuit import Circuit, Edge, as_edge
 from .statistics import wilson
 
@@ -84,7 +85,7 @@ class PatchedModel:
         """
         found = []
         with self.gates.using(**gates):
-            for part in torch.arange(len(rows)).split(self.batch_size):
+            for part in counted(torch.arange(len(rows)).split(self.batch_size), "batches of interventions"):
                 inputs = {"input_ids": self.input_ids[rows[part]].to(self.model.device)}
                 if self.attention_mask is not None:
                     inputs["attention_mask"] = self.attention_mask[rows[part]].to(self.model.device)

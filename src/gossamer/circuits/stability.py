@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import refuse
+from ..training.counted import counted
 from .circuit import Circuit, Edge
 
 EXACT_HEADS = 6  # 720 permutations per layer
@@ -112,7 +113,9 @@ def stable(circuits: Sequence[Circuit]) -> Stability:
     """Compare every two of several circuits, of seeds, models, paraphrases or samples."""
     if len(circuits) < 2:
         raise refuse(f"{len(circuits)} circuits", "two or more", "pass another seed, paraphrase or sample")
-    return Stability(tuple(overlap(a, b) for a, b in combinations(circuits, 2)))
+    return Stability(
+        tuple(overlap(a, b) for a, b in counted(list(combinations(circuits, 2)), "circuits compared"))
+    )
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def resampled(circuit: Circuit, *, draws: int = 20, seed: int = 0, share: float 
     places = np.stack([circuit.layer, circuit.head, circuit.query, circuit.key], axis=1)
     edges, inverse = np.unique(places, axis=0, return_inverse=True)
     sets = []
-    for _ in range(draws + 1):
+    for _ in counted(range(draws + 1), "samples drawn"):
         times = np.bincount(rng.integers(0, n, n), minlength=n)
         seen = np.bincount(inverse.ravel(), weights=times[circuit.prompt], minlength=len(edges)) / n
         sets.append({tuple(edge) for edge in edges[seen >= share].tolist()})

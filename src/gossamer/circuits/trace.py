@@ -29,6 +29,7 @@ from ..gates.attention_call import AttentionCall
 from ..gates.edges import EdgeGates
 from ..models.attach import gated
 from ..models.forward import evaluating, first_output
+from ..training.counted import counted
 from .circuit import Circuit, concatenate
 from .contribution import Writing
 
@@ -75,7 +76,7 @@ def trace(
     parts = []
     with gated(model) as gates, evaluating(model):
         writing = _writing(model)
-        for start in range(0, len(input_ids), batch_size):
+        for start in counted(range(0, len(input_ids), batch_size), "batches traced"):
             ids = input_ids[start : start + batch_size].to(model.device)
             mask = (
                 None

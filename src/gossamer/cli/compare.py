@@ -28,8 +28,9 @@ def compare(
     """Count the heads, edges and attention edges that each of two models needs for 90 % of its effect on a task."""
     from ..models.quiet import quiet
     from ..recipes.compare import compare as compare_models
+    from ..training.counted import told
 
-    with quiet():
+    with quiet(), told("compare"):
         record = compare_models(base, sparse, task, ablation=ablation, n=n_prompts, seed=seed).as_record()
     refused = record.get("attention_edges_refused")
     more = [] if refused is None else [f"attention edges: {refused}"]

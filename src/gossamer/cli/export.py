@@ -55,9 +55,10 @@ def export(
         from ..files import write_json
         from ..models.quiet import quiet
         from ..recipes.compare import component_circuit
+        from ..training.counted import told
 
         options = {"edges": edges, "ablation": ablation, "n": n_prompts, "seed": seed}
-        with quiet():
+        with quiet(), told("export"):
             found = component_circuit(circuit, task, **options)
         write_json(out, found)
         typer.echo(str(out))

@@ -36,13 +36,14 @@ def trace(
     from ..models.quiet import quiet
     from ..recipes.addition.verify import trace_sums
     from ..recipes.trace import trace_text
+    from ..training.counted import told
 
     if bool(sums) == (prompt is not None):
         raise refuse("both or neither of --sum and --prompt", "one of them", "write for example --sum 36+28")
     if not sums:
         refuse_given(context, ("digits",), "--prompt")
     options = {"threshold": threshold, "top_k": top_k}
-    with quiet():
+    with quiet(), told("trace"):
         if sums:
             circuit = trace_sums(model, sums, digits=digits, **options)
         else:

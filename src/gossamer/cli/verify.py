@@ -42,8 +42,9 @@ def verify(
     from ..models.quiet import quiet
     from ..recipes.addition.explain.findings import write_edge_findings
     from ..recipes.addition.verify import study_addition
+    from ..training.counted import told
 
-    with quiet():
+    with quiet(), told("verify"):
         found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
     if sparse.is_dir():
         path = write_edge_findings(sparse, found.explanation.as_record(), found.weights)
@@ -65,8 +66,9 @@ def _verify_task(
 ) -> None:
     from ..models.quiet import quiet
     from ..recipes.verify_task import study_task
+    from ..training.counted import told
 
-    with quiet():
+    with quiet(), told("verify"):
         record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
     finish(record, out, as_json, lambda: _task_verified(record))
     if not record["all_claims_hold"]:

@@ -39,10 +39,11 @@ def view(
     from ..files import write_text
     from ..models.quiet import quiet
     from ..recipes.view import view_folders
+    from ..training.counted import told
 
     target = folder / "view.html" if out is None else out
     dense, gated = base or folder / "base", sparse or folder / "sparse"
-    with quiet():
+    with quiet(), told("view"):
         html = view_folders(
             dense, gated, prompts or [], start=sum_, threshold=threshold, edge_findings=edge_findings
         )

@@ -13,6 +13,7 @@ from ..circuits.components.scores import score_edges
 from ..circuits.export.mib import to_mib
 from ..data.pairs import Batch
 from ..errors import GossamerError, refuse
+from ..training.counted import counted
 from .folders import open_model, task_prompts
 
 STEPS = 10  # of EAP-IG, twice its own: a gate is a step along the path, which five points may miss (LOG.md)
@@ -46,10 +47,10 @@ class Comparison:
             "effects": self.effects,
             "gradient": self.edges[0].gradient,
         }
-        for kind, counted in (("heads", "retained"), ("edges", "edges"), ("attention_edges", "retained")):
+        for kind, count in (("heads", "retained"), ("edges", "edges"), ("attention_edges", "retained")):
             curves = getattr(self, kind)
             points = [None if isinstance(curve, str) else curve.needed() for curve in curves]
-            counts = [None if point is None else getattr(point, counted) for point in points]
+            counts = [None if point is None else getattr(point, count) for point in points]
             of = [None if isinstance(curve, str) else curve.of for curve in curves]
             found[kind] = {"base": counts[0], "sparse": counts[1], "of": of[0] or of[1]}
             found[f"{kind}_ratio"] = counts[0] / counts[1] if counts[0] and counts[1] else None
@@ -67,7 +68,7 @@ def compare(
     Raises: `GossamerError` for an unknown task, a model that does not know it, or another architecture.
     """
     effects, heads, edges, attention = [], [], [], []
-    for folder in (base, sparse):
+    for folder in counted((base, sparse), "models compared"):
         model = open_model(folder)
         components = components_of(model)
         scored, fresh = (task_prompts(model, folder, task, n, seed + offset) for offset in (0, 1))

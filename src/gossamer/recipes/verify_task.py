@@ -22,6 +22,7 @@ from ..circuits.verify import Proof, all_claims_hold, prove
 from ..errors import refuse
 from ..models.attach import gates_of
 from ..models.forward import evaluating, first_output
+from ..training.counted import counted
 from .folders import open_model, open_others, task_prompts
 
 
@@ -118,7 +119,7 @@ def study_task(
         )
     further = open_others(others, gated)
     parts, templates = [], []
-    for batch in task_prompts(gated, sparse, task, n, seed):
+    for batch in counted(task_prompts(gated, sparse, task, n, seed), "lengths of prompts"):
         circuit = trace(gated, batch.clean, outputs=[-1])
         logits = [_last(model, batch.clean) for model in (dense, gated)]
         right = [round(batch.accuracy(one) * len(batch)) for one in logits]

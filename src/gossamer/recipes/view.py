@@ -9,6 +9,7 @@ from ..circuits.trace import trace_prompt
 from ..data.prompts import Prompt, open_tokenizer, positions_of
 from ..errors import refuse
 from ..models.checkpoint import load, load_dense
+from ..training.counted import counted
 from ..viz.viewer import view
 from .addition.explain.findings import edge_findings_beside, read_edge_findings
 from .addition.page import addition_of, view_addition
@@ -48,7 +49,9 @@ def view_folders(
     tokenizer = open_tokenizer(sparse, base)
     prompts = [Prompt.of(text, tokenizer, most=positions_of(dense)) for text in texts]
     circuits = [
-        [trace_prompt(model, prompt, threshold=least) for prompt in prompts]  # each alone, so none is padded
-        for model, least in ((dense, threshold), (gated, 0.0))
+        [
+            trace_prompt(model, prompt, threshold=least) for prompt in counted(prompts, "prompts")
+        ]  # each alone, so none is padded
+        for model, least in counted(((dense, threshold), (gated, 0.0)), "models traced")
     ]
     return view(*circuits)

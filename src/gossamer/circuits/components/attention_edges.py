@@ -34,6 +34,7 @@ from ...gates.attention_call import AttentionCall
 from ...gates.edges import EdgeGates
 from ...models.attach import gated
 from ...models.forward import evaluating, first_output
+from ...training.counted import counted, under_way
 from .component_model import ComponentModel
 from .curve import Curve, Point
 from .effect import Effect, sizes_around_first
@@ -187,7 +188,8 @@ def needed_attention_edges(
     with gated(components.model) as gates, evaluating(components.model):
         patcher = EdgePatcher(components, gates)
         instead = [replacements(patcher, batch, ablation) for batch in batches]
-        scores = [edge_scores(patcher, *pair, steps, gradient) for pair in zip(batches, instead, strict=True)]
+        pairs = counted(list(zip(batches, instead, strict=True)), "batches scored by attention edge")
+        scores = [edge_scores(patcher, *pair, steps, gradient) for pair in pairs]
 
         def values(n: int) -> Tensor:
             found = []
@@ -199,11 +201,19 @@ def needed_attention_edges(
         most = max(score[0].numel() for score in scores)
         effect = Effect(batches, ablation, values(most), values(0))
         effect.require()
-        sizes = sizes_around_first(lambda n: effect.share(values(n)) >= share, most)
-        points = tuple(Point(n, n, effect.share(values(n))) for n in sizes)
-        pairs = sum(_visible(patcher, batch) for batch in batches) // effect.n
+        with under_way("sizes of attention edges tried") as search:
+
+            def reaches(n: int) -> bool:
+                search.done += 1
+                return effect.share(values(n)) >= share
+
+            sizes = sizes_around_first(reaches, most)
+        points = tuple(
+            Point(n, n, effect.share(values(n))) for n in counted(sizes, "sizes of attention edges")
+        )
+        visible = sum(_visible(patcher, batch) for batch in batches) // effect.n
     settings = (ablation, "eap-ig, absolute, by prompt", batches[0].task, effect.n)
-    return Curve("attention edges a prompt", pairs, *settings, points, gradient)
+    return Curve("attention edges a prompt", visible, *settings, points, gradient)
 
 
 def _visible(patcher: EdgePatcher, batch: Batch) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 from ...data.pairs import Batch
 from ...errors import refuse
 from ...models.forward import evaluating
+from ...training.counted import counted, under_way
 from .component_model import ComponentModel
 from .effect import Effect, sizes_around_first
 from .run import AblatedRun, ablated_outputs, writer_outputs
@@ -157,7 +159,8 @@ def edge_curve(
     """F for the best n edges; by default on MIB's grid of shares."""
     components, points = ablator.components, []
     ablator.require_effect()
-    for size in sizes or sorted({max(1, round(share * components.graph.n_edges)) for share in SHARES}):
+    sizes = sizes or sorted({max(1, round(share * components.graph.n_edges)) for share in SHARES})
+    for size in counted(sizes, "sizes"):
         edge_mask = best_edges(components, scores, size, signed=signed)
         points.append(Point(size, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
     ranking = f"{scores.method}, {'signed' if signed else 'absolute'}"
@@ -169,10 +172,13 @@ def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: f
     """The curve up to the first size whose F reaches `share`; how it is looked for is in `sizes_around_first`."""
     ablator.require_effect()
 
-    def reaches(size: int) -> bool:
-        return ablator.faithfulness(best_edges(ablator.components, scores, size)) >= share
+    with under_way("sizes tried") as search:
 
-    sizes = sizes_around_first(reaches, ablator.components.graph.n_edges, factor)
+        def reaches(size: int) -> bool:
+            search.done += 1
+            return ablator.faithfulness(best_edges(ablator.components, scores, size)) >= share
+
+        sizes = sizes_around_first(reaches, ablator.components.graph.n_edges, factor)
     return edge_curve(ablator, scores, sizes=sizes)
 
 
@@ -180,11 +186,11 @@ def head_scores(ablator: Ablator) -> Tensor:
     """(layers, heads): what ablating all edges out of one head costs, exactly."""
     graph = ablator.components.graph
     found = torch.zeros(graph.n_layers, graph.n_heads, dtype=torch.float64)
-    for layer in range(graph.n_layers):
-        for head in range(graph.n_heads):
-            edge_mask = graph.exists.clone()
-            edge_mask[graph.head(layer, head)] = False
-            found[layer, head] = (ablator.all - ablator.values(edge_mask)).mean()
+    heads = list(product(range(graph.n_layers), range(graph.n_heads)))
+    for layer, head in counted(heads, "heads ablated"):
+        edge_mask = graph.exists.clone()
+        edge_mask[graph.head(layer, head)] = False
+        found[layer, head] = (ablator.all - ablator.values(edge_mask)).mean()
     return found
 
 
@@ -197,7 +203,8 @@ def head_curve(ablator: Ablator, scores: Tensor | None = None) -> Curve:
     numbers = [graph.head(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
     edge_mask[numbers] = False
     points = [Point(0, int(edge_mask.sum()), ablator.faithfulness(edge_mask))]
-    for count, best in enumerate(ranking.flatten().argsort(descending=True).tolist(), 1):
+    best_first = ranking.flatten().argsort(descending=True).tolist()
+    for count, best in enumerate(counted(best_first, "heads put back"), 1):
         edge_mask[numbers[best]] = graph.exists[numbers[best]]
         points.append(Point(count, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
     settings = (ablator.ablation, "exact, signed", ablator.batches[0].task, ablator.n)

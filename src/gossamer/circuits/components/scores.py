@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ...data.pairs import Batch
 from ...errors import refuse, require_choice
 from ...models.forward import evaluating, first_output
+from ...training.counted import counted
 from .component_model import ComponentModel, Reader
 from .gradient import through_gates
 from .one_edge import OneEdgeEach
@@ -81,7 +82,7 @@ def score_edges(
         raise refuse(f"{len(batches)} batches, {steps} steps", "at least one of each", "pass more")
     total = torch.zeros(components.graph.n_writers, components.graph.n_readers, dtype=torch.float64)
     with evaluating(components.model), through_gates(components.model, gradient):
-        for batch in batches:
+        for batch in counted(batches, "batches scored"):
             clean, _ = writer_outputs(components, batch.clean)
             corrupt, _ = writer_outputs(components, batch.corrupt)
             change = ablated_outputs(components, clean, corrupt, ablation) - clean
@@ -89,7 +90,7 @@ def score_edges(
                 total += _exact(components, batch, change, rows)
             else:
                 points = [1.0] if method == "eap" else [(k + 0.5) / steps for k in range(steps)]
-                for point in points:
+                for point in counted(points, "steps"):
                     start = clean[0] + (1 - point) * change[0]
                     total += _attribute(components, batch, start, change) / len(points)
     n = sum(map(len, batches))
