@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from gossamer.circuits.export.record import to_record
-from gossamer.data.prompts import Prompt, open_tokenizer
+from gossamer.circuits.trace import trace_prompt
+from gossamer.data.prompts import Prompt, open_tokenizer, pieces
 from gossamer.errors import GossamerError
 from gossamer.models.checkpoint import save, save_folder
 from gossamer.recipes.trace import trace_text
@@ -55,6 +56,22 @@ def test_one_prompt_has_one_spelling(run: Path) -> None:
     served = [spelled(panel) for panel in Session.load(run).answer(TEXT)["panels"]]
     for tokens in (tuple(table), *shown, *served):
         assert tokens == prompt.pieces
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_bytes_are_shown_as_text_and_answers_are_the_model_s(run: Path, decoder: bool) -> None:
+    tokenizer = byte_level()
+    if not decoder:
+        tokenizer.backend_tokenizer.decoder = None  # type: ignore[assignment]
+    prompt = Prompt.of("a cat", tokenizer)
+    assert prompt.pieces == ("a", " c", "a", "t")
+    model = tiny("gpt2", vocab_size=257)
+    circuit = trace_prompt(model, prompt)
+    with torch.no_grad():
+        answers = model(prompt.ids).logits[0].argmax(-1)
+    assert circuit.tokens == (prompt.pieces,)
+    assert circuit.answers == (pieces(byte_level(), answers.tolist()),)
+    assert circuit.answers != circuit.tokens
 
 
 def spelled(packed: dict[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +55,28 @@ def unpack(packed) -> np.ndarray:
 
 def data_of(page: str) -> dict:
     return json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[0])
+
+
+def test_both_panels_count_edges_from_the_same_weight_on():
+    base, sparse = (small_circuit(edges=40, seed=seed) for seed in (1, 2))
+    cut = replace(base.select(base.weight >= 0.5), meta={"threshold": 0.5})
+    panels = data_of(view(cut, sparse))["panels"]
+    for panel, circuit in zip(panels, (base, sparse), strict=True):
+        expected = int((circuit.weight >= 0.5).sum())
+        assert (panel["least"], unpack(panel["circuits"]["open"]).tolist()) == (0.5, [expected])
+    whole = data_of(view(base, sparse))["panels"]
+    assert [(panel["least"], unpack(panel["circuits"]["open"])[0]) for panel in whole] == [(0, 40)] * 2
+
+
+@pytest.mark.parametrize(("layers", "tallest"), [(4, 0.55), (12, 0.62), (30, 0.62), (36, 0.62)])
+def test_inputs_stand_above_the_fold_of_a_deep_model(layers, tallest):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node: install nodejs to run the page's scripts without a browser")
+    call = f"gridFor({{tokens: Array(14).fill('x')}}, {layers}, 640, 0.44 * 900, 0, 1)"
+    script = f"{asset('scene.js')};\nconsole.log({call}.bottom)"
+    done = subprocess.run([node, "-e", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < tallest * 900
 
 
 def test_integers_take_the_fewest_bytes():

@@ -91,7 +91,7 @@ def trace(
 
 def trace_prompt(model: PreTrainedModel, prompt: Prompt, **options: Any) -> Circuit:
     """The circuit of one text, in its own pieces, into the positions that answer; options as for `trace`."""
-    return trace(model, prompt.ids, text=lambda _: prompt.pieces, outputs=prompt.outputs, **options)
+    return trace(model, prompt.ids, text=prompt.spelled, outputs=prompt.outputs, **options)
 
 
 def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, ...]:

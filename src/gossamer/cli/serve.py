@@ -23,7 +23,7 @@ def serve(
     max_tokens: Annotated[int, typer.Option(help="Longest prompt, in tokens.", min=1)] = 512,
     max_requests: Annotated[int, typer.Option(help="Most requests at one time.", min=1)] = 4,
     threshold: Annotated[
-        float, typer.Option(help="Smallest weight that counts as an edge of the base.")
+        float, typer.Option(help="Smallest weight that counts as an edge, of either model.")
     ] = 0.01,
 ) -> None:
     """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""

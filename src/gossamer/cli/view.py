@@ -24,7 +24,8 @@ def view(
     base: Annotated[Path | None, typer.Option(help="The dense model, if not DIR/base.")] = None,
     sparse: Annotated[Path | None, typer.Option(help="The gated model, if not DIR/sparse.")] = None,
     threshold: Annotated[
-        float, typer.Option(help="Smallest weight that counts as an edge of a dense LM.")
+        float,
+        typer.Option(help="Smallest weight that counts as an edge of a language model, in both panels."),
     ] = 0.01,
     edge_findings: Annotated[
         Path | None,

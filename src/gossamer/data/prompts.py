@@ -6,12 +6,13 @@ spelling everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers.decoders import ByteLevel
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -32,12 +33,14 @@ class Prompt:
         ids: (1, T) token ids.
         pieces: T strings, the text that each token stands for.
         outputs: the positions that answer; for a text its last one, where the next token is told.
+        spelled: other token ids, as those of answers, in the same spelling.
     """
 
     text: str
     ids: Tensor
     pieces: tuple[str, ...]
     outputs: tuple[int, ...]
+    spelled: Callable[[Tensor], tuple[str, ...]]
 
     @classmethod
     def of(cls, text: str, tokenizer: Any, *, most: int | None = None) -> Prompt:
@@ -53,7 +56,11 @@ class Prompt:
             raise refuse("an empty prompt", "one token or more", "type something")
         if most is not None and len(ids) > most:
             raise refuse(f"a prompt of {len(ids):,} tokens", f"at most {most:,}", "shorten it")
-        return cls(text, torch.tensor([ids]), pieces(tokenizer, ids), (len(ids) - 1,))
+
+        def spelled(some: Tensor) -> tuple[str, ...]:
+            return pieces(tokenizer, some.tolist())
+
+        return cls(text, torch.tensor([ids]), pieces(tokenizer, ids), (len(ids) - 1,), spelled)
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -71,6 +78,10 @@ def require_text(text: str) -> None:
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     """Token ids as the pieces of text that they stand for, one by one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.decoder is None and "ByteLevel" in str(backend.pre_tokenizer):
+        # Without a decoder of its own it would show a space as Ġ.
+        return tuple(ByteLevel().decode([str(tokenizer.convert_ids_to_tokens(i))]) for i in ids)
     return tuple(str(tokenizer.decode([i])) for i in ids)
 
 

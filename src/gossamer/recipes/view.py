@@ -30,7 +30,7 @@ def view_folders(
         base, sparse: a dense and a gated checkpoint.
         texts: prompts for a language model, whose tokenizer lies with either checkpoint.
         start: the sum shown first.
-        threshold: smallest softmax weight that counts as an edge of the dense language model.
+        threshold: smallest softmax weight that counts as an edge of a language model, in both panels.
         carries: what `gossamer verify` wrote about the sparse model; by default the file in its folder, if any.
     Raises: `GossamerError` if there is nothing to show.
     """
@@ -48,10 +48,9 @@ def view_folders(
         raise refuse("a language model and no prompt", "one or more", "give --prompt, once per prompt")
     tokenizer = open_tokenizer(sparse, base)
     prompts = [Prompt.of(text, tokenizer, most=positions_of(dense)) for text in texts]
-    circuits = [
-        [
-            trace_prompt(model, prompt, threshold=least) for prompt in counted(prompts, "prompts")
-        ]  # each alone, so none is padded
-        for model, least in counted(((dense, threshold), (gated, 0.0)), "models traced")
+    models = counted((dense, gated), "models traced")
+    circuits = [  # each prompt alone, so that none is padded
+        [trace_prompt(model, prompt, threshold=threshold) for prompt in counted(prompts, "prompts")]
+        for model in models
     ]
     return view(*circuits)

@@ -90,7 +90,7 @@ def addition_of(config: Any) -> Addition | None:
 def _panel(name: str, title: str, model: PreTrainedModel) -> dict[str, Any]:
     assert isinstance(model, BertForMaskedLM)
     size = {"layers": model.config.num_hidden_layers, "heads": model.config.num_attention_heads}
-    return {"name": name, "title": title, **size, "circuits": None, "model": pack_bert(model)}
+    return {"name": name, "title": title, **size, "least": 0.0, "circuits": None, "model": pack_bert(model)}
 
 
 def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:

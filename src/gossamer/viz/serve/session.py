@@ -46,7 +46,7 @@ class Limits:
         cuts: edges and heads that one request may cut, of both models together.
         seconds: that one request may take; looked at in every layer.
         edges: per panel that are sent; of more, those that reach the answer and then the heaviest.
-        threshold: smallest softmax weight that counts as an edge of the base model.
+        threshold: smallest softmax weight that counts as an edge, of either model.
         shown: tokens of the next-token distribution.
     """
 
@@ -108,8 +108,7 @@ class Session:
         if (n := sum(map(len, cuts))) > self.limits.cuts:
             raise refuse(f"{n:,} cuts", f"at most {self.limits.cuts:,}", "cut whole heads")
         read = self.read(prompt)
-        thresholds = (self.limits.threshold, 0.0)
-        found = [self._one(i, read, cuts[i], thresholds[i], check) for i in range(len(self.models))]
+        found = [self._one(i, read, cuts[i], check) for i in range(len(self.models))]
         return {"panels": [panel for panel, _ in found], "next": [rows for _, rows in found]}
 
     def read(self, text: str) -> Prompt:
@@ -121,7 +120,7 @@ class Session:
         return Prompt.of(text, self.tokenizer, most=self.most_tokens)
 
     def _one(
-        self, number: int, prompt: Prompt, cut: Sequence[Cut], threshold: float, check: Callable[[], None]
+        self, number: int, prompt: Prompt, cut: Sequence[Cut], check: Callable[[], None]
     ) -> tuple[dict[str, Any], list[tuple[str, float]]]:
         model, last = self.models[number], len(prompt) - 1
         gates = gates_of(model)
@@ -130,7 +129,7 @@ class Session:
         with self.turns[number]:
             check()
             with gates.using(keep=keep), gates.observing(lambda _: check()), evaluating(model):
-                circuit = trace_prompt(model, prompt, threshold=threshold)
+                circuit = trace_prompt(model, prompt, threshold=self.limits.threshold)
                 logits = first_output(model, {"input_ids": prompt.ids.to(model.device)})[0, last].float()
         check()
         return circuits([circuit], most=self.limits.edges), self._likeliest(logits)
@@ -146,7 +145,14 @@ class Session:
         """What the page knows before the first prompt."""
         sizes = [{"layers": gates_of(m).n_layers, "heads": gates_of(m).n_heads} for m in self.models]
         panels = [
-            {"name": name, "title": title, "circuits": None, "model": None, **size}
+            {
+                "name": name,
+                "title": title,
+                "circuits": None,
+                "model": None,
+                **size,
+                "least": self.limits.threshold,
+            }
             for name, title, size in zip(NAMES, TITLES, sizes, strict=True)
         ]
         limits = {"tokens": self.most_tokens, "characters": self.limits.characters}

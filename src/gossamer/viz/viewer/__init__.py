@@ -42,6 +42,8 @@ def view(
         places: what each position is, in words, where all prompts share that.
         most_edges: per panel; of a larger circuit those that reach the answer are kept, then the heaviest, and the
             page says so.
+
+    Where one circuit was traced from a threshold on, all panels count edges from there on, and say so.
     Raises: `GossamerError` if the circuits are on different prompts.
     """
     sides = [_parts(side) for side in (base, sparse) if side is not None]
@@ -50,10 +52,12 @@ def view(
         raise refuse("circuits on different prompts", "one list of prompts", "trace both on the same")
     if not tokens[0]:
         raise refuse("a circuit without prompts", "one prompt or more", "trace the model on a prompt")
+    least = max((float(part.meta.get("threshold", 0.0)) for side in sides for part in side), default=0.0)
+    sides = [[part.select(part.weight >= least) for part in side] for side in sides]
     names = ("circuit",) if sparse is None else ("base", "sparse")
     titles = titles or (("Circuit",) if sparse is None else ("Base Model", "Sparse Model"))
     panels = [
-        panel(name, words, parts, most=most_edges)
+        panel(name, words, parts, most=most_edges, least=least)
         for name, words, parts in zip(names, titles, sides, strict=False)
     ]
     return page(page_data("prompts", panels, edge_findings=edge_findings, places=places), title=title)
@@ -63,13 +67,16 @@ def _parts(side: Circuit | Sequence[Circuit]) -> list[Circuit]:
     return [side] if isinstance(side, Circuit) else list(side)
 
 
-def panel(name: str, title: str, parts: Sequence[Circuit], *, most: int = MOST_EDGES) -> dict[str, Any]:
+def panel(
+    name: str, title: str, parts: Sequence[Circuit], *, most: int = MOST_EDGES, least: float = 0.0
+) -> dict[str, Any]:
     """One panel of stored circuits of one model."""
     size = {"layers": parts[0].n_layers, "heads": parts[0].n_heads}
     return {
         "name": name,
         "title": title,
         **size,
+        "least": least,
         "circuits": circuits(parts, most=most),
         "model": None,
     }

@@ -169,6 +169,12 @@ function buildButtons(page) {
   on("back", () => stepLayer(page, -1));
   on("forth", () => stepLayer(page, 1));
   on("every", () => setLayers(page, 0, page.layers - 1));
+  byId("sink").hidden = page.data.kind === "addition";
+  on("sink", () => {
+    state.noSink = !state.noSink;
+    byId("sink").setAttribute("aria-pressed", String(state.noSink));
+    refilter(page);
+  });
   on("live", () => {
     state.liveChosen = true;
     setLive(page, !state.liveOnly);

@@ -49,13 +49,15 @@ function setView(panel, view, expected) {
 /** @param {Panel} panel @param {Filter} filter */
 function filterPanel(panel, filter) {
   if (!panel.view) return;
-  const { view, live } = panel;
+  const { view, live, data } = panel;
   panel.lines = linesOf(view.edges, shownMask(view, filter, live), live);
   panel.ranks = ranksOf(view, panel.lines);
   // Of too many edges those that reach the answer are kept first: so if one that does not is here, all that do are.
   const alive = live.reduce((sum, x) => sum + x, 0), offPath = alive < view.edges.n ? view.open - alive : 0, missing = view.open - view.edges.n, number = (/** @type {number} */ x) => x.toLocaleString("en");
   const percent = (100 * view.open) / Math.max(1, view.visible);
-  const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
+  const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open${data.least > 0 ? ` with a weight of ${data.least} and more` : ""}` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
+  const sink = view.edges.key.reduce((/** @type {number} */ sum, _, i) => sum + Number(isSink(view.edges, i)), 0);
+  if (filter.noSink) parts.push(`${number(sink)} of them read position 0 and are hidden`);
   if (offPath) parts.push(`${number(offPath)} never reach the answer${filter.liveOnly ? " and are hidden" : ""}`);
   const some = panel.lines.edges === view.edges.n ? "drawn" : `${number(panel.lines.edges)} shown,`;
   parts.push(`${some} as ${number(panel.lines.n)} ${panel.lines.n === 1 ? "line" : "lines"}`);

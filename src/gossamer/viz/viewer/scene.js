@@ -93,7 +93,7 @@ function gridFor(view, layers, width, tall, zoom, widest) {
   const upright = Math.min(17 * big, (0.86 * pitch) / widest), turned = upright < 11 * Math.min(1.5, big);
   const fontSize = turned ? Math.max(LEAST_FONT, Math.min(13 * big, pitch / 1.15)) : upright, every = turned ? Math.ceil((1.15 * fontSize) / pitch) : 1;
   const label = turned ? widest * fontSize + 10 : fontSize + 9;
-  const rowPitch = Math.max(26, Math.min(tall / layers, 90 * big, 0.15 * width)), bottom = label + 14 + layers * rowPitch;
+  const rowPitch = Math.max(Math.min(26, Math.max(10, tall / layers)), Math.min(tall / layers, 90 * big, 0.15 * width)), bottom = label + 14 + layers * rowPitch;
   return { width, height: bottom + label + 14, full: gutter + pitch * tokens + 14, gutter, pitch, rowPitch, bottom, layers, tokens, turned, fontSize, every, big };
 }
 

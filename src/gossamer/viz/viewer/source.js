@@ -6,6 +6,7 @@
 /**
  * @typedef {object} PanelData
  * @property {string} name @property {string} title @property {number} layers @property {number} heads
+ * @property {number} least  smallest weight that counts as an edge here
  * @property {PackedCircuit | null} circuits @property {BertData | null} model
  */
 /**
