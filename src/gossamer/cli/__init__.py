@@ -7,9 +7,11 @@ interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -52,6 +54,27 @@ for _panel, _verbs in VERBS.items():
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        return _main(arguments)
+    except OSError as error:
+        from ..files import FULL
+
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        return _cannot_print(error)
+
+
+def _cannot_print(error: OSError) -> int:
+    """Say that what a command prints found no room; the error stream may be as full."""
+    with suppress(OSError):
+        line = (
+            f"gossamer: standard output cannot be written ({error.strerror}): expected a place with space. "
+        )
+        print(line + "Free some space, or write to another place.", file=sys.stderr, flush=True)  # noqa: T201
+    return 2
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         code = int(app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0)
@@ -86,4 +109,11 @@ def one_line(
 def run() -> None:
     """Console-script entry point."""
     warnings.formatwarning = one_line
-    sys.exit(main())
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            code = code or _cannot_print(error)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes again as it ends
+    sys.exit(code)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import refuse_given
+from .options import refuse_given, with_room
 
 OF_MIB = ("edges", "ablation", "n_prompts", "seed")
 OF_CIRCUITS = ("prompt_index", "limit", "links")
@@ -21,7 +21,7 @@ def export(
             help="A circuit in JSON, as gossamer trace --out writes it; for mib a model's folder."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.", callback=with_room)],
     form: Annotated[
         str, typer.Option("--format", help="json, graphml, csv, neuronpedia or mib.")
     ] = "graphml",

@@ -11,13 +11,25 @@ import typer
 
 from ..errors import refuse
 
+
+def with_room(path: Path | None) -> Path | None:
+    """Raise where `path` cannot be written, before anything is computed for it."""
+    if path is not None:
+        from ..files import require_room
+
+        require_room(path)
+    return path
+
+
 Model = Annotated[Path, typer.Argument(help="Folder of a model, gated or dense.")]
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON on standard output.")]
 
 
-Out = Annotated[Path | None, typer.Option(help="Also write the record to this JSON file.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Also write the record to this JSON file.", callback=with_room)
+]
 
 
 Sums = Annotated[list[str] | None, typer.Option("--sum", help="A sum, as 36+28; may be repeated.")]

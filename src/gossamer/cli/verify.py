@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Others, Out, refuse_given
+from .options import Json, Others, Out, refuse_given, with_room
 from .output import finish, table
 
 
@@ -40,10 +40,11 @@ def verify(
         return
     from ..circuits.verify import all_claims_hold
     from ..models.quiet import quiet
-    from ..recipes.addition.explain.findings import write_edge_findings
+    from ..recipes.addition.explain.findings import FILE, write_edge_findings
     from ..recipes.addition.verify import study_addition
     from ..training.counted import told
 
+    with_room(sparse / FILE if sparse.is_dir() else None)
     with quiet(), told("verify"):
         found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
     if sparse.is_dir():

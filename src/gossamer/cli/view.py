@@ -37,12 +37,13 @@ def view(
     """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
     from rich.console import Console
 
-    from ..files import write_text
+    from ..files import require_room, write_text
     from ..models.quiet import quiet
     from ..recipes.view import view_folders
     from ..training.counted import told
 
     target = folder / "view.html" if out is None else out
+    require_room(target)
     dense, gated = base or folder / "base", sparse or folder / "sparse"
     with quiet(), told("view"):
         html = view_folders(

@@ -51,11 +51,12 @@ def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Save adapters alone, with the gates beside them; the base model stays where it came from."""
-    model.save_pretrained(folder)
+    """Save adapters alone, atomically, with the gates beside them; the base model stays where it came from."""
     sets = gate_sets_of(model)
-    write_adapter_blocks(sets, folder)
-    save_tensors(sets, folder)
+    with writing(folder) as temporary:
+        model.save_pretrained(temporary)
+        write_adapter_blocks(sets, temporary)
+        save_tensors(sets, temporary)
 
 
 def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options: Any) -> PreTrainedModel:

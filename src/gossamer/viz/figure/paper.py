@@ -26,6 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...errors import refuse
+from ...files import require_replaceable
 
 FORMATS = ("svg", "pdf", "png")
 FALLBACK_FONTS = "Verdana, sans-serif"
@@ -99,6 +100,8 @@ def save(figure: Figure, where: str | Path | Sequence[str | Path], *, dpi: float
     Raises: `GossamerError` if a path names another format or cannot be written.
     """
     paths = _paths(where)
+    for path in paths:
+        require_replaceable(path)
     contents = {
         suffix: _render(figure, suffix, dpi) for suffix in {path.suffix[1:].lower() for path in paths}
     }
