@@ -53,10 +53,10 @@ def config(out: str, **other: Any) -> SparsityConfig:
     return SparsityConfig(output_dir=out, **{**given, **other})
 
 
-def trainer(out: str, **other: Any) -> SparsityTrainer:
+def trainer(out: str, callbacks: Any = None, **other: Any) -> SparsityTrainer:
     """The trainer of a tiny GPT-2."""
     data = {"train_dataset": rows(64, 1), "eval_dataset": rows(8, 2), "data_collator": collate_rows}
-    return SparsityTrainer(build("gpt2"), config(out, **other), **data)
+    return SparsityTrainer(build("gpt2"), config(out, **other), callbacks=callbacks, **data)
 
 
 def die_at(event: str, end: str, message: str, about: tuple[Any, ...]) -> None:
@@ -90,6 +90,7 @@ def main() -> None:
     state |= {
         "controller": run.state_dict(),
         "history": run.state.log_history,
+        "random": torch.get_rng_state(),
         "noise": [one.seed for one in run.gates],
     }
     torch.save(state, Path(given.out) / f"final-{run.args.process_index}.pt")

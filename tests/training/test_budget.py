@@ -27,3 +27,14 @@ def test_a_resumed_run_counts_its_own_steps() -> None:
     budget.begin(500)
     now[0] = 110.0
     assert budget.steps(510, 1000) == 560
+
+
+def test_a_resumed_run_has_the_minutes_that_are_left() -> None:
+    now = [100.0]
+    budget = Budget(1.0, clock=lambda: now[0])
+    budget.begin(10, 30.0)
+    now[0] += 10
+    assert budget.gone == 40
+    assert budget.steps(20, 1000) == 40  # a second a step, and twenty are left
+    now[0] += 20
+    assert budget.is_spent

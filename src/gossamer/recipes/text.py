@@ -11,6 +11,7 @@ chosen by. What is saved carries a card, README.md.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..data.sequences import TensorRows, collate_rows
 from ..data.splits import Splits
 from ..data.text import Corpus
 from ..errors import refuse
-from ..files import require_writable, write_text
+from ..files import locked, require_writable, write_text, writing
 from ..gates.edges import EdgeGates
 from ..gates.host import Options
 from ..models.attach import attach_missing, gate_sets_of
@@ -90,6 +91,11 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     """
     config = configure(job)
     require_writable(job.out)
+    with locked(job.out) if config.process_index == 0 else nullcontext():
+        return _run(job, config, console, resume=resume)
+
+
+def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, resume: bool) -> RunReport:
     model = load_for_training(job.model)
     tokenizer = training_tokenizer(job.model, model, job.length)
     rows = rows_of(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
@@ -99,7 +105,7 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
     model = gated(model, job, config) if job.lora else model
     base = OpenBase(model, gate_sets_of(model)) if job.lora else None
     shape = shape_of(model, job, config)
-    watchers: list[TrainerCallback] = [Metrics(job.out, resume=resume)]
+    watchers: list[TrainerCallback] = [Metrics(job.out)]
     if config.process_index == 0:
         watchers.append(ProgressLine("sparsify", console))
     collate = None if job.stream else collate_rows
@@ -236,17 +242,15 @@ def open_units(trainer: SparsityTrainer, kind: str) -> OpenUnits:
 
 
 def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) -> None:
-    """Write the best checkpoint with its card, and the report."""
+    """Write the best checkpoint with its tokenizer and its card as one folder, and the report."""
     folder = job.out / ("adapter" if job.lora and not job.merge else "model")
     if job.lora and job.merge:
         model = model.merge_and_unload()
-    if job.lora and not job.merge:
-        save_adapter(model, folder)
-    else:
-        save(model, folder)
-    tokenizer.save_pretrained(folder)
     card = model_card(report, title=f"{Path(job.model).name}, sparse", where=str(folder))
-    write_text(folder / "README.md", card)
+    with writing(folder) as temporary:
+        (save_adapter if job.lora and not job.merge else save)(model, temporary)
+        tokenizer.save_pretrained(temporary)
+        write_text(temporary / "README.md", card)
     report.write(job.out)
     write_text(job.out / "report.md", report_text(report))
     write_text(job.out / "report.html", report_page(report))

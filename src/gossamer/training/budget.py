@@ -24,21 +24,26 @@ class Budget:
 
     def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self.clock = 60 * minutes, clock
-        self.began, self.first = clock(), 0
+        self.began, self.first, self.before = clock(), 0, 0.0
 
-    def begin(self, taken: int) -> None:
-        """Start the clock; `taken` steps were there before, of a run that is resumed."""
-        self.began, self.first = self.clock(), taken
+    def begin(self, taken: int, before: float = 0.0) -> None:
+        """Start the clock; `taken` steps and `before` seconds were there before, of a run that is resumed."""
+        self.began, self.first, self.before = self.clock(), taken, before
+
+    @property
+    def gone(self) -> float:
+        """Seconds of the run so far."""
+        return self.before + self.clock() - self.began
 
     @property
     def is_spent(self) -> bool:
         """Whether the minutes are over."""
-        return self.clock() - self.began >= self.seconds
+        return self.gone >= self.seconds
 
     def steps(self, taken: int, most: int) -> int:
         """How many steps the run will have, `most` at most."""
         done = taken - self.first
         if done < WARM:
             return most
-        gone = self.clock() - self.began
-        return min(most, taken + max(0, int((self.seconds - gone) * done / gone)))
+        gone = self.gone
+        return min(most, taken + max(0, int((self.seconds - gone) * done / (gone - self.before))))

@@ -30,8 +30,8 @@ class ControlSteps(TrainerCallback):
         facts |= {"the base model": trainer.fingerprint, "lambda": trainer.controller.multiplier}
         require_agreement(trainer.accelerator, facts)
         trainer.controller.begin(state.max_steps)
-        if trainer.budget:
-            trainer.budget.begin(state.global_step)
+        if trainer.budget and trainer._resumed is None:  # whose minutes are not gone yet
+            trainer.budget.begin(0)
         price_kinds(trainer)
         if state.global_step == 0 and state.best_metric is None:
             begin_inside(trainer)

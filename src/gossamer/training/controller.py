@@ -65,6 +65,7 @@ STATE = (
     "aim",
     "price",
 )
+UNKNOWN_AT_FIRST = ("average", "price")
 
 
 class Controller:
@@ -255,6 +256,20 @@ class Controller:
         """Everything a resumed run needs, as plain numbers, with what it must share with its start."""
         return {"ceiling": str(self.ceiling)} | {name: getattr(self, name) for name in STATE}
 
+    def _require_kind(self, name: str, value: Any) -> None:
+        """Raise unless `value` is of the kind that a run has there: a switch, a count or a number."""
+        now = getattr(self, name)
+        fits = (
+            isinstance(value, bool) == isinstance(now, bool)
+            and isinstance(value, int | float)
+            and value == value
+        )
+        if isinstance(now, int) and not isinstance(value, int):
+            fits = False
+        if not fits and not (value is None and name in UNKNOWN_AT_FIRST):
+            raise refuse(f"a controller's state with {name} {value!r}", "one that this version wrote",
+                         "resume from another checkpoint", CheckpointError)  # fmt: skip
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put a saved state back.
 
@@ -271,6 +286,7 @@ class Controller:
                 CheckpointError,
             )
         for name in STATE:
+            self._require_kind(name, state[name])
             setattr(self, name, state[name])
         if self.price is not None:
             self.recipe = replace(self.recipe, control=self.recipe.control.measured(self.price))

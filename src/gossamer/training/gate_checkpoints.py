@@ -17,9 +17,11 @@ from ..errors import CheckpointError, refuse
 from ..gates.gate_set import GateSets
 from ..models.attach import write_config
 from ..models.gate_tensors import FILE, load_tensors, save_tensors
+from .atomic_checkpoints import AtomicCheckpoints
+from .budget import Budget
 from .calibrate import Start
 from .controller import Controller
-from .resume import STATE_FILE, AtomicCheckpoints, read_state
+from .resume import STATE_FILE, explain_damage, read_state
 
 
 class GateCheckpoints(AtomicCheckpoints):
@@ -30,6 +32,8 @@ class GateCheckpoints(AtomicCheckpoints):
     starts: dict[str, Start]
     fingerprint: str
     forwards: int
+    budget: Budget | None
+    _waiting: dict[str, list[Any]]
 
     def use_controller(self) -> None:
         """Give the gates the bias and the noise that the controller says."""
@@ -43,7 +47,14 @@ class GateCheckpoints(AtomicCheckpoints):
         return {"controller": self.controller.state_dict(), "forwards": self.forwards, **kept, **facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put a saved state back."""
+        """Put a saved state back.
+
+        Raises: `CheckpointError` for the state of another run, and for one that is none.
+        """
+        with explain_damage("the trainer's state"):
+            self._load_state_dict(state)
+
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
         now = self.state_dict()
         for name in ("seed", "gates", "base"):
             if name in state and state[name] != now[name]:
@@ -57,7 +68,23 @@ class GateCheckpoints(AtomicCheckpoints):
         self.starts = {name: Start(**x) for name, x in state.get("starts", {}).items()}
         self.controller.load_state_dict(state.get("controller", {}))
         self.use_controller()
-        self.forwards = state["forwards"]
+        self.forwards = int(state["forwards"])
+
+    def progress(self) -> dict[str, Any]:
+        """As without gates, with the numbers that wait for the next log and the seconds of the budget that are gone."""
+        found = super().progress()
+        waiting = {name: [float(x) for x in numbers] for name, numbers in self._waiting.items()}
+        if self.budget is not None and self.budget.is_spent:
+            found["ended"] = False  # more minutes may be given
+        return {**found, "waiting": waiting, "spent": 0.0 if self.budget is None else self.budget.gone}
+
+    def go_on(self, progress: dict[str, Any], checkpoint: Path) -> None:
+        """Put them back."""
+        super().go_on(progress, checkpoint)
+        self._waiting.update({name: list(numbers) for name, numbers in progress["waiting"].items()})
+        if self.budget is not None:
+            self.budget.begin(self.state.global_step, progress["spent"])
+            self._over = self._over or self.budget.is_spent
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model with its gate bias in the config, and the controller beside it."""

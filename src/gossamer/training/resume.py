@@ -1,105 +1,101 @@
-"""Checkpoints that are whole or not there, so that a run killed at any moment goes on where one stands.
+"""The checkpoints in a run's folder: which are whole, which is the newest, what is wrong with one.
 
-The Trainer writes a checkpoint file by file under its final name. Here it writes into `.saving` beside, then
-a manifest of every file and its size, and then the folder is renamed: a reader sees all of it or nothing. A
-folder whose manifest does not fit (killed while old ones were being deleted, a bad copy) is skipped with a
-warning. The rest of what a run resumes from is the state of `SparsityTrainer`; noise needs only its counter.
+A manifest lists every file of a checkpoint with its size and checksum. A folder whose manifest does not fit (killed
+while old ones were being deleted, a bad copy, bad blocks) is skipped with a warning, and refused where it is asked for
+by name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pickle
 import re
-import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from torch import nn
-from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import rotate_checkpoints
 
-from ..errors import CheckpointError, GossamerWarning, refuse
-from ..files import cannot_write, read_json, replace
+from ..errors import CheckpointError, GossamerError, GossamerWarning, refuse
+from ..files import read_json
 
 MANIFEST = "complete.json"
-STAGING = ".saving"
 STATE_FILE = "edge_gates_state.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
+# What reading a damaged file raises, here and in the libraries that read one.
+DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, EOFError, RuntimeError, SafetensorError,
+          pickle.UnpicklingError)  # fmt: skip
 
 
-class AtomicCheckpoints(Trainer):
-    """A `Trainer` whose checkpoints appear under their names only when they are whole."""
-
-    _staging: Path | None = None
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        final = Path(self._get_output_dir(trial))
-        name = f"checkpoint-{self.state.global_step}"
-        if self.is_world_process_zero():
-            shutil.rmtree(final / STAGING, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self._staging = final / STAGING
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError) as error:
-            raise _not_saved(final, error) from error
-        finally:
-            self._staging = None
-        # The Trainer takes a best step of 0 for none.
-        if self.state.best_metric is not None and self.state.best_global_step == self.state.global_step:
-            self.state.best_model_checkpoint = str(final / name)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self._publish(final, name)
-        self.accelerator.wait_for_everyone()
-
-    def _publish(self, final: Path, name: str) -> None:
-        """Give a finished checkpoint its name, and delete those that are too many."""
-        folder = final / STAGING / name
-        try:
-            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-            write_manifest(folder)
-            replace(folder, final / name)
-            shutil.rmtree(final / STAGING, ignore_errors=True)
-        except OSError as error:
-            raise cannot_write(final, error) from error
-        rotate_checkpoints(
-            output_dir=str(final),
-            save_total_limit=self.args.save_total_limit,
-            best_model_checkpoint=self.state.best_model_checkpoint,
-            use_mtime=False,
-        )
-
-
-def _not_saved(folder: Path, error: Exception) -> Exception:
-    if isinstance(error, OSError):
-        return cannot_write(folder, error)
-    return refuse(f"no checkpoint in {folder} ({error})", "a disk with space", "free some, then --resume")
+@contextmanager
+def explain_damage(what: Path | str | None) -> Iterator[None]:
+    """Turn what reading a damaged checkpoint raises inside the `with` block into one line."""
+    try:
+        yield
+    except (GossamerError, torch.OutOfMemoryError):
+        raise
+    except DAMAGE as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise refuse(
+            f"{what} cannot be resumed from ({type(error).__name__}: {line})",
+            "a checkpoint as it was saved",
+            "delete it to go on from an older one, or start again in another folder",
+            CheckpointError,
+        ) from error
 
 
 def write_manifest(folder: Path) -> None:
-    """List every file of a checkpoint with its size, flushed to the disk."""
-    sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    """List every file of a checkpoint with its size and checksum, flushed to the disk."""
+    files = {
+        str(p.relative_to(folder)): p
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p != folder / MANIFEST
+    }
+    found = {name: {"size": p.stat().st_size, "sha256": _checksum(p)} for name, p in files.items()}
     with open(folder / MANIFEST, "w", encoding="utf-8") as file:
-        json.dump(sizes, file, indent=1)
+        json.dump(found, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether every file that the manifest lists is there in its size."""
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage(folder: Path) -> str:
+    """The first thing that is wrong with a checkpoint, against its manifest; empty for a whole one."""
     try:
-        sizes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, told in found.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if (folder / name).stat().st_size != told["size"] or _checksum(folder / name) != told["sha256"]:
+                return f"{name} is not as it was saved"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"no {MANIFEST} that can be read"
+    return ""
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file that the manifest lists is there as it was saved."""
+    return not damage(folder)
+
+
+def require_whole(folder: Path) -> None:
+    """Raise one clear line unless a checkpoint is as it was saved."""
+    if wrong := damage(folder):
+        raise refuse(
+            f"{folder} is damaged ({wrong})",
+            "a checkpoint as it was saved",
+            "resume from another checkpoint, or start again in another folder",
+            CheckpointError,
+        )
 
 
 def checkpoints(folder: Path | str) -> list[Path]:
@@ -114,10 +110,25 @@ def checkpoints(folder: Path | str) -> list[Path]:
 def last_checkpoint(folder: Path | str) -> str | None:
     """The newest whole checkpoint in a run's folder, or None; torn ones are skipped with a warning."""
     for path in checkpoints(folder):
-        if is_whole(path):
+        if not (wrong := damage(path)):
             return str(path)
-        warnings.warn(f"{path} is torn and is skipped", GossamerWarning, stacklevel=2)
+        warnings.warn(f"{path} is torn and is skipped ({wrong})", GossamerWarning, stacklevel=2)
+    if checkpoints(folder):
+        line = f"{folder} has no whole checkpoint: the run begins again"
+        warnings.warn(line, GossamerWarning, stacklevel=2)
     return None
+
+
+def newest_whole(folder: Path) -> str:
+    """As `last_checkpoint`, or one clear line where there is none."""
+    if (last := last_checkpoint(folder)) is None:
+        raise refuse(
+            f"{folder} has no whole checkpoint",
+            "one to resume from",
+            "start a new run",
+            CheckpointError,
+        )
+    return last
 
 
 def read_state(folder: Path) -> dict[str, Any]:

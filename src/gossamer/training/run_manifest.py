@@ -14,7 +14,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ..errors import CheckpointError, GossamerWarning, refuse
-from ..files import read_json, write_json, write_text
+from ..files import explain_failed_write, read_json, write_json, write_text
 from .resume import checkpoints
 
 STARTED = "started.json"
@@ -75,17 +75,19 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any
 class Metrics(TrainerCallback):
     """Append everything that is logged to a file, one JSON object per line, on the first process."""
 
-    def __init__(self, folder: Path, *, resume: bool) -> None:
-        self.path, self.resume = folder / LOG, resume
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            # A resumed run repeats the steps after its checkpoint, so lines from beyond it go.
-            lines = self.path.read_text().splitlines() if self.resume and self.path.is_file() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+            # A resumed run repeats what came after its checkpoint, which holds the log up to there.
+            write_text(self.path, "".join(map(_line, state.log_history)))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.path.parent.is_dir():
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+            with explain_failed_write(self.path), open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line({"step": state.global_step, **(logs or {})}))
+
+
+def _line(logged: dict[str, Any]) -> str:
+    return json.dumps({"step": logged["step"], **dict(sorted(logged.items()))}) + "\n"

@@ -33,6 +33,7 @@ def begin_inside(trainer: Any) -> None:
     """
     if trainer.eval_dataset is None:
         return
+    found = False
     with torch.random.fork_rng():  # a data loader draws a number when it begins
         bias = trainer.gates.bias
         if math.isinf(bias):  # a gated model starts where it is
@@ -40,7 +41,9 @@ def begin_inside(trainer: Any) -> None:
             trainer.controller.start_at(start)
             bias = start.bias
         if trainer.args.load_best_model_at_end:
-            _keep(trainer, bias)
+            found = _holds(trainer, bias)
+    if found:  # with the random state that training begins with
+        trainer._save_checkpoint(trainer.model_wrapped, trial=None)
     trainer.use_controller()
 
 
@@ -111,8 +114,8 @@ def _tallied(trainer: Any, batches: Iterable[Any]) -> Tally:
     return reduced(trainer.tally, trainer.accelerator) if trainer.args.world_size > 1 else trainer.tally
 
 
-def _keep(trainer: Any, bias: float) -> None:
-    """Evaluate the untrained model and save it as checkpoint-0; open its gates if it needs that to hold."""
+def _holds(trainer: Any, bias: float) -> bool:
+    """Evaluate the untrained model, with open gates if it needs them; whether it holds, as only a loss may not be."""
     metrics: dict[str, float] = {}
     for candidate in dict.fromkeys((bias, math.inf)):
         trainer.gates.bias = candidate
@@ -121,11 +124,11 @@ def _keep(trainer: Any, bias: float) -> None:
             break
     else:
         if trainer.ceiling.kind == "loss":
-            return
+            return False
         raise refuse(
             f"ceiling {trainer.ceiling} on a model that loses {metrics['eval_divergence']:.3g} with every gate open",
             "a ceiling that the base model itself holds",
             "check that base and model are the same model, in the same precision",
         )
     trainer._determine_best_metric(metrics=metrics, trial=None)
-    trainer._save_checkpoint(trainer.model_wrapped, trial=None)
+    return True

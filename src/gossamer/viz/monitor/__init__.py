@@ -108,17 +108,22 @@ class TrainingPage(Watching):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.history.steps = state.max_steps
         self.history.ceiling = str(getattr(args, "ceiling", ""))
+        for logged in getattr(state, "log_history", ()):  # of a run that is resumed
+            self._add(logged["step"], logged)
         self._write(last=True)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        for name, value in (logs or {}).items():
-            if (curve := curve_of(name)) is not None:
-                self.history.add(curve, state.global_step, value)
+        self._add(state.global_step, logs or {})
         if self.trainer is not None:
             self.history.steps = self.trainer.controller.expected_steps
         self._write()
+
+    def _add(self, step: int, logged: Mapping[str, Any]) -> None:
+        for name, value in logged.items():
+            if (curve := curve_of(name)) is not None:
+                self.history.add(curve, step, value)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         tally = getattr(self.trainer, "tally", None)
