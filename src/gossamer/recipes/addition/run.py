@@ -28,26 +28,28 @@ from rich.console import Console
 from torch import Tensor
 from transformers import BertForMaskedLM, PreTrainedModel, Trainer, set_seed
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from ...circuits.trace import trace
 from ...circuits.verify import verify
 from ...data.sequences import TensorRows, collate_rows
 from ...errors import DivergedTraining, refuse
-from ...files import read_json, require_writable, write_json, write_text
+from ...files import locked, read_json, require_writable, write_text
 from ...models.attach import gates_of
 from ...models.checkpoint import load, load_dense, save, save_folder
 from ...models.forward import evaluating, first_output
 from ...models.quiet import quiet
 from ...models.run_report import RunReport
+from ...training.atomic_checkpoints import AtomicCheckpoints
 from ...training.base_model import without_dropout
 from ...training.progress import ProgressLine
-from ...training.sparsify import Outcome, sparsify
+from ...training.resume import last_checkpoint
+from ...training.sparsify import sparsify
 from ...viz.film import Filmed
 from ...viz.film import film as make_film
 from ...viz.monitor import TrainingPage
 from ..run_config import FILE, read_config, write_config
 from .figures import draw_sums, write_pages
+from .outcome import note, read_outcome
 from .report import as_markdown, build_report
 from .settings import ATTENTION_DROPOUT, DemoSettings
 from .task import Addition, as_text
@@ -73,21 +75,21 @@ def run_demo(
     task = Addition(settings.digits)
     chosen = [task.parse(text) for text in sums]
     require_writable(out)
-    _claim(out, settings)
-    with quiet(), one_thread():
+    with locked(out), quiet(), one_thread():
+        _claim(out, settings)
         started = time.monotonic()
         base = _stage(
-            screen, out / "base", "base model", load_dense, lambda: train_base(task, settings, out, screen)
+            screen, out, "base", "base model", load_dense, lambda: train_base(task, settings, out, screen)
         )
-        outcome_file = out / "work" / "outcome.json"
         sparse = _stage(
             screen,
-            out / "sparse",
+            out,
+            "sparse",
             "sparse model",
             _load_sparse,
             lambda: make_sparse(task, settings, base, out, screen, chosen[0] if film else None),
         )
-        run = read_json(outcome_file) if outcome_file.is_file() else {}
+        run = read_outcome(out)
         screen.print(f"verifying all {task.n_sums:,} sums", highlight=False)
         report = prove(task, settings, base, sparse, run)
         seconds = {**report.seconds, "this_call": round(time.monotonic() - started, 1)}
@@ -124,12 +126,16 @@ def _claim(out: Path, settings: DemoSettings) -> None:
     write_config(out, "demo", settings)
 
 
-def _stage(console: Console, folder: Path, what: str, reload: Any, make: Any) -> PreTrainedModel:
-    """Reuse a finished stage, or do it; says which."""
+def _stage(console: Console, out: Path, stage: str, what: str, reload: Any, make: Any) -> PreTrainedModel:
+    """Reuse a finished stage, or do it; says which. Then its trainer checkpoints go."""
+    folder = out / stage
     if (folder / "config.json").is_file():
         console.print(f"{what}: complete in {folder}, reused", highlight=False)
-        return reload(folder)
-    return make()
+        model = reload(folder)
+    else:
+        model = make()
+    shutil.rmtree(out / "work" / stage, ignore_errors=True)
+    return model
 
 
 def _load_sparse(folder: Path) -> PreTrainedModel:
@@ -137,7 +143,7 @@ def _load_sparse(folder: Path) -> PreTrainedModel:
 
 
 def train_base(task: Addition, settings: DemoSettings, out: Path, console: Console) -> PreTrainedModel:
-    """Train the dense model with the plain Trainer and save it whole."""
+    """Train the dense model, without gates or ceiling, and save it whole."""
     started = time.monotonic()
     set_seed(settings.seed)
     model = BertForMaskedLM(task.model_config(attention_dropout=ATTENTION_DROPOUT))
@@ -145,7 +151,7 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
     inputs, labels = task.encode(train)
     work = out / "work" / "base"
     arguments = settings.base(work)
-    trainer = Trainer(
+    trainer = AtomicCheckpoints(
         model=model,
         args=arguments,
         train_dataset=TensorRows(input_ids=inputs, labels=labels),
@@ -154,8 +160,8 @@ def train_base(task: Addition, settings: DemoSettings, out: Path, console: Conso
     _train(trainer, "base model", work, console)
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise refuse("the base model's weights are not finite", "a stable run", "report it", DivergedTraining)
+    note(out, "base", started)
     save_folder(model.eval(), out / "base")
-    _finish(out, "base", started)
     return model
 
 
@@ -163,7 +169,7 @@ def _train(trainer: Trainer, title: str, work: Path, console: Console) -> None:
     trainer.remove_callback(PrinterCallback)
     bar = ProgressLine(title, console)
     trainer.add_callback(bar)
-    checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
+    checkpoint = last_checkpoint(work)
     if checkpoint:
         console.print(f"{title}: continued from {Path(checkpoint).name}", highlight=False)
     try:
@@ -212,8 +218,8 @@ def make_sparse(
         bar.close()
     if prompt is not None:
         make_film(trace(base, prompt, text=as_text), camera[0].frames, out / "film.gif")
+    note(out, "sparse", started, result)
     save(result.model, out / "sparse")
-    _finish(out, "sparse", started, _as_run(result))
     return result.model.eval()
 
 
@@ -223,25 +229,6 @@ def rows(task: Addition, base: PreTrainedModel, index: Tensor) -> TensorRows:
     with evaluating(base):
         outputs = torch.cat([first_output(base, {"input_ids": ids}) for ids in inputs.split(1024)])
     return TensorRows(input_ids=inputs, labels=labels, base_output=outputs)
-
-
-def _as_run(result: Outcome) -> dict[str, Any]:
-    return {
-        "feasible": result.feasible,
-        "missed": result.missed,
-        "best_step": result.step,
-        "steps": result.steps,
-        "chosen_on": result.metrics,
-    }
-
-
-def _finish(out: Path, stage: str, started: float, more: dict[str, Any] | None = None) -> None:
-    """Note what a stage took, and drop its trainer checkpoints."""
-    path = out / "work" / "outcome.json"
-    known = read_json(path) if path.is_file() else {"seconds": {}}
-    known["seconds"][stage] = round(time.monotonic() - started, 1)
-    write_json(path, known | (more or {}))
-    shutil.rmtree(out / "work" / stage, ignore_errors=True)
 
 
 def prove(
