@@ -28,10 +28,11 @@ from benchmarks.lib.timing import ratio, timed
 from benchmarks.speed import RESULTS
 from benchmarks.speed.case import small_gpt2
 from gossamer.models.attach import attach
+from gossamer.models.head import Head
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.constraint import Ceiling
 from gossamer.training.controller import Controller
-from gossamer.training.divergence import per_item
+from gossamer.training.divergence import Measure, per_item
 from gossamer.training.recipe import Recipe
 
 TOKENS = 1024  # of a batch of the language model, whatever its length
@@ -72,7 +73,7 @@ def logits(model: PreTrainedModel, inputs: Inputs) -> Tensor:
 
 
 def lost(setting: Setting, kind: str, output: Tensor, base: Tensor | None = None) -> Tensor:
-    return per_item(kind, output, base, setting.inputs, causal=setting.causal).values.mean()
+    return per_item(kind, output, base, setting.inputs, Measure(Head(causal=setting.causal))).values.mean()
 
 
 def sparse_loss(setting: Setting, model: PreTrainedModel, gates: Any, kind: str) -> Tensor:

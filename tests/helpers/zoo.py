@@ -220,7 +220,32 @@ def make(family: str, settings: dict[str, Any], seed: int) -> PreTrainedModel:
 
 def build(family: str, seed: int = 0) -> PreTrainedModel:
     """A small model with spread-out weights (of the default size, logits would hardly leave zero)."""
-    model = make(family, {**ALL, **FURTHER, **HYBRID}[family][2], seed)
+    return spread_out(make(family, {**ALL, **FURTHER, **HYBRID}[family][2], seed))
+
+
+# Head -> the class of transformers that puts it on a family.
+HEADS = {
+    "hidden states": hf.AutoModel,
+    "sequence": hf.AutoModelForSequenceClassification,
+    "tokens": hf.AutoModelForTokenClassification,
+    "answers": hf.AutoModelForQuestionAnswering,
+}
+
+
+def has_head(family: str, head: str) -> bool:
+    """Whether transformers has this head for a family."""
+    return getattr(hf, ALL[family][1]) in HEADS[head]._model_mapping
+
+
+def headed(family: str, head: str, seed: int = 0, **settings: Any) -> PreTrainedModel:
+    """A small model of a family with one of `HEADS`."""
+    _, config, given = ALL[family]
+    torch.manual_seed(seed)
+    return spread_out(HEADS[head].from_config(getattr(hf, config)(**{**given, **settings})).eval())
+
+
+def spread_out(model: PreTrainedModel) -> PreTrainedModel:
+    """The same with larger weights."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() > 1 and "norm" not in name.lower():

@@ -12,9 +12,11 @@ from benchmarks.experiments.frontier import data as source
 from gossamer.data.sequences import TensorRows
 from gossamer.gates.top_k import TopKGates
 from gossamer.models.attach import attach
-from gossamer.training.divergence import agreement, per_item
+from gossamer.models.head import Head
+from gossamer.training.divergence import Measure, agreement, per_item
 from gossamer.training.metrics import Tally, counting
 
+MEASURE = Measure(Head(causal=True, language=True))
 BATCH = 32
 
 
@@ -66,7 +68,7 @@ def compare(model: Any, base: Any, rows: dict[str, Tensor]) -> dict[str, float]:
         ours, theirs = (m.eval()(input_ids=batch["input_ids"]).logits for m in (model, base))
         size = len(ours)
         for kind in ("loss", "delta_ce", "kl"):
-            tally.add_items(kind, per_item(kind, ours, theirs, batch, causal=True), size)
-        tally.add_items("base_loss", per_item("loss", theirs, None, batch, causal=True), size)
-        tally.add_items("agreement", agreement(ours, theirs, batch, causal=True), size)
+            tally.add_items(kind, per_item(kind, ours, theirs, batch, MEASURE), size)
+        tally.add_items("base_loss", per_item("loss", theirs, None, batch, MEASURE), size)
+        tally.add_items("agreement", agreement(ours, theirs, batch, head=MEASURE.head), size)
     return {name: float(f"{value:.6g}") for name, value in tally.summary().items()}

@@ -29,13 +29,15 @@ from gossamer.data.text import Corpus
 from gossamer.gates.top_k import TopKGates
 from gossamer.models.attach import attach, detach
 from gossamer.models.checkpoint import load_for_training
-from gossamer.training.divergence import agreement, per_item
+from gossamer.models.head import Head
+from gossamer.training.divergence import Measure, agreement, per_item
 from gossamer.training.metrics import Tally, counting
 
 RESULTS = Path(__file__).parent / "results"
 LOGIT_BIASES = (8.0, 6.0, 4.0, 2.0, 0.0)
 WEIGHTS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.1)  # theta; the bias is -log(theta)
 KEYS = (16, 8, 4, 2)
+MEASURE = Measure(Head(causal=True, language=True))
 BATCH = 8
 
 
@@ -60,8 +62,8 @@ def measured(model: Any, rows: TensorRows, made: dict[str, Any]) -> dict[str, fl
         with counting(put, tally):
             ours = model(input_ids=batch["input_ids"]).logits
         detach(model)
-        tally.add_items("kl", per_item("kl", ours, theirs, batch, causal=True), len(ours))
-        tally.add_items("agreement", agreement(ours, theirs, batch, causal=True), len(ours))
+        tally.add_items("kl", per_item("kl", ours, theirs, batch, MEASURE), len(ours))
+        tally.add_items("agreement", agreement(ours, theirs, batch, head=MEASURE.head), len(ours))
         tally.sums["rows"] += len(ours)
     found = tally.summary()
     names = ("keys_per_query", "kl", "kl_se", "agreement", "agreement_se", "density")

@@ -41,10 +41,10 @@ from benchmarks.lib.record import named_runs
 from gossamer.data.sequences import TensorRows
 from gossamer.files import read_yaml, write_json
 from gossamer.models.attach import attach, gates_of
+from gossamer.models.sentence_encoder import Pooling
 from gossamer.training.base_model import without_dropout
 from gossamer.training.config import SparsityConfig, configured
 from gossamer.training.constraint import Ceiling
-from gossamer.training.divergence import pooled
 from gossamer.training.metrics import Tally, counting
 from gossamer.training.sparsify import Outcome, outcome, sparsify
 from gossamer.training.trainer import SparsityTrainer
@@ -71,7 +71,7 @@ CAUSE_STEPS = 60
 def embedded(model: PreTrainedModel, rows: TensorRows) -> Tensor:
     """Unit sentence embeddings (N, E): mean-pooled over the unpadded tokens, as the model was trained to be read."""
     model.eval()
-    parts = [pooled(model(**b).last_hidden_state, b["attention_mask"]) for b in batches(rows)]
+    parts = [Pooling()(model(**b).last_hidden_state, b["attention_mask"]) for b in batches(rows)]
     return F.normalize(torch.cat(parts), dim=-1)
 
 

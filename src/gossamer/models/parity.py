@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,18 +16,21 @@ from ..gates.gate_set import GateSet, GateSets
 from .forward import PROBE_TOKENS, evaluating, first_output, probe_inputs
 from .interface import attention_modules
 
+Run = Callable[[Any, dict[str, Tensor]], Tensor]
 # Open gates repeat eager attention bit for bit in float32 on one thread count; half precision rounds the
 # intermediate logits in an order of its own, so the bound there is a few units in the last place.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
 
-def eager_reference(model: PreTrainedModel, inputs: dict[str, Tensor] | None = None) -> Tensor:
+def eager_reference(
+    model: PreTrainedModel, inputs: dict[str, Tensor] | None = None, run: Run = first_output
+) -> Tensor:
     """The output for `inputs`, or the probe's, under the model's own eager attention; its own is put back."""
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation("eager")
         with evaluating(model):
-            return first_output(model, probe_inputs(model) if inputs is None else inputs)
+            return run(model, probe_inputs(model) if inputs is None else inputs)
     finally:
         model.set_attn_implementation(before)  # type: ignore[arg-type]
 
@@ -50,7 +55,7 @@ def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) ->
             UnsupportedModel,
         )
     if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in attention_modules(model)):
-        _check_causal(model, sets, inputs, output, reference)
+        _check_causal(model, sets, inputs)
         _check_static_cache(model, sets, inputs, output)
 
 
@@ -75,9 +80,7 @@ def _check_passes(name: str, one: GateSet, passes: Counter[int]) -> None:
         )
 
 
-def _check_causal(
-    model: PreTrainedModel, sets: GateSets, inputs: dict[str, Tensor], output: Tensor, reference: Tensor
-) -> None:
+def _check_causal(model: PreTrainedModel, sets: GateSets, inputs: dict[str, Tensor]) -> None:
     edited = dict(inputs, input_ids=inputs["input_ids"].clone())
     config = model.config.get_text_config()
     pad = getattr(config, "pad_token_id", None)
@@ -86,9 +89,9 @@ def _check_causal(
         torch.where(last == pad, (last + 1) % config.vocab_size, last) if pad is not None else last
     )
     with evaluating(model), sets.opened():
-        changed = first_output(model, edited)
+        output, changed = (_per_token(model, x) for x in (inputs, edited))
     leak, allowed = _change(changed, output), 0.0
-    if leak > 0 and _change(eager_reference(model, edited), reference) > 0:
+    if leak > 0 and _change(*(eager_reference(model, x, _per_token) for x in (edited, inputs))) > 0:
         # The model's own attention does it too: where experts work on the tokens sent to them, one token more sums
         # in another order. Then, and only then, rounding is allowed.
         allowed = TOLERANCE.get(output.dtype, 5e-2) * max(1.0, output.abs().max().item())
@@ -148,3 +151,9 @@ def _largest(one: Tensor, other: Tensor) -> float:
 def _change(edited: Tensor, output: Tensor) -> float:
     """The largest change of an output before the last token."""
     return (edited[:, :-1] - output[:, :-1]).abs().max().item()
+
+
+def _per_token(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    """The model's first output, or the last hidden states of a head that answers once a row."""
+    output = model(**inputs, output_hidden_states=True, return_dict=True)
+    return output[0] if output[0].shape[:2] == inputs["input_ids"].shape else output["hidden_states"][-1]

@@ -21,13 +21,7 @@ from ..gates.gate_set import GateSets
 from ..models.gate_block import blocks_of
 
 # Rates that models apply through torch.nn.functional, and the chance of leaving out a whole layer.
-BASE_OUTPUT = "base_output"  # a column of the batch that holds the base model's output, computed beforehand
 RATES = ("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
-
-
-def features(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The batch without what the model must not see: it would compute a second loss from the labels."""
-    return {name: value for name, value in inputs.items() if name not in ("labels", BASE_OUTPUT)}
 
 
 def frozen_base(

@@ -34,7 +34,8 @@ class SparsityConfig(TrainingArguments):
         default=Ceiling("kl", 0.01),
         metadata={
             "help": "Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), "
-            "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance). Example: kl=0.02."
+            "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance), pairwise (change "
+            "of similarities), fvu (change of scores), the last two over the base's variance. Example: kl=0.02."
         },
     )
     min_agreement: float = field(
@@ -60,6 +61,12 @@ class SparsityConfig(TrainingArguments):
             "help": "Minutes that training may take, 0 for as long as its steps take; the recipe is fitted to them."
         },
     )
+    pooling: str = field(
+        default="",
+        metadata={
+            "help": "How a sentence encoder pools: mean, cls, max, lasttoken ...; by default as its folder says."
+        },
+    )
     impl: str = field(
         default="auto", metadata={"help": "Implementation of gated attention, or auto by device."}
     )
@@ -72,20 +79,38 @@ class SparsityConfig(TrainingArguments):
     save_total_limit: int | None = field(
         default=3, metadata={"help": "Checkpoints kept: the best and the last two."}
     )
+    load_best_model_at_end: bool | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "Leave the best model, not the last; by default where a run evaluates and saves."},
+    )
     report_to: str | list[str] | None = field(default="none", metadata={"help": "Trackers; none by default."})
 
     def __post_init__(self) -> None:
         self.ceiling, self.recipe = Ceiling.of(self.ceiling), recipe_of(self.recipe)
-        if self.eval_strategy != "no" and self.save_strategy != "no":
-            self.load_best_model_at_end = True
-            self.metric_for_best_model = "score"
-            self.greater_is_better = False
+        self._choose_best()
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self._refuse_reentrant()
         super().__post_init__()
         require_range("min_agreement", self.min_agreement, 0.0, 1.0)
         require_range("max_minutes", self.max_minutes, 0.0, 1e6)
         self.gates = ",".join(kinds_in(self.gates))
+
+    def _choose_best(self) -> None:
+        """Let the score choose the best model: by another metric a run could end outside its ceiling."""
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = self.eval_strategy != "no" and self.save_strategy != "no"
+        for name, possible in (
+            ("metric_for_best_model", (None, "score", "eval_score")),
+            ("greater_is_better", (None, False)),
+        ):
+            if getattr(self, name) not in possible:
+                raise refuse(
+                    f"{name}={getattr(self, name)!r}",
+                    "the score, the open share under the ceiling, of which less is better",
+                    "leave it out; compute_metrics reports what else you measure",
+                )
+        if self.load_best_model_at_end:
+            self.metric_for_best_model, self.greater_is_better = "score", False
 
     @property
     def gate_kinds(self) -> tuple[str, ...]:

@@ -7,13 +7,39 @@ from dataclasses import dataclass, replace
 
 from ..errors import refuse, require_choice
 
-# What D is; `kl`, `delta_ce` and `cosine` compare with the frozen base on the same batch, `loss` is the paper's.
+# What D is; all but `loss`, which is the paper's, compare with the frozen base on the same batch.
 KINDS = {
-    "kl": "KL(base || sparse), nats per token",
-    "delta_ce": "cross-entropy of the sparse model minus that of the base, nats per token",
-    "loss": "cross-entropy of the sparse model, nats per token",
+    "kl": "KL(base || sparse), nats per prediction",
+    "delta_ce": "cross-entropy of the sparse model minus that of the base, nats per prediction",
+    "loss": "cross-entropy of the sparse model, nats per prediction",
+    "fvu": "squared change of a score over the variance of the base's scores",
     "cosine": "one minus the cosine between pooled sentence embeddings",
+    "pairwise": "squared change of the cosine between two sentences over the variance of the base's",
 }
+SENTENCES = ("cosine", "pairwise")  # of embeddings, whatever head is on them
+SPREAD = ("fvu", "pairwise")  # in units of the base's own variance
+# How a head reads its output -> the ceilings that mean something there, the first of them the usual one.
+MEANINGFUL = {
+    "classes": ("kl", "delta_ce", "loss"),
+    "labels": ("kl", "delta_ce", "loss"),
+    "values": ("fvu", "loss"),
+    "vectors": SENTENCES,
+}
+
+
+def require_meaning(kind: str, reads: str, model: str) -> None:
+    """Raise for a ceiling that means nothing on what a model answers, and say which does.
+
+    Softmax over the one score of a reranker is 1 whatever the gates do, and hidden states are no logits.
+    """
+    if kind not in (possible := MEANINGFUL[reads]):
+        what = {"values": "answers with numbers", "vectors": "answers with hidden states"}
+        raise refuse(
+            f"a ceiling on {kind} for {model}, which {what.get(reads, 'answers with probabilities')}",
+            f"a ceiling on {' or '.join(possible)}",
+            f"pass for example {possible[0]}=0.02",
+        )
+
 
 MARGIN = (
     2.0  # standard errors: rows that a model was not chosen by are then inside too, nineteen times in twenty

@@ -59,12 +59,14 @@ class ControlSteps(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         controller, found = self.trainer.controller, metrics or {}
-        if not self.trainer.is_in_train:
+        if (
+            not self.trainer.is_in_train or "eval_divergence" not in found
+        ):  # one of several sets, not all of them
             return
-        if state.global_step and "eval_divergence" in found:
+        if state.global_step:
             controller.aim_by(found["eval_divergence"], found["eval_divergence_se"])
         if controller.is_settled and state.global_step:
-            controller.judge(found.get("eval_score", 0.0) <= 1)
+            controller.judge(found["eval_score"] <= 1)
             control.should_training_stop = control.should_training_stop or controller.done
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -17,7 +17,6 @@ from ..gates.attention_call import AttentionCall
 from ..models.attach import gated
 from ..models.forward import evaluating, first_output
 from ..models.interface import attention_modules
-from .base_model import features
 
 
 class SamePairs:
@@ -33,7 +32,6 @@ class SamePairs:
 
     def require(self, model: nn.Module, base: nn.Module | None, inputs: dict[str, Any]) -> None:
         """Raise `UnsupportedModel` where they do not; nothing happens for a form that was seen before."""
-        inputs = features(inputs)
         most = None if self.sharded else most_pairs(model, inputs)
         form = (*sorted(inputs), most is not None)
         if form in self._checked:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
 
 from ..errors import refuse
-from .base_model import BASE_OUTPUT
+from ..models.head import BASE_OUTPUT
 from .calibrate import Start, calibrate
 from .distributed import reduced
 from .metrics import Tally
+from .spread import first_rows
 
 # On which the start is measured, and at least a batch of each process (assumed: it need not be exact).
 ROWS = 8
@@ -75,7 +75,7 @@ def price_kinds(trainer: Any) -> None:
 def _measured(trainer: Any) -> Start:
     """The start of a dense model, by the reading that leaves fewest units open."""
     recipe = trainer.args.recipe.gate
-    batches = [batch | {BASE_OUTPUT: trainer._base_output(batch)} for batch in _first_rows(trainer)]
+    batches = [batch | {BASE_OUTPUT: trainer._base_output(batch)} for batch in first_rows(trainer, ROWS)]
     training = trainer.model.training
     trainer.model.eval()
     try:
@@ -90,13 +90,6 @@ def _measured(trainer: Any) -> Start:
     finally:
         trainer.model.train(training)
         trainer.gates.bias = math.inf
-
-
-def _first_rows(trainer: Any) -> Any:
-    """Evaluation batches until `ROWS` rows are together, on the device."""
-    size = trainer.args.eval_batch_size * trainer.args.world_size
-    batches = islice(trainer.get_eval_dataloader(), max(1, ROWS // size))
-    return (trainer._prepare_inputs(batch) for batch in batches)
 
 
 def _measure(trainer: Any, batches: list[Any], bias: float) -> tuple[float, float]:

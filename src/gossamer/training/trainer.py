@@ -30,23 +30,22 @@ from ..gates.host import Options
 from ..gates.openness import Openness
 from ..models.attach import attach_missing, find_gate_sets
 from ..models.fingerprint import fingerprint
-from ..models.forward import first_output
-from ..models.interface import attention_modules
-from .base_model import BASE_OUTPUT, features, frozen_base, make_comparable
+from ..models.head import BASE_OUTPUT
+from .base_model import frozen_base, make_comparable
 from .budget import Budget
 from .calibrate import Start
 from .config import SparsityConfig
 from .control_steps import ControlSteps
 from .controller import Controller
-from .distributed import rank_seed, reduced, require_sharding
-from .divergence import agreement, count, per_item
-from .gate_checkpoints import GateCheckpoints
-from .metrics import Tally, counting
+from .distributed import rank_seed, require_sharding
+from .divergence import count, per_item
+from .evaluation import Evaluation
 from .pairs import SamePairs
 from .recipe import RateRecipe
+from .user_options import measuring_of, require_honoured
 
 
-class SparsityTrainer(GateCheckpoints):
+class SparsityTrainer(Evaluation):
     """Finetune `model` to have few open units of each kind in `args.gates`, its divergence under `args.ceiling`.
 
     Args:
@@ -66,7 +65,8 @@ class SparsityTrainer(GateCheckpoints):
     def __init__(
         self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
     ) -> None:
-        self.ceiling = args.ceiling
+        require_honoured(args, kwargs)
+        self.ceiling, self.measuring = args.ceiling, measuring_of(model, args)
         gated = bool(find_gate_sets(model))
         make_comparable(model, gated=gated)
         self.base = frozen_base(
@@ -91,7 +91,6 @@ class SparsityTrainer(GateCheckpoints):
         self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
         super().__init__(model=model, args=args, **kwargs)
         require_sharding(self.accelerator, asked=bool(args.fsdp))
-        self.causal = all(getattr(m, "is_causal", False) for m in attention_modules(model))
         self.add_callback(ControlSteps(self))
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -123,7 +122,7 @@ class SparsityTrainer(GateCheckpoints):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one step; their items are counted here, before any of them runs."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        mine = sum(count(self.ceiling.kind, batch, causal=self.causal) for batch in batches)
+        mine = sum(count(self.ceiling.kind, batch, head=self.measuring.head) for batch in batches)
         total: Any = self.accelerator.reduce(
             torch.tensor(float(mine), device=self.args.device), reduction="sum"
         )
@@ -143,9 +142,9 @@ class SparsityTrainer(GateCheckpoints):
             self.gates.name_noise(step=self.forwards)
             self.forwards += 1
         output, seen = self._forward(model, inputs)
-        base = self._base_output(inputs)
-        items = per_item(self.ceiling.kind, output, base, inputs, causal=self.causal).values
-        divergence = items.sum() * self._share if model.training and self._share else items.mean()
+        items = per_item(self.ceiling.kind, output, self._base_output(inputs), inputs, self.measure).values
+        share = self._share if model.training and self._share else 1 / max(1, len(items))
+        divergence = items.sum() * share
         openness = self.gates.penalty(seen)
         if model.training:
             self.gates.require_gradient(seen)
@@ -158,8 +157,12 @@ class SparsityTrainer(GateCheckpoints):
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, list[Openness]]:
         with self.gates.recording() as seen:
-            output = first_output(model, features(inputs))
+            output = self._answer(model, inputs)
         return output, seen
+
+    def _answer(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        head = self.measuring.head
+        return head.answer(head.run(model, inputs))
 
     def _expected(self, seen: list[Openness], rows: int) -> dict[str, Tensor]:
         """Expected open units a row, by kind."""
@@ -172,11 +175,11 @@ class SparsityTrainer(GateCheckpoints):
         weight = next(base.parameters(), None) if base else None
         if base and weight is not None and weight.device != self.args.device:
             base.to(self.args.device)
-        self.same_pairs.require(self.model, base, inputs)  # type: ignore[arg-type]
+        self.same_pairs.require(self.model, base, self.measuring.head.features(inputs))  # type: ignore[arg-type]
         if base is None:
             return inputs.get(BASE_OUTPUT)
         with self.accelerator.autocast():
-            return first_output(base, features(inputs))
+            return self._answer(base, inputs)
 
     def control_step(self) -> None:
         """Step the controller, once per optimizer step, by the divergence of its micro-batches."""
@@ -209,57 +212,6 @@ class SparsityTrainer(GateCheckpoints):
             logs["multiplier"] = self.controller.multiplier
             logs["gate_bias"] = self.gates.bias
         super().log(logs, start_time)
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[Tensor, None, None]:
-        """One evaluation batch on deterministic gates; its numbers go to the tally and are not stored."""
-        inputs = self._prepare_inputs(inputs)  # type: ignore[assignment]
-        with torch.no_grad(), counting(self.gates, self.tally):
-            output = first_output(model, features(inputs))
-        base = self._base_output(inputs)
-        compared = {
-            kind: per_item(kind, output, base, inputs, causal=self.causal)
-            for kind in self._kinds(inputs, base)
-        }
-        if base is not None and self.ceiling.kind != "cosine":
-            compared["agreement"] = agreement(output, base, inputs, causal=self.causal)
-        compared["divergence"] = compared[self.ceiling.kind]
-        self.tally.sums["rows"] += len(output)
-        for name, items in compared.items():
-            self.tally.add_items(name, items, len(output))
-        return compared["divergence"].values.mean(), None, None
-
-    def _kinds(self, inputs: dict[str, Any], base: Tensor | None) -> list[str]:
-        """Which divergences this batch allows, the ceiling's own among them."""
-        if self.ceiling.kind == "cosine":
-            return ["cosine"]
-        labelled = inputs.get("labels") is not None
-        return (
-            ["kl"] * (base is not None) + ["loss"] * labelled + ["delta_ce"] * (labelled and base is not None)
-        )
-
-    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's loop, with density, divergence and agreement among its metrics."""
-        self.tally, prefix = Tally(), kwargs.get("metric_key_prefix", "eval")
-        result = super().evaluation_loop(dataloader, description, *args, **kwargs)
-        if self.args.world_size > 1:
-            self.tally = reduced(self.tally, self.accelerator)
-        found = self.tally.summary()
-        found["score"] = self.score(found)
-        assert result.metrics is not None
-        result.metrics.update({f"{prefix}_{name}": value for name, value in found.items()})
-        return result
-
-    def score(self, found: dict[str, float]) -> float:
-        """What `load_best_model_at_end` minimises: density if feasible, else 1 + how far the model misses.
-
-        Feasible is who holds the ceiling with a margin for other rows than these, and the agreement.
-        """
-        reached = found["divergence"] + self.ceiling.margin(found["divergence_se"])
-        excess = max(0.0, self.ceiling.excess(reached))
-        short = max(0.0, self.args.min_agreement - found.get("agreement", 1.0))
-        return found["density"] if excess == 0 and short == 0 else 1 + excess + short
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The scheduler of the Trainer's arguments, times the controller's rate."""
