@@ -28,7 +28,8 @@ def sparsify(
         str,
         Option(
             help="Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), "
-            "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance)."
+            "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance), pairwise (change "
+            "of similarities), fvu (change of scores), the last two over the base's variance."
         ),
     ] = str(DEFAULT.ceiling),
     gates: Gates = DEFAULT.gates,

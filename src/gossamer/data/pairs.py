@@ -109,19 +109,21 @@ def encode(
     *,
     task: str,
     metric: str = "logit_difference",
+    before: Sequence[int] = (),
 ) -> list[Batch]:
     """Pairs as tensors, one batch for each prompt length.
 
     Args:
         tokenize: pieces -> ids; a `Vocabulary`, or `by_tokenizer(...)`.
         n_vocabulary: V.
+        before: tokens that every prompt begins with, as those that the model was trained on do.
     Raises: `GossamerError` where clean and corrupt differ in length, an answer is not one token of its own,
     or an
         answer is both right and wrong.
     """
     groups: dict[int, list[tuple[list[int], list[int], set[int], set[int], int]]] = defaultdict(list)
     for pair in pairs:
-        clean, corrupt = tokenize(pair.clean), tokenize(pair.corrupt)
+        clean, corrupt = ([*before, *tokenize(pieces)] for pieces in (pair.clean, pair.corrupt))
         if len(clean) != len(corrupt):
             raise refuse(
                 f"{task}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}",

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ..errors import refuse
+from .frame import Frame
 from .places import reaching
 from .registry import task_vocabulary
 
@@ -51,7 +52,7 @@ class Prompt:
         Raises: `GossamerError` for no token at all, and for more than `most`.
         """
         require_text(text)
-        ids = tokenizer(text)["input_ids"]
+        ids = Frame.of(tokenizer).once(tokenizer(text)["input_ids"])
         if not ids:
             raise refuse("an empty prompt", "one token or more", "type something")
         if most is not None and len(ids) > most:

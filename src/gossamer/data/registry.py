@@ -51,8 +51,13 @@ def batches(
     seed: int = 0,
     tokenize: Callable[[Pieces], list[int]] | None = None,
     n_vocabulary: int | None = None,
+    before: Sequence[int] = (),
 ) -> list[Batch]:
-    """`n` pairs of a task as tensors, one batch per prompt length; word-level unless a tokenizer is given."""
+    """`n` pairs of a task as tensors, one batch per prompt length; word-level unless a tokenizer is given.
+
+    Args:
+        before: the tokens that the tokenizer puts before every prompt.
+    """
     require_choice("task", name, TASKS)
     if n < 1:
         raise refuse(f"{n} prompts", "1 or more", "ask for more")
@@ -61,7 +66,7 @@ def batches(
         tokenize, n_vocabulary = vocabulary, len(vocabulary)
     assert n_vocabulary is not None, "a tokenizer comes with the size of its vocabulary"
     task = TASKS[name]
-    return encode(task.pairs(n, seed), tokenize, n_vocabulary, task=name, metric=task.metric)
+    return encode(task.pairs(n, seed), tokenize, n_vocabulary, task=name, metric=task.metric, before=before)
 
 
 def training_rows(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from ..errors import GossamerWarning
+from ..errors import GossamerWarning, refuse
 from .sequences import TensorRows
 from .text import HOLD_OUT, Corpus, PackedStream, as_rows, packed, padded_rows, too_short
 
@@ -42,7 +42,9 @@ class Splits:
                 raise too_short(corpus, len(rows), length, purpose)
             return rows
 
-        if stream and not sentences:
+        if stream and sentences:
+            raise refuse("--stream of one document a row", "whole texts", "drop --stream")
+        if stream:
             self.train: Any = PackedStream(corpus, tokenizer, length, mask_token=mask_token)
         else:
             self.train = take(corpus.train(), train, 1, "train on")

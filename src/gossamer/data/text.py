@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ..errors import refuse, require_range
+from ..errors import GossamerError, refuse, require_range
+from .frame import Frame
 from .sequences import IGNORED, TensorRows
 from .sources import SOURCES, documents_of
 
@@ -98,20 +99,18 @@ def tokenized(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
 def packed(documents: Iterable[str], tokenizer: Any, length: int) -> Iterator[list[int]]:
     """Rows of exactly `length` tokens: documents end to end, an end token after each; the rest is dropped.
 
-    Where the tokenizer has a start and a separator token, as BERT's, each row is framed by them.
+    Each row is framed as the tokenizer frames a prompt: by BERT's start and separator, by Llama's start of sequence.
     """
-    frame = [tokenizer.cls_token_id, tokenizer.sep_token_id]
-    framed = None not in frame
+    frame = Frame.of(tokenizer)
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    width = length - 2 * framed
     rest: list[int] = []
     for ids in tokenized(documents, tokenizer):
         rest += ids if end is None else [*ids, end]
-        cut = len(rest) - len(rest) % width
-        for start in range(0, cut, width):
-            piece = rest[start : start + width]
-            yield [frame[0], *piece, frame[1]] if framed else piece
-        rest = rest[cut:]
+        start = 0
+        while (stop := start + frame.width(length) + frame.doubled(rest, start)) <= len(rest):
+            yield frame.around(rest[start:stop], length)
+            start = stop
+        rest = rest[start:]
 
 
 def as_rows(rows: list[list[int]], *, mask_token: int | None, seed: int) -> TensorRows:
@@ -141,7 +140,9 @@ def padded_rows(documents: Iterable[str], tokenizer: Any, length: int, limit: in
     texts = list(islice(documents, limit))
     if not texts:
         return TensorRows(input_ids=torch.zeros(0, length), attention_mask=torch.zeros(0, length))
-    batch = tokenizer(texts, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    frame = Frame.of(tokenizer)
+    rows = [frame.around(ids, length) for ids in tokenized(texts, tokenizer)]
+    batch = tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
     return TensorRows(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
 

@@ -28,6 +28,7 @@ from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapte
 from .gate_tensors import FILE, load_tensors, save_tensors
 from .interface import KEY
 from .load_report import require_adapter_tensors, require_all_tensors
+from .sentence_encoder import keep_files
 
 
 def save(model: PreTrainedModel, folder: Path | str) -> None:
@@ -42,6 +43,7 @@ def save(model: PreTrainedModel, folder: Path | str) -> None:
     with writing(Path(folder)) as temporary:
         model.save_pretrained(temporary, state_dict=weights)
         save_tensors(sets, temporary)
+        keep_files(model.name_or_path, temporary)
 
 
 def save_folder(model: PreTrainedModel, folder: Path | str) -> None:
@@ -57,6 +59,7 @@ def save_adapter(model: Any, folder: Path) -> None:
         model.save_pretrained(temporary)
         write_adapter_blocks(sets, temporary)
         save_tensors(sets, temporary)
+        keep_files(model.get_base_model().name_or_path, temporary)
 
 
 def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options: Any) -> PreTrainedModel:

@@ -39,10 +39,12 @@ ROWS = (
     ("keys_per_query", "open keys per query and head", "{:.3f}"),
     ("density", "open share of all that has gates", "{:.5f}"),
     ("density_gap", "expected minus hard density", "{:+.5f}"),
-    ("loss", "cross-entropy, nats per token", "{:.4f}"),
+    ("loss", "cross-entropy, nats per prediction", "{:.4f}"),
     ("delta_ce", "its rise over the base model", "{:+.4f}"),
-    ("kl", "KL from the base model, nats per token", "{:.4f}"),
+    ("kl", "KL from the base model, nats per prediction", "{:.4f}"),
     ("cosine", "one minus the cosine of sentence embeddings", "{:.5f}"),
+    ("pairwise", "squared change of similarities over the variance of the base's", "{:.5f}"),
+    ("fvu", "squared change of scores over the variance of the base's", "{:.5f}"),
     ("agreement", "top-1 agreement with the base model", "{:.4f}"),
 )
 

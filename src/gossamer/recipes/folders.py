@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from ..data.frame import Frame
 from ..data.pairs import Batch, by_tokenizer
 from ..data.prompts import open_tokenizer
 from ..data.registry import batches, task_vocabulary
@@ -51,4 +52,5 @@ def task_prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, 
     if size == len(task_vocabulary()):
         return batches(task, n, seed=seed)
     tokenizer = open_tokenizer(folder)
-    return batches(task, n, seed=seed, tokenize=by_tokenizer(tokenizer), n_vocabulary=size)
+    own = {"tokenize": by_tokenizer(tokenizer), "before": Frame.of(tokenizer).before}
+    return batches(task, n, seed=seed, n_vocabulary=size, **own)

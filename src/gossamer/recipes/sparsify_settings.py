@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import refuse, require_choice, require_range
-from ..training.constraint import Ceiling
+from ..training.constraint import SENTENCES, Ceiling
 from ..training.presets import DEFAULT
 from ..training.recipe import Recipe
 
@@ -64,8 +64,8 @@ class SparsifySettings:
         require_range("learning_rate", self.learning_rate, 0.0, 1e3)
         if self.merge and not self.lora:
             raise refuse("--merge without adapters", "--lora with it", "pass --lora 8, or drop --merge")
-        if self.stream and self.ceiling.kind == "cosine":
-            raise refuse("--stream under a cosine ceiling, which takes whole sentences",
+        if self.stream and self.ceiling.kind in SENTENCES:
+            raise refuse(f"--stream under a {self.ceiling.kind} ceiling, which takes whole sentences",
                          "whole texts", "drop --stream")  # fmt: skip
         if self.report_to != "none" and find_spec(self.report_to) is None:
             raise refuse(f"tracker {self.report_to} is not installed", "none, or an installed one",

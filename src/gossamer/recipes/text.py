@@ -31,12 +31,14 @@ from ..gates.edges import EdgeGates
 from ..gates.host import Options
 from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
+from ..models.head import Head
 from ..models.model_card import model_card, number_rows
 from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
 from ..training.calibrate import Start
 from ..training.config import CHECKPOINTING, SparsityConfig, configured
+from ..training.constraint import SENTENCES
 from ..training.distributed import gathered
 from ..training.estimate import Shape, describe, explain_oom, seconds_per_step, what_to_lower
 from ..training.progress import ProgressLine
@@ -98,7 +100,9 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
 def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, resume: bool) -> RunReport:
     model = load_for_training(job.model)
     tokenizer = training_tokenizer(job.model, model, job.length)
-    rows = rows_of(job, tokenizer, mask_token_of(model, tokenizer), config.world_size)
+    head = Head.of(model)
+    mask_token = tokenizer.mask_token_id if head.language and not head.causal else None
+    rows = rows_of(job, tokenizer, mask_token, config.world_size, language=head.language)
     begin(job.out, *facts(job, rows, config), resume=resume, first=config.process_index == 0)
     if config.process_index == 0:
         write_config(job.out, "sparsify", job)
@@ -123,8 +127,10 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     return report
 
 
-def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, processes: int) -> Splits:
-    """The text of a job, in its three splits."""
+def rows_of(
+    job: SparsifySettings, tokenizer: Any, mask_token: int | None, processes: int, *, language: bool = True
+) -> Splits:
+    """The text of a job, in its three splits: packed for a language model, one document a row for other heads."""
     return Splits(
         Corpus(job.data, field=job.field, held_out_share=job.held_out_share),
         tokenizer,
@@ -132,7 +138,7 @@ def rows_of(job: SparsifySettings, tokenizer: Any, mask_token: int | None, proce
         train=job.steps * job.batch * job.accumulate * processes,
         held_out=job.held_out,
         stream=job.stream,
-        sentences=job.ceiling.kind == "cosine",
+        sentences=job.ceiling.kind in SENTENCES or not language,
         mask_token=mask_token,
         seed=job.seed,
     )
@@ -172,12 +178,6 @@ def facts(
     movable = {"--steps": job.steps, "--batch": job.batch, "processes": config.world_size}
     settings = {**job.recipe.changes(), **job.settings}
     return fixed | {f"--set {name}": value for name, value in settings.items()}, movable
-
-
-def mask_token_of(model: Any, tokenizer: Any) -> int | None:
-    """The mask token of a masked language model; None for one that predicts the next token."""
-    causal = "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
-    return None if causal else tokenizer.mask_token_id
 
 
 def shape_of(model: Any, job: SparsifySettings, config: SparsityConfig) -> Shape:
