@@ -57,7 +57,8 @@ def test_an_unknown_option_leaves_with_2() -> None:
         (["--steps", "0"], "steps=0 is out of range: expected 1 to 10000000. Pass a value in that range"),
         (
             ["--ceiling", "mse=1"],
-            "kind='mse' is not known: expected one of kl, delta_ce, loss, fvu, cosine, pairwise. Choose one of them",
+            "ceiling kind='mse' is not known: expected one of kl, delta_ce, loss, fvu, cosine, pairwise. "
+            "Choose one of them",
         ),
     ],
 )

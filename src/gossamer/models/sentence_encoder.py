@@ -103,9 +103,8 @@ class Pooling:
                     "make the transformer sparse under a kl ceiling of its language model, or choose another encoder",
                     UnsupportedModel,
                 )
-            if kind == "Pooling":
-                return cls(_modes(folder / path / "config.json"))
-        file = folder / POOLING / "config.json"
+        named = (path for kind, path in _steps(folder) if kind == "Pooling")
+        file = folder / next(named, POOLING) / "config.json"
         return cls(_modes(file)) if file.is_file() else cls()
 
     def __call__(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
