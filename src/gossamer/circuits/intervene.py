@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from ..errors import refuse, require_choice
 from ..gates.edges import EdgeGates
 from ..models.attach import gated
-from ..models.forward import evaluating, first_output
+from ..models.forward import evaluating, first_output, prompt_inputs
 from ..models.interface import attention_modules
 from ..training.counted import counted
 from .circuit import Circuit, Edge, as_edge
@@ -86,9 +86,8 @@ class PatchedModel:
         found = []
         with self.gates.using(**gates):
             for part in counted(torch.arange(len(rows)).split(self.batch_size), "batches of interventions"):
-                inputs = {"input_ids": self.input_ids[rows[part]].to(self.model.device)}
-                if self.attention_mask is not None:
-                    inputs["attention_mask"] = self.attention_mask[rows[part]].to(self.model.device)
+                mask = None if self.attention_mask is None else self.attention_mask[rows[part]]
+                inputs = prompt_inputs(self.model, self.input_ids[rows[part]], mask)
                 with self.gates.using(keep=None if keep is None else keep(part)):
                     found.append(first_output(self.model, inputs)[:, self.outputs].argmax(-1).cpu())
         return torch.cat(found)

@@ -28,7 +28,7 @@ from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_ed
 from ..gates.attention_call import AttentionCall
 from ..gates.edges import EdgeGates
 from ..models.attach import gated
-from ..models.forward import evaluating, first_output
+from ..models.forward import evaluating, first_output, prompt_inputs
 from ..training.counted import counted
 from .circuit import Circuit, concatenate
 from .contribution import Writing
@@ -56,7 +56,7 @@ def trace(
 
     Args:
         input_ids: (N, T) token ids, one prompt a row.
-        attention_mask: (N, T), 0 at padding.
+        attention_mask: (N, T), 0 at padding, on either side: each prompt is traced as it would be alone.
         text: turns (T,) token ids into T strings; by default the ids themselves.
         outputs: the positions that count as the answer; by default all T.
         threshold: smallest softmax weight that counts as an edge, in [0, 1]; mostly for dense models.
@@ -77,14 +77,11 @@ def trace(
     with gated(model) as gates, evaluating(model):
         writing = _writing(model)
         for start in counted(range(0, len(input_ids), batch_size), "batches traced"):
-            ids = input_ids[start : start + batch_size].to(model.device)
-            mask = (
-                None
-                if attention_mask is None
-                else attention_mask[start : start + batch_size].to(model.device)
-            )
+            rows = slice(start, start + batch_size)
+            mask = None if attention_mask is None else attention_mask[rows]
+            inputs = prompt_inputs(model, input_ids[rows], mask)
             parts.append(
-                _trace_batch(model, gates, ids, mask, text, positions, Choice(threshold, top_k), writing)
+                _trace_batch(model, gates, inputs, text, positions, Choice(threshold, top_k), writing)
             )
     return concatenate(parts)
 
@@ -115,21 +112,20 @@ def _writing(model: PreTrainedModel) -> Writing | None:
 def _trace_batch(
     model: PreTrainedModel,
     gates: EdgeGates,
-    ids: Tensor,
-    mask: Tensor | None,
+    inputs: dict[str, Tensor],
     text: Callable[[Tensor], tuple[str, ...]],
     outputs: tuple[int, ...],
     choice: Choice,
     writing: Writing | None,
 ) -> Circuit:
     found: list[dict[str, np.ndarray]] = []
+    ids = inputs["input_ids"]
     visible = torch.zeros(len(ids), dtype=torch.int64)
 
     def note(call: AttentionCall) -> None:
         found.append(_open_edges(call, gates, choice, writing))
         visible.add_(call.visible.sum(1).cpu())
 
-    inputs: dict[str, Any] = {"input_ids": ids} | ({} if mask is None else {"attention_mask": mask})
     with gates.observing(note):
         answers = first_output(model, inputs).argmax(-1)
     edges = {name: np.concatenate([part[name] for part in found]) for name in found[0]}

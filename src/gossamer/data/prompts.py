@@ -139,7 +139,12 @@ def positions_of(model: Any) -> int | None:
     """
     config = model.config.get_text_config()
     message = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    return message - first_position(model) if message else message
+
+
+def first_position(model: Any) -> int:
+    """The position of a text's first token: 0, or behind the pad token in RoBERTa and its kin."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return message - module.padding_idx - 1
-    return message
+            return module.padding_idx + 1
+    return 0

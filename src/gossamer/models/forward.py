@@ -5,6 +5,7 @@ The probe input is drawn from a generator of its own, so that attaching gates ch
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from ..data.prompts import first_position
 
 PROBE_TOKENS = 8  # assumed: long enough for a causal mask to have a past and a future
 
@@ -43,6 +46,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def prompt_inputs(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """Prompts as a model takes them, (B, T); positions count tokens and no padding, as `generate` has them.
+
+    Without positions of their own, learned ones would count the padding on the left of a prompt.
+    """
+    inputs = {"input_ids": ids.to(model.device)}
+    if mask is None:
+        return inputs
+    mask = mask.to(model.device)
+    inputs["attention_mask"] = mask
+    inner = next(x for x in model.modules() if isinstance(x, PreTrainedModel))
+    pads_left = bool((mask.long().diff(dim=1) > 0).any())
+    if pads_left and "position_ids" in inspect.signature(inner.forward).parameters:
+        first = first_position(inner)
+        positions = mask.long().cumsum(1) - 1 + first
+        inputs["position_ids"] = positions.masked_fill(mask == 0, max(0, first - 1))
+    return inputs
 
 
 def first_output(model: nn.Module, inputs: dict[str, Any]) -> Tensor:

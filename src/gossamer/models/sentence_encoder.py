@@ -95,7 +95,7 @@ class Pooling:
         folder = _folder_of(place, download=True)
         if folder is None:
             return cls()
-        for kind, path in _steps(folder):
+        for kind, _ in _steps(folder):
             if kind not in READ:
                 raise refuse(
                     f"{place} sends its embedding through a module {kind}",
