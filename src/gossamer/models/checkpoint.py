@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils.hub import cached_file
 
 from ..data.places import hub_answers, looks_like_path, reaching
@@ -31,11 +32,24 @@ from .load_report import require_adapter_tensors, require_all_tensors
 from .sentence_encoder import keep_files
 
 
+def require_whole(model: Any) -> None:
+    """Raise for a model with adapters of `model.add_adapter`, which saves those alone and never its own weights."""
+    inner = next((x for x in model.modules() if isinstance(x, PreTrainedModel)), model)
+    if getattr(inner, "_hf_peft_config_loaded", False):
+        raise refuse(
+            f"{type(inner).__name__} with adapters of model.add_adapter, which saves those alone",
+            "a PeftModel",
+            "wrap the dense model with peft.get_peft_model, or pass --lora",
+            UnsupportedModel,
+        )
+
+
 def save(model: PreTrainedModel, folder: Path | str) -> None:
     """Save a gated model as a whole folder, atomically: weights as safetensors, gates in config.json.
 
     Gates that own parameters have them in gates.safetensors, so that the weights are the architecture's alone.
     """
+    require_whole(model)
     sets = gate_sets_of(model)
     write_config(model)
     own = dict(sets.named_parameters())
@@ -69,13 +83,14 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
         path: a folder, or a hub id.
         impl: implementation of gated attention.
         check: prove on a probe input that the gates run.
-        options: passed to `from_pretrained` (revision, token, dtype, device_map ...).
+        options: passed to `from_pretrained` (revision, token, dtype, device_map ...). Code that comes with a model
+            runs only with trust_remote_code=True.
     Raises: `CheckpointError` for a folder that is no checkpoint, is dense, or is from a newer gossamer.
     """
     if (Path(path) / "adapter_config.json").is_file():
         return _load_adapter(Path(path), impl=impl, check=check, **options)
     on_hub = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
-    config = read_config(path, **on_hub)
+    config = read_config(path, **on_hub, trust_remote_code=options.get("trust_remote_code", False))
     blocks = blocks_of(config.__dict__, path)
     if not blocks:
         raise refuse(
@@ -119,8 +134,11 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
     """Load the architecture that config.json names, dense, in evaluation mode."""
-    config = config if config is not None else read_config(path)
-    cls = architecture(config, path)
+    trusted = bool(options.pop("trust_remote_code", False))
+    config = config if config is not None else read_config(path, trust_remote_code=trusted)
+    cls = (architecture_of_its_own(config, path, **options) if trusted else None) or architecture(
+        config, path
+    )
     try:
         with reaching(path):
             loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
@@ -139,11 +157,27 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     return model.eval()
 
 
+def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> type[PreTrainedModel] | None:
+    """The class that a model config names in code of its own, which is run; None where it names none there."""
+    wanted = set(getattr(config, "architectures", None) or [])
+    for name, reference in (getattr(config, "auto_map", None) or {}).items():
+        if name != "AutoConfig" and isinstance(reference, str) and reference.rpartition(".")[2] in wanted:
+            on_hub = {
+                k: v for k, v in options.items() if k in ("revision", "token", "cache_dir", "code_revision")
+            }
+            cls = get_class_from_dynamic_module(reference, str(path), **on_hub)
+            cls.register_for_auto_class(name)  # so that saving keeps the code
+            return cls
+    return None
+
+
 def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
     """The class of transformers that a model config names; `CheckpointError` if there is none."""
     names = getattr(config, "architectures", None) or []
     cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
     if cls is None:
+        if getattr(config, "auto_map", None):
+            raise _untrusted(path)
         raise refuse(
             f"{path} names no architecture that transformers has ({names})",
             "checkpoints of transformers models",
@@ -188,10 +222,13 @@ def read_config(path: Path | str, **options: Any) -> Any:
         raise refuse(
             f"{path} does not exist", "a checkpoint folder, or a hub id", "check the path", CheckpointError
         )
+    options.setdefault("trust_remote_code", False)  # unset, transformers asks at a prompt
     try:
         with reaching(path):
             config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise _untrusted(path) from error
         if folder.is_dir():
             read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
             raise refuse(
@@ -210,6 +247,15 @@ def read_config(path: Path | str, **options: Any) -> Any:
     if config._attn_implementation == KEY:
         config._attn_implementation = None  # built as any other model, and gated by `attach`
     return config
+
+
+def _untrusted(path: Path | str) -> Exception:
+    return refuse(
+        f"{path} is a model whose code comes with it",
+        "trust_remote_code=True, from a person who has read that code",
+        "call gossamer.load(path, trust_remote_code=True), or from_pretrained of transformers for a dense model",
+        CheckpointError,
+    )
 
 
 def _no_config(folder: Path) -> Exception:

@@ -153,7 +153,7 @@ def _steps(folder: Path) -> list[tuple[str, str]]:
 def _modes(file: Path) -> tuple[str, ...]:
     config: Any = read_json(file)
     given = config.get("pooling_mode", ()) if isinstance(config, dict) else ()
-    modes = [given] if isinstance(given, str) else list(given)
+    modes = [str(mode).removesuffix("_tokens") for mode in ([given] if isinstance(given, str) else given)]
     modes += [
         mode for name, mode in SWITCHES.items() if isinstance(config, dict) and config.get(name) is True
     ]

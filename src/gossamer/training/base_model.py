@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from ..errors import GossamerWarning, UnsupportedModel, refuse
 from ..gates.gate_set import GateSets
+from ..models.checkpoint import require_whole
 from ..models.gate_block import blocks_of
 
 # Rates that models apply through torch.nn.functional, and the chance of leaving out a whole layer.
@@ -62,6 +63,7 @@ def make_comparable(model: PreTrainedModel, *, gated: bool) -> None:
             "load it with gossamer.load(path)",
             UnsupportedModel,
         )
+    require_whole(model)
     rate = without_dropout(model)
     if rate:
         message = f"dropout {rate:g} is off in this run, for it would count as divergence from the base model"

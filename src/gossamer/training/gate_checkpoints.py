@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import CheckpointError, refuse
 from ..gates.gate_set import GateSets
 from ..models.attach import write_config
+from ..models.gate_block import write_adapter_blocks
 from ..models.gate_tensors import FILE, load_tensors, save_tensors
 from .atomic_checkpoints import AtomicCheckpoints
 from .budget import Budget
@@ -99,6 +100,7 @@ class GateCheckpoints(AtomicCheckpoints):
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         if self.args.should_save and (folder / "adapter_config.json").is_file():
+            write_adapter_blocks(self.gates, folder)  # without them `gossamer.load` would find no gates
             save_tensors(self.gates, folder, state_dict)
 
     def _load_apart(self, folder: str) -> None:
