@@ -56,14 +56,14 @@ def prompt_inputs(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = Non
     inputs = {"input_ids": ids.to(model.device)}
     if mask is None:
         return inputs
-    mask = mask.to(model.device)
-    inputs["attention_mask"] = mask
+    inputs["attention_mask"] = mask = mask.to(model.device)
+    seen = mask.long()
     inner = next(x for x in model.modules() if isinstance(x, PreTrainedModel))
-    pads_left = bool((mask.long().diff(dim=1) > 0).any())
+    pads_left = bool((seen.diff(dim=1) > 0).any())
     if pads_left and "position_ids" in inspect.signature(inner.forward).parameters:
         first = first_position(inner)
-        positions = mask.long().cumsum(1) - 1 + first
-        inputs["position_ids"] = positions.masked_fill(mask == 0, max(0, first - 1))
+        positions = seen.cumsum(1) - 1 + first
+        inputs["position_ids"] = positions.masked_fill(seen == 0, max(0, first - 1))
     return inputs
 
 

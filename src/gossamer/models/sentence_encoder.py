@@ -111,8 +111,8 @@ class Pooling:
         """(B, T, E) states of the tokens of a mask (B, T) as (B, E) embeddings; those of (B, E) are ones already."""
         if hidden.dim() == 2:
             return hidden
-        mask = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask
-        return torch.cat([MODES[mode](hidden, mask.bool()) for mode in self.modes], -1)
+        tokens = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask
+        return torch.cat([MODES[mode](hidden, tokens.bool()) for mode in self.modes], -1)
 
 
 def keep_files(place: Path | str, target: Path) -> None:

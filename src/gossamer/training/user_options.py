@@ -65,4 +65,5 @@ def predictions(
     answers = nested_detach(tuple(value for name, value in output.items() if name not in left_out))
     labels = tuple(inputs[name] for name in columns if inputs.get(name) is not None)
     whole = nested_detach(labels) if columns and len(labels) == len(columns) else None
-    return tuple(x[0] if x is not None and len(x) == 1 else x for x in (answers, whole))
+    alone = (x[0] if x is not None and len(x) == 1 else x for x in (answers, whole))
+    return next(alone), next(alone)
