@@ -6,7 +6,11 @@ one line and leaves with exit code 2. Anything else that escapes is a bug of our
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import numbers
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+LONGEST = 300  # characters of a foreign error that are repeated
 
 
 class GossamerError(ValueError):
@@ -53,6 +57,37 @@ def require_choice(name: str, got: object, choices: Iterable[object]) -> None:
 
 
 def require_range(name: str, got: float, low: float, high: float) -> None:
-    """Raise unless low <= got <= high (NaN fails)."""
+    """Raise unless `got` is a number with low <= got <= high (NaN fails)."""
+    if not isinstance(got, numbers.Real) or isinstance(got, bool):
+        raise refuse(f"{name}={got!r} is no number", f"{low} to {high}", "pass a value in that range")
     if not low <= got <= high:
         raise refuse(f"{name}={got!r} is out of range", f"{low} to {high}", "pass a value in that range")
+
+
+def first_line(error: object) -> str:
+    """What an error says, as part of one line: its first line, or its name where it says nothing."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
+@contextmanager
+def loading(
+    what: object, expected: str, fix: str, kind: type[GossamerError] = CheckpointError
+) -> Iterator[None]:
+    """Turn whatever transformers, tokenizers, safetensors, peft and torch raise inside into one line with its cause.
+
+    They document no errors for files that are damaged or lie, and what they raise has many types: the panics of
+    tokenizers are not even `Exception`s. So the block holds their calls and nothing else.
+    """
+    try:
+        yield
+    except (GossamerError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        said = str(error)
+        cause = first_line(
+            f"{type(error).__name__}: {said}" if isinstance(error, KeyError) and said else error
+        )
+        if "ignore_mismatched_sizes" in said:  # transformers' advice is no way out of another model's weights
+            cause = "its weights have other shapes than its config.json says"
+        raise refuse(f"{what} cannot be loaded ({cause})", expected, fix, kind) from error

@@ -8,9 +8,12 @@ devices are never replaced.
 from __future__ import annotations
 
 import errno
+import functools
 import json
+import math
 import os
 import re
+import reprlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +25,9 @@ import yaml
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from .errors import GossamerError, refuse
+from .errors import GossamerError, first_line, refuse
+
+DEEPEST = 100  # levels of lists and objects in a file; assumed: no file of ours or of transformers has ten
 
 LOCK = ".lock"
 ROOM = 2**20  # bytes that must fit before long work begins (assumed: more than most records take)
@@ -82,21 +87,95 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file, or raise one clear line."""
+def read_json(
+    path: Path, shape: Any = dict[str, Any], *, finite: bool = True, kind: type[GossamerError] = GossamerError
+) -> Any:
+    """Read a JSON file whose content is of a declared shape, or raise one clear line; as `parse_json`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise refuse(f"{path} cannot be read ({error})", "a whole JSON file", "check it") from error
+        raise _cannot_read(path, error, "a whole JSON file", kind) from error
+    return parse_json(text, shape, where=path, finite=finite, kind=kind)
+
+
+def parse_json(
+    text: str | bytes,
+    shape: Any = dict[str, Any],
+    *,
+    where: object,
+    finite: bool = True,
+    kind: type[GossamerError] = GossamerError,
+) -> Any:
+    """The plain values in a JSON text, as they stand there.
+
+    Args:
+        shape: a type that they must be of, as pydantic reads types; a JSON object by default.
+        where: what the text is called in an error.
+        finite: refuse NaN and infinity, which some configs of transformers have.
+    Raises: `kind` for what is no JSON, is nested deeper than `DEEPEST`, or is of another shape.
+    """
+    try:
+        found = json.loads(text)
+        _require_plain(found, finite)
+    except (ValueError, RecursionError) as error:
+        raise _cannot_read(where, error, "a whole JSON file", kind) from error
+    require_shape(found, shape, where, kind)
+    return found
+
+
+def require_shape(
+    found: object, shape: Any, where: object, kind: type[GossamerError] = GossamerError
+) -> None:
+    """Raise one clear line unless plain values are of a type; nothing is converted, so "1" and True are no 1."""
+    from pydantic import ValidationError  # here, for it takes a tenth of a second
+
+    try:
+        _adapter(shape).validate_python(found, strict=True)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in wrong["loc"] if not str(part).endswith(("]", ")")))
+        got = "nothing" if wrong["type"] == "missing" else reprlib.repr(wrong["input"])
+        expected = wrong["msg"].removeprefix("Input should be ").replace("Field required", "a value there")
+        at = f" at {place}" if place else ""
+        raise refuse(f"{where} has {got}{at}", expected, "check it, or make it again", kind) from error
+
+
+@functools.cache
+def _adapter(shape: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
+
+
+def _require_plain(found: object, finite: bool) -> None:
+    """Raise ValueError for nesting beyond `DEEPEST`, and for numbers that are not finite."""
+    seen, waiting = {0}, [(found, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} levels deep")
+        if finite and isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"the number {value} is not finite")
+        if isinstance(value, dict | list) and id(value) not in seen:  # YAML may hold one list twice
+            seen.add(id(value))
+            waiting += [
+                (inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value)
+            ]
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file of plain values, or raise one clear line."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise refuse(f"{path} cannot be read ({cause})", "a YAML file", "check it") from error
+        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        _require_plain(found, finite=True)
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        raise _cannot_read(path, error, "a YAML file", GossamerError) from error
+    return found
+
+
+def _cannot_read(where: object, error: Exception, expected: str, kind: type[GossamerError]) -> GossamerError:
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return refuse(f"{where} cannot be read ({first_line(cause)})", expected, "check it", kind)
 
 
 class _Loader(yaml.SafeLoader):

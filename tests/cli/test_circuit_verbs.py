@@ -269,7 +269,7 @@ def test_a_component_circuit_is_written_as_mib_reads_it(tmp_path, monkeypatch, c
         (["verify", "words", "other", "--task", "ioi"], "a base of 268 tokens and a sparse model of 13"),
         (
             ["compare", "words", "words", "--task", "ioi", "--n-prompts", "0"],
-            "0 prompts: expected 1 or more",
+            "n_prompts=0 is out of range: expected 1 to 100000",
         ),
         (["compare", "words", "words", "--task", "sudoku"], "task='sudoku' is not known"),
         (

@@ -114,5 +114,5 @@ def test_lengths_that_differ_are_refused():
     with pytest.raises(GossamerError, match="task='sudoku' is not known"):
         batches("sudoku", 3)
     for n in (0, -1):
-        with pytest.raises(GossamerError, match=f"{n} prompts: expected 1 or more"):
+        with pytest.raises(GossamerError, match=f"n_prompts={n} is out of range"):
             batches("ioi", n)

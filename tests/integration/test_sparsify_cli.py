@@ -126,7 +126,7 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     (("--set", "no_such_field=1"), "no_such_field"),
     (("--set", "gate.bias=open"), "gate.bias='open'"),
     (("--set", "gate_bias=4"), "setting 'gate_bias' is now 'gate.bias'"),
-    (("--set", "adam_beta1=much"), "adam_beta1='much'"),
+    (("--set", "adam_beta1=much"), "adam_beta1 has 'much'"),
     (("--set", "lr_scheduler_type=no-such-one"), "no-such-one"),
     (("--length", "2"), "length=2 is out of range"),
     (("--seed", "-1"), "seed=-1 is out of range"),
@@ -175,7 +175,7 @@ def broken(place: Path, folder: Path, **changes: Any) -> None:
     ({"output_attentions": True}, "output_attentions=True in its config"),
     ({"edge_gates": {"version": 1, "bias": 0.0}}, "was saved with gates and would run dense"),
     ({"architectures": ["NoSuchModel"]}, "names no architecture"),
-    ({"model_type": "no-such-type"}, "has a config.json that transformers cannot use"),
+    ({"model_type": "no-such-type"}, "one that this version of transformers can use"),
     ({"n_embd": 64}, "its weights have other shapes than its config.json says"),
 ])  # fmt: skip
 def test_bad_models_are_one_line(

@@ -131,7 +131,7 @@ class Circuit:
         matters = np.zeros((self.n_prompts, length), dtype=bool)
         matters[:, chosen] = True
         live, mixing = np.zeros(len(self), dtype=bool), self.meta.get("mixing_layers", ())
-        for layer in reversed(range(self.n_layers)):
+        for layer in sorted({*np.unique(self.layer).tolist(), *mixing}, reverse=True):
             if layer in mixing:
                 matters = np.logical_or.accumulate(matters[:, ::-1], axis=1)[:, ::-1]
             here = np.flatnonzero(self.layer == layer)

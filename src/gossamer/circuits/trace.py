@@ -29,6 +29,7 @@ from ..gates.attention_call import AttentionCall
 from ..gates.edges import EdgeGates
 from ..models.attach import gated
 from ..models.forward import evaluating, first_output, prompt_inputs
+from ..models.inputs import require_inputs, require_memory
 from ..training.counted import counted
 from .circuit import Circuit, concatenate
 from .contribution import Writing
@@ -69,21 +70,35 @@ def trace(
     require_range("threshold", threshold, 0.0, 1.0)
     if top_k is not None and top_k < 1:
         raise refuse(f"top_k={top_k}", "1 and above, or None", "pass one of them")
-    if input_ids.dim() != 2 or not len(input_ids):
-        raise refuse(f"input_ids {tuple(input_ids.shape)}", "(N, T) with N >= 1", "stack the prompts")
+    require_inputs(model, input_ids, attention_mask)
     positions = output_positions(outputs, input_ids.shape[1])
     text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
     parts = []
+    choice = Choice(threshold, top_k)
     with gated(model) as gates, evaluating(model):
+        _require_memory(model, gates, min(batch_size, len(input_ids)), input_ids.shape[1], choice)
         writing = _writing(model)
         for start in counted(range(0, len(input_ids), batch_size), "batches traced"):
             rows = slice(start, start + batch_size)
             mask = None if attention_mask is None else attention_mask[rows]
             inputs = prompt_inputs(model, input_ids[rows], mask)
             parts.append(
-                _trace_batch(model, gates, inputs, text, positions, Choice(threshold, top_k), writing)
+                _trace_batch(model, gates, inputs, text, positions, choice, writing)
             )
     return concatenate(parts)
+
+
+def _require_memory(model: PreTrainedModel, gates: EdgeGates, rows: int, length: int, choice: Choice) -> None:
+    """Raise where one forward pass on `rows` prompts of `length` tokens cannot fit into memory."""
+    pairs = rows * gates.n_heads * length**2
+    everything = math.isinf(gates.bias) and not choice.threshold
+    listed = pairs // 2 if choice.top_k is None else rows * gates.n_heads * length * choice.top_k
+    require_memory(
+        pairs if gates.impl == "eager" else 0,
+        gates.n_layers * listed if everything else 0,
+        rows * length * model.config.get_text_config().vocab_size,
+        f"a trace of {rows:,} prompts of {length:,} tokens at once",
+    )
 
 
 def trace_prompt(model: PreTrainedModel, prompt: Prompt, **options: Any) -> Circuit:

@@ -16,7 +16,7 @@ from tokenizers.decoders import ByteLevel
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ..errors import refuse
+from ..errors import GossamerError, loading, refuse
 from .frame import Frame
 from .places import reaching
 from .registry import task_vocabulary
@@ -49,7 +49,7 @@ class Prompt:
 
         Args:
             most: how many tokens it may have, such as the positions of the model.
-        Raises: `GossamerError` for no token at all, and for more than `most`.
+        Raises: `GossamerError` for no token at all, for more than `most`, and for a lone surrogate.
         """
         require_text(text)
         ids = Frame.of(tokenizer).once(tokenizer(text)["input_ids"])
@@ -94,12 +94,10 @@ def open_tokenizer(*folders: Path | str) -> Any:
     for folder in folders:
         if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
             continue
-        try:
-            with reaching(folder):
-                tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
-            line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise refuse(f"{folder}: {line}", "a tokenizer that loads", "save it again") from error
+        with reaching(folder), loading(
+            f"the tokenizer of {folder}", "one that transformers reads", "save it again", GossamerError
+        ):
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         if not tokenizer.vocab_size:
             raise refuse(f"{folder} has an empty tokenizer", "a model with its tokenizer", "save it again")
         return tokenizer

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import refuse, require_choice
+from ..errors import require_choice, require_range
 from .code import brackets, docstring, quotes
 from .language import greater_than, induction, ioi, nonsense
 from .pairs import Batch, Pair, Pieces, Vocabulary, encode
+
+MOST_PROMPTS = 100_000  # assumed: they fit into memory, and no interval needs more
 
 
 class Task(NamedTuple):
@@ -59,8 +61,8 @@ def batches(
         before: the tokens that the tokenizer puts before every prompt.
     """
     require_choice("task", name, TASKS)
-    if n < 1:
-        raise refuse(f"{n} prompts", "1 or more", "ask for more")
+    require_range("n_prompts", n, 1, MOST_PROMPTS)
+    require_range("seed", seed, 0, 2**32)
     if tokenize is None:
         vocabulary = task_vocabulary()
         tokenize, n_vocabulary = vocabulary, len(vocabulary)

@@ -7,24 +7,23 @@ refuses what it does not know.
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils.hub import cached_file
 
 from ..data.places import hub_answers, looks_like_path, reaching
-from ..errors import CheckpointError, UnsupportedModel, refuse
-from ..files import read_json, writing
+from ..errors import CheckpointError, UnsupportedModel, loading, refuse
+from ..files import writing
 from ..gates.gate_set import GateSets
 from ..gates.host import Options
 from .attach import gate_sets_of, put_on, write_config
+from .config_file import adapter_base, read_config_file
 from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapter_blocks
 from .gate_tensors import FILE, load_tensors, save_tensors
 from .interface import KEY
@@ -116,15 +115,13 @@ def _folder_of(path: Path | str, sets: GateSets, **on_hub: Any) -> Path:
 
 def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> Any:
     """The base model that an adapter folder names, gated, with the adapters on."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
 
     sets = sets_of(require_adapter_blocks(folder), folder, Options(impl))
-    with reaching(folder):
-        base = str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
-    model = load_dense(base, **options)
+    model = load_dense(adapter_base(folder), **options)
     put_on(model, sets, check=check)
     load_tensors(sets, folder)
-    with warnings.catch_warnings():
+    with loading(folder, "whole adapters", "copy the folder again"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error, in the next line
         with reaching(folder):
             adapted = PeftModel.from_pretrained(model, folder)
@@ -139,20 +136,9 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     cls = (architecture_of_its_own(config, path, **options) if trusted else None) or architecture(
         config, path
     )
-    try:
-        with reaching(path):
-            loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
-        model, report = loaded
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if "ignore_mismatched_sizes" in line:  # transformers' advice is no way out of another model's weights
-            line = "its weights have other shapes than its config.json says"
-        raise refuse(
-            f"{path} cannot be loaded ({line})",
-            "a whole checkpoint",
-            "copy it again, config.json and weights together",
-            CheckpointError,
-        ) from error
+    with reaching(path), loading(path, "a whole checkpoint", "copy it again, config.json and weights together"):
+        loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
+    model, report = loaded
     require_all_tensors(path, model, report)
     return model.eval()
 
@@ -174,7 +160,16 @@ def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> ty
 def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
     """The class of transformers that a model config names; `CheckpointError` if there is none."""
     names = getattr(config, "architectures", None) or []
-    cls = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
+    classes = [getattr(transformers, name, None) for name in names if isinstance(name, str)]
+    models = [cls for cls in classes if isinstance(cls, type) and issubclass(cls, PreTrainedModel)]
+    cls = next((cls for cls in models if isinstance(config, cls.config_class or ())), None)
+    if models and cls is None:
+        raise refuse(
+            f"{path} is of model_type {config.model_type} and names the architecture {models[0].__name__}",
+            "an architecture of that model_type",
+            "mend config.json",
+            CheckpointError,
+        )
     if cls is None:
         if getattr(config, "auto_map", None):
             raise _untrusted(path)
@@ -223,20 +218,22 @@ def read_config(path: Path | str, **options: Any) -> Any:
             f"{path} does not exist", "a checkpoint folder, or a hub id", "check the path", CheckpointError
         )
     options.setdefault("trust_remote_code", False)  # unset, transformers asks at a prompt
+    if folder.is_dir():
+        read_config_file(folder)  # says what is wrong with a file that is no JSON, or lies about its sizes
+        fix = "check its model_type, or upgrade transformers"
+        try:
+            with loading(f"the config.json of {path}", "one that this version of transformers can use", fix):
+                return _as_built(AutoConfig.from_pretrained(path, **options))
+        except CheckpointError as error:
+            if "trust_remote_code" in str(error.__cause__):
+                raise _untrusted(path) from error
+            raise
     try:
         with reaching(path):
-            config = AutoConfig.from_pretrained(path, **options)
+            return _as_built(AutoConfig.from_pretrained(path, **options))
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise _untrusted(path) from error
-        if folder.is_dir():
-            read_json(folder / "config.json")  # says what is wrong with a file that is no JSON
-            raise refuse(
-                f"{path} has a config.json that transformers cannot use ({str(error).strip().splitlines()[0]})",
-                "the models of this version of transformers",
-                "check its model_type, or upgrade transformers",
-                CheckpointError,
-            ) from error
         why = "" if hub_answers() else " (the hub does not answer)"
         raise refuse(
             f"{path} is neither a checkpoint folder nor a model that can be reached{why}",
@@ -244,8 +241,12 @@ def read_config(path: Path | str, **options: Any) -> Any:
             "check the name, and log in if the model is gated",
             CheckpointError,
         ) from error
+
+
+def _as_built(config: Any) -> Any:
+    """A model config without the attention that only we register: built as any other, and gated by `attach`."""
     if config._attn_implementation == KEY:
-        config._attn_implementation = None  # built as any other model, and gated by `attach`
+        config._attn_implementation = None
     return config
 
 

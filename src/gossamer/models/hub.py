@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from ..errors import CheckpointError, refuse
-from ..files import read_json
 from .checkpoint import read_config
+from .config_file import adapter_base
 from .gate_block import blocks_of, require_adapter_blocks
 from .model_card import model_card
 from .run_report import RunReport
@@ -67,7 +67,7 @@ def shared(folder: Path) -> tuple[Path, RunReport]:
     adapter = folder / "adapter"
     if adapter.is_dir():
         require_adapter_blocks(adapter)
-        base = read_json(adapter / "adapter_config.json")["base_model_name_or_path"]
+        base = adapter_base(adapter)
         if Path(base).exists():
             raise refuse(
                 f"{adapter} holds adapters of {base}, which is a folder of this machine",

@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnsupportedModel
-from ..files import read_json
+from ..errors import UnsupportedModel, loading
+from .config_file import HEADS, LAYERS, read_config_file
 from .gate_block import blocks_of
 from .gate_tensors import FILE
 
 INTERFACE = (
     "ALL_ATTENTION_FUNCTIONS.get_interface"  # what the source of an architecture that can be gated calls
 )
-LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 # Any config keeps this name if it is given one; where the source of an architecture lacks it, no head shares its keys.
 SHARED = "num_key_value_heads"
 
@@ -62,16 +60,14 @@ def _from_files(folder: Path) -> Shape | None:
     """The shape that the files say, or None where they do not say all of it."""
     if not (folder / "config.json").is_file():
         return None
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict):
-        return None
-    text = config.get("text_config", config)
+    config = read_config_file(folder)
+    text = config.get("text_config") or config
     names, tensors = config.get("architectures") or [None], _tensors(folder)
     source = _source(str(names[0]), str(config.get("model_type", "")))
     sizes = [
         next((text[n] for n in known if isinstance(text.get(n), int)), None) for known in (LAYERS, HEADS)
     ]
-    if source is None or tensors is None or None in sizes:
+    if source is None or tensors is None or None in sizes or "model_type" not in config:
         return None
     layers, heads = (int(size) for size in sizes if size is not None)
     if not _has_whole_layers(tensors, layers):
@@ -149,8 +145,10 @@ def _from_model(place: Path | str) -> Shape:
 
     with quiet():
         config = read_config(place)
-        with torch.device("meta"):
-            model = architecture(config, place)(config)
+        cls = architecture(config, place)
+        expected = "a config.json that its architecture can be built from"
+        with loading(place, expected, "check it"), torch.device("meta"):
+            model = cls(config)
     text = config.get_text_config()
     heads = int(getattr(text, "num_attention_heads", None) or getattr(text, "n_head", 0))
     modules = attention_modules(model)

@@ -16,8 +16,8 @@ import torch
 
 from .. import __version__
 from ..errors import CheckpointError, refuse
-from ..files import read_json
 from ..gates.attention import choose
+from .config_file import adapter_base
 from .gate_block import adapter_blocks, sets_of
 from .run_report import FILE, RunReport
 from .shape import shape_of
@@ -70,7 +70,7 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         is what it says of each kind: hard open units per held-out row, by layer.
     """
     adapter = (Path(place) / "adapter_config.json").is_file()
-    source = read_json(Path(place) / "adapter_config.json")["base_model_name_or_path"] if adapter else place
+    source = adapter_base(Path(place)) if adapter else place
     shape = shape_of(source)
     sets = sets_of(adapter_blocks(Path(place)) if adapter else shape.gates, place)
     return {

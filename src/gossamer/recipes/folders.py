@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from ..data.frame import Frame
@@ -17,6 +19,7 @@ from ..errors import refuse
 from ..models.attach import gates_of
 from ..models.checkpoint import load, load_dense, read_config
 from ..models.gate_block import blocks_of
+from ..models.inputs import require_inputs
 
 
 def open_model(folder: Path | str) -> PreTrainedModel:
@@ -49,8 +52,11 @@ def open_others(folders: Sequence[Path | str], like: PreTrainedModel) -> list[Pr
 def task_prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, seed: int) -> list[Batch]:
     """The task in the model's own tokens: word-level for models of the task vocabulary."""
     size = model.config.vocab_size
-    if size == len(task_vocabulary()):
-        return batches(task, n, seed=seed)
-    tokenizer = open_tokenizer(folder)
-    own = {"tokenize": by_tokenizer(tokenizer), "before": Frame.of(tokenizer).before}
-    return batches(task, n, seed=seed, n_vocabulary=size, **own)
+    own: dict[str, Any] = {}
+    if size != len(task_vocabulary()):
+        tokenizer = open_tokenizer(folder)
+        own = {"tokenize": by_tokenizer(tokenizer), "before": Frame.of(tokenizer).before, "n_vocabulary": size}
+    found = batches(task, n, seed=seed, **own)
+    for batch in found:
+        require_inputs(model, torch.cat([batch.clean, batch.corrupt]))
+    return found

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from ..errors import GossamerError, refuse, require_choice, require_range
+from ..errors import GossamerError, refuse, require_choice
 from ..gates.kinds import kinds
+from .arguments import require_arguments, require_kinds
 from .constraint import Ceiling
 from .presets import DEFAULT, recipe_of
 from .recipe import SETTINGS, Recipe, split_settings, unknown_setting
@@ -87,12 +88,11 @@ class SparsityConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.ceiling, self.recipe = Ceiling.of(self.ceiling), recipe_of(self.recipe)
+        require_arguments(self)
         self._choose_best()
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self._refuse_reentrant()
         super().__post_init__()
-        require_range("min_agreement", self.min_agreement, 0.0, 1.0)
-        require_range("max_minutes", self.max_minutes, 0.0, 1e6)
         self.gates = ",".join(kinds_in(self.gates))
 
     def _choose_best(self) -> None:
@@ -164,12 +164,11 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
     Raises: `GossamerError` for a name that is neither, and for a value that it cannot take.
     """
     of_recipe, settings = split_settings(settings)
-    known = {entry.name: entry.default for entry in fields(SparsityConfig)}
-    for name, value in settings.items():
+    known = [entry.name for entry in fields(SparsityConfig)]
+    for name in settings:
         if name not in known:
             raise unknown_setting(name, [*SETTINGS, *known])
-        if isinstance(value, str) and isinstance(known[name], int | float):
-            raise refuse(f"{name}={value!r}", "a number, true or false", "check what follows --set")
+    require_kinds(SparsityConfig, settings)
     whole = {**given, **settings}
     whole["recipe"] = recipe_of(whole.get("recipe", DEFAULT)).with_settings(of_recipe)
     try:

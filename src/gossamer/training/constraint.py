@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..errors import refuse, require_choice
+from ..errors import refuse, require_choice, require_range
 
 # What D is; all but `loss`, which is the paper's, compare with the frozen base on the same batch.
 KINDS = {
@@ -63,6 +63,8 @@ class Ceiling:
 
     def __post_init__(self) -> None:
         require_choice("ceiling kind", self.kind, KINDS)
+        require_range("ceiling unit", self.unit, 0.0, 1e12)
+        require_range(f"ceiling {self.kind}", self.value, -math.inf, math.inf)
         if not (math.isfinite(self.value) and self.value > 0):
             raise refuse(f"ceiling {self.kind}={self.value}", "a number above 0", "pass for example kl=0.02")
         if self.unit <= 0:
@@ -89,6 +91,8 @@ class Ceiling:
     @classmethod
     def of(cls, given: Ceiling | str) -> Ceiling:
         """A ceiling from itself or from its text: the door of everything that takes either."""
+        if not isinstance(given, Ceiling | str):
+            raise refuse(f"ceiling {given!r}", "a Ceiling, or its text", "pass for example kl=0.02")
         return given if isinstance(given, Ceiling) else cls.parse(given)
 
     def __str__(self) -> str:

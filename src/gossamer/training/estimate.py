@@ -15,7 +15,6 @@ It is an estimate: allocators, workspaces and the collectives of several ranks c
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from torch import nn
 
 from ..errors import GossamerError, GossamerWarning, refuse
 from ..models.forward import evaluating, first_output
+from ..models.inputs import available
 
 OVERHEAD = 1.2  # assumed
 GIB = 2**30
@@ -104,16 +104,6 @@ def seconds_per_step(
         first_output(model, batch)
     forward = time.perf_counter() - begin
     return forward * accumulation * (4.5 + checkpointing)
-
-
-def available() -> float:
-    """Bytes of memory that this process may still take: the GPU's where there is one, else the machine's."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.mem_get_info()[0])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
 
 
 def what_to_lower(shape: Shape) -> str:

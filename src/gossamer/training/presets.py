@@ -115,6 +115,9 @@ def recipe_of(given: Recipe | str | Mapping[str, Any]) -> Recipe:
     if isinstance(given, str):
         require_choice("recipe", given, PRESETS)
         return PRESETS[given].recipe
+    if not isinstance(given, Mapping):
+        raise refuse(f"recipe {given!r}", "a Recipe, the name of a preset, or nested settings",
+                     "list them with gossamer recipes")  # fmt: skip
     parts = PARTS
     for part, values in given.items():
         if part not in parts or not isinstance(values, Mapping):

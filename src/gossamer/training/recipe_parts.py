@@ -178,7 +178,10 @@ class ControlRecipe:
         for name in ("ema_decay", "lambda_nondecreasing_from"):
             require_range(f"control.{name}", getattr(self, name), 0.0, 1.0)
         for name in ("lambda_bounds", "final_lambda_bounds"):
-            low, high = getattr(self, name) or WIDEST
+            bounds = getattr(self, name) or WIDEST
+            if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+                raise refuse(f"control.{name}={bounds!r}", "two numbers, (low, high)", "pass both")
+            low, high = bounds
             require_range(f"the lower of control.{name}", low, 1e-9, 1e9)
             require_range(f"the upper of control.{name}", high, low, 1e9)
         if self.initial_lambda is not None:

@@ -15,7 +15,8 @@ import re
 from io import BytesIO
 from typing import Any
 
-from ...errors import GossamerError, refuse
+from ...errors import GossamerError, first_line, loading, refuse
+from ...files import parse_json
 from ..circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
 from .record import from_record, require_size, to_record
 
@@ -43,6 +44,11 @@ def for_xml(token: str) -> str:
     return NOT_XML.sub("\ufffd", token)
 
 
+def for_utf8(token: str) -> str:
+    """A token as text that a file can hold, with U+FFFD for a lone surrogate."""
+    return token.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def to_dataframe(circuit: Circuit, *, limit: int | None = None) -> Any:
     """A pandas DataFrame with one row per edge: its place, its values, and the tokens at both ends."""
     pandas = _extra("pandas")
@@ -51,7 +57,7 @@ def to_dataframe(circuit: Circuit, *, limit: int | None = None) -> Any:
     table = pandas.DataFrame({name: getattr(circuit, name) for name in (*EDGE_FIELDS, *VALUE_FIELDS)})
     for end in ("query", "key"):
         places = zip(circuit.prompt, getattr(circuit, end), strict=True)
-        table[f"{end}_token"] = [circuit.tokens[prompt][place] for prompt, place in places]
+        table[f"{end}_token"] = [for_utf8(circuit.tokens[prompt][place]) for prompt, place in places]
     table["live"] = circuit.live_mask()
     return table
 
@@ -110,14 +116,14 @@ def _add_edge(graph: Any, circuit: Circuit, number: int, live: bool) -> None:
 def from_networkx(graph: Any) -> Circuit:
     """The circuit that `to_networkx` made a graph of."""
     try:
-        about = json.loads(graph.graph["circuit"])
+        about = parse_json(graph.graph["circuit"], where="the graph's circuit")
         edges = [data for *_, data in graph.edges(data=True) if data["kind"] == "attention"]
         edges.sort(key=lambda data: data["number"])
         names = (*EDGE_FIELDS, *VALUE_FIELDS)
         about["edges"] = {name: [data[RENAMED.get(name, name)] for data in edges] for name in names}
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise refuse(
-            f"a graph without {error}", "graphs that gossamer made", "export the circuit again"
+            f"a graph without {first_line(error)}", "graphs that gossamer made", "export the circuit again"
         ) from error
     return from_record(about, where="the graph")
 
@@ -135,11 +141,6 @@ def to_graphml(circuit: Circuit, *, limit: int | None = None) -> str:
 def from_graphml(text: str) -> Circuit:
     """The circuit in a GraphML file that gossamer wrote."""
     networkx = _extra("networkx")
-    try:
+    with loading("the GraphML", "a file that gossamer wrote", "check the file", GossamerError):
         graph = networkx.read_graphml(BytesIO(text.encode("utf-8")), force_multigraph=True)
-    except (networkx.NetworkXError, SyntaxError) as error:
-        line = str(error).splitlines()[0]
-        raise GossamerError(
-            f"not GraphML ({line}): expected a file that gossamer wrote. Check the file."
-        ) from error
     return from_networkx(graph)

@@ -8,13 +8,33 @@ the latter.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from ...errors import refuse
+from ...files import require_shape
 from ..components.graph import ComponentGraph
+
+Size = Annotated[int, Ge(1), Le(1000)]  # assumed: the scores of all edges fit into memory
+
+
+class _Config(TypedDict):
+    n_layers: Size
+    n_heads: Size
+    parallel_attn_mlp: bool
+
+
+class _Edge(TypedDict):
+    score: float
+    in_graph: bool
+
+
+class _Record(TypedDict):
+    cfg: _Config
+    edges: dict[str, _Edge]
 
 
 def to_mib(
@@ -58,18 +78,12 @@ def from_mib(record: Any) -> tuple[ComponentGraph, Tensor, Tensor]:
 
     Raises: `GossamerError` for a missing part or an edge that the graph does not have.
     """
-    try:
-        cfg, edges = record["cfg"], record["edges"]
-        graph = ComponentGraph(int(cfg["n_layers"]), int(cfg["n_heads"]), bool(cfg["parallel_attn_mlp"]))
-        scores = torch.zeros(graph.exists.shape, dtype=torch.float64)
-        edge_mask = torch.zeros_like(graph.exists)
-        for name, edge in edges.items():
-            place = graph.edge(name)
-            scores[place], edge_mask[place] = edge["score"], edge["in_graph"]
-    except (KeyError, TypeError) as error:
-        raise refuse(
-            f"a component circuit without {error}",
-            "cfg, nodes and edges as EAP-IG writes them",
-            "check it",
-        ) from error
+    require_shape(record, _Record, "the component circuit")
+    cfg = record["cfg"]
+    graph = ComponentGraph(cfg["n_layers"], cfg["n_heads"], cfg["parallel_attn_mlp"])
+    scores = torch.zeros(graph.exists.shape, dtype=torch.float64)
+    edge_mask = torch.zeros_like(graph.exists)
+    for name, edge in record["edges"].items():
+        place = graph.edge(name)
+        scores[place], edge_mask[place] = edge["score"], edge["in_graph"]
     return graph, scores, edge_mask

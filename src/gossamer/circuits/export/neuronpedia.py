@@ -67,7 +67,7 @@ def to_neuronpedia(
     nodes = {("token", p): _token(ids[p], p, token) for p, token in enumerate(tokens)}
     weights: dict[tuple[tuple, tuple], float] = defaultdict(float)
     writers: dict[int, list[tuple]] = {p: [("token", p)] for p in range(len(tokens))}
-    for layer in range(one.n_layers):
+    for layer in sorted(set(one.layer.tolist())):
         _add_layer(one, layer, nodes, writers, weights)
     for position in one.outputs:
         nodes["logit", position] = _logit(one, position)

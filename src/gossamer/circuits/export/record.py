@@ -12,16 +12,49 @@ A number is written with as many digits as float32 needs to come back as itself.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
+from typing_extensions import TypedDict
 
 from ...errors import CheckpointError, refuse
-from ...files import read_json, write_json
+from ...files import read_json, require_shape, write_json
 from ..circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
 
 SCHEMA, VERSION = "gossamer-circuit", 1
 COLUMNS = (*EDGE_FIELDS, *VALUE_FIELDS)
+
+Size = Annotated[int, Ge(1), Le(10_000)]  # of a model; assumed: ten times the largest there is
+Place = Annotated[int, Ge(0), Le(2**31 - 1)]
+Value = Annotated[float, Ge(-3.4028235e38), Le(3.4028235e38)]  # what float32 holds; NaN and infinity fail
+
+
+class _Model(TypedDict):
+    n_layers: Size
+    n_heads: Size
+
+
+class _Prompt(TypedDict):
+    tokens: list[str]
+    answers: list[str]
+    visible: Annotated[int, Ge(0), Le(2**63 - 1)]
+
+
+_Edges = TypedDict(
+    "_Edges",
+    dict.fromkeys(EDGE_FIELDS, list[Place]) | dict.fromkeys(VALUE_FIELDS, list[Value]),  # type: ignore[misc]
+)
+
+
+class _Record(TypedDict):
+    schema: Literal["gossamer-circuit"]
+    version: Literal[1]
+    model: _Model
+    outputs: list[Place]
+    prompts: list[_Prompt]
+    edges: _Edges
+    meta: dict[str, str | int | float | None]
 
 
 def require_size(circuit: Circuit, limit: int, extra: int = 0, what: str = "edges") -> None:
@@ -60,7 +93,8 @@ def _plain(column: np.ndarray) -> list[int] | list[float]:
 def from_record(record: Any, *, where: str = "the record") -> Circuit:
     """A circuit from its JSON.
 
-    Raises: `CheckpointError` for another schema, a newer version, or parts that do not fit together.
+    Raises: `CheckpointError` for another schema, a newer version, a value of another kind, one that is not finite, and
+        an index that is out of range.
     """
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise refuse(
@@ -76,21 +110,19 @@ def from_record(record: Any, *, where: str = "the record") -> Circuit:
             "upgrade gossamer",
             CheckpointError,
         )
-    try:
-        return _built(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise refuse(
-            f"{where} is torn ({type(error).__name__}: {error})", "a whole file", "export it again",
-            CheckpointError,
-        ) from error  # fmt: skip
+    require_shape(record, _Record, where, CheckpointError)
+    _require_columns(record["edges"], where)
+    circuit = _built(record)
+    _require_inside(circuit, where)
+    return circuit
 
 
 def _built(record: dict[str, Any]) -> Circuit:
     kinds = dict.fromkeys(EDGE_FIELDS, np.int32) | dict.fromkeys(VALUE_FIELDS, np.float32)
     prompts = record["prompts"]
     return Circuit(
-        n_layers=int(record["model"]["n_layers"]),
-        n_heads=int(record["model"]["n_heads"]),
+        n_layers=record["model"]["n_layers"],
+        n_heads=record["model"]["n_heads"],
         tokens=tuple(tuple(row["tokens"]) for row in prompts),
         answers=tuple(tuple(row["answers"]) for row in prompts),
         outputs=tuple(record["outputs"]),
@@ -98,6 +130,37 @@ def _built(record: dict[str, Any]) -> Circuit:
         meta=dict(record["meta"]),
         **{name: np.array(record["edges"][name], dtype=kind) for name, kind in kinds.items()},
     )
+
+
+def _require_columns(edges: dict[str, list[Any]], where: str) -> None:
+    lengths = {name: len(edges[name]) for name in COLUMNS}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+        raise refuse(f"{where} has edges of {told} values", "one of each per edge", "export it again",
+                     CheckpointError)  # fmt: skip
+
+
+def _require_inside(circuit: Circuit, where: str) -> None:
+    """Raise unless every prompt answers each of its tokens, and every index is one of the model or of its prompt."""
+    lengths = np.array([len(row) for row in circuit.tokens], dtype=np.int64)
+    for number, (tokens, answers) in enumerate(zip(circuit.tokens, circuit.answers, strict=True)):
+        if len(tokens) != len(answers):
+            raise refuse(f"{where} has {len(answers)} answers to {len(tokens)} tokens in prompt {number}",
+                         "one for each token", "export it again", CheckpointError)  # fmt: skip
+    _require_below(where, "outputs", np.array(circuit.outputs, dtype=np.int64), lengths.min(initial=2**31))
+    _require_below(where, "prompt", circuit.prompt, circuit.n_prompts)
+    _require_below(where, "layer", circuit.layer, circuit.n_layers)
+    _require_below(where, "head", circuit.head, circuit.n_heads)
+    for end in ("query", "key"):
+        _require_below(where, end, getattr(circuit, end), lengths[circuit.prompt])
+
+
+def _require_below(where: str, name: str, found: np.ndarray, size: Any) -> None:
+    beyond = np.flatnonzero(found >= size)
+    if len(beyond):
+        first, sizes = int(beyond[0]), np.broadcast_to(size, found.shape)
+        raise refuse(f"{where} has {name} {found[first]} of {sizes[first]}", f"0 to {sizes[first] - 1}",
+                     "export it again", CheckpointError)  # fmt: skip
 
 
 def save_circuit(circuit: Circuit, path: Path, *, limit: int | None = None) -> None:
@@ -109,4 +172,4 @@ def save_circuit(circuit: Circuit, path: Path, *, limit: int | None = None) -> N
 
 def load_circuit(path: Path) -> Circuit:
     """Read a circuit that `save_circuit` wrote."""
-    return from_record(read_json(path), where=str(path))
+    return from_record(read_json(path, Any), where=str(path))
