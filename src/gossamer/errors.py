@@ -1,7 +1,8 @@
 """The one wording for bad input: what is wrong, what was expected, one fix.
 
 Every error that a person can cause is a `GossamerError`, which is a `ValueError`; the command line prints its
-one line and leaves with exit code 2. Anything else that escapes is a bug of ours and keeps its traceback.
+one line and leaves with exit code 2. Anything else that escapes is a bug of ours: from Python it keeps its traceback,
+and at the command line the traceback goes to a file, with exit code 70.
 """
 
 from __future__ import annotations
@@ -64,20 +65,38 @@ def require_range(name: str, got: float, low: float, high: float) -> None:
         raise refuse(f"{name}={got!r} is out of range", f"{low} to {high}", "pass a value in that range")
 
 
+# What PyTorch's allocators say; on the CPU it is a plain RuntimeError.
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is an allocator's."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in SIGNS)
+
+
 def first_line(error: object) -> str:
-    """What an error says, as part of one line: its first line, or its name where it says nothing."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says, as part of one line: its first line, and what a colon there announces."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    line = " ".join(part.strip() for part in lines[: 2 if lines[0].endswith(":") else 1])
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 @contextmanager
 def loading(
-    what: object, expected: str, fix: str, kind: type[GossamerError] = CheckpointError
+    what: object,
+    expected: str,
+    fix: str,
+    kind: type[GossamerError] = CheckpointError,
+    *,
+    done: str = "loaded",
 ) -> Iterator[None]:
     """Turn whatever transformers, tokenizers, safetensors, peft and torch raise inside into one line with its cause.
 
     They document no errors for files that are damaged or lie, and what they raise has many types: the panics of
     tokenizers are not even `Exception`s. So the block holds their calls and nothing else.
+
+    Args:
+        done: what cannot be done, "loaded" or "made".
     """
     try:
         yield
@@ -85,9 +104,8 @@ def loading(
         raise
     except BaseException as error:
         said = str(error)
-        cause = first_line(
-            f"{type(error).__name__}: {said}" if isinstance(error, KeyError) and said else error
-        )
+        bare = isinstance(error, KeyError) and said  # its text is the key alone
+        cause = first_line(f"{type(error).__name__}: {said}" if bare else error)
         if "ignore_mismatched_sizes" in said:  # transformers' advice is no way out of another model's weights
             cause = "its weights have other shapes than its config.json says"
-        raise refuse(f"{what} cannot be loaded ({cause})", expected, fix, kind) from error
+        raise refuse(f"{what} cannot be {done} ({cause})", expected, fix, kind) from error

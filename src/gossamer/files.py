@@ -16,7 +16,7 @@ import re
 import reprlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,22 @@ def require_shape(
         _adapter(shape).validate_python(found, strict=True)
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in wrong["loc"] if not str(part).endswith(("]", ")")))
+        place = ".".join(_path(found, wrong["loc"]))
         got = "nothing" if wrong["type"] == "missing" else reprlib.repr(wrong["input"])
         expected = wrong["msg"].removeprefix("Input should be ").replace("Field required", "a value there")
         at = f" at {place}" if place else ""
         raise refuse(f"{where} has {got}{at}", expected, "check it, or make it again", kind) from error
+
+
+def _path(found: Any, places: Iterable[Any]) -> Iterator[str]:
+    """The keys and indices among the places of an error, which names the alternatives of a type as well."""
+    for place in places:
+        if isinstance(found, dict) and not str(place).endswith(("-int", "-float", "]")):
+            yield str(place)
+            found = found.get(place)
+        elif isinstance(found, list) and isinstance(place, int):
+            yield str(place)
+            found = found[place]
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """The command line: every verb is one library call, bad input is one line, and `--help` loads no torch.
 
 Each verb lives in a module of its own here, which imports what it needs inside the command. `VERBS` is the whole
-list, by panel of the help. Exit codes: 0 done; 1 a claim that was checked and does not hold; 2 bad input; 130
-interrupted.
+list, by panel of the help. Exit codes: 0 done; 1 a claim that was checked and does not hold; 2 bad input; 70 a
+bug, whose traceback is in the file that the one line names; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich.console import Console
 
 from ..errors import CeilingMissed, GossamerError, GossamerWarning
 from . import compare, demo, export, info, recipes, serve, sparsify, trace, verify, view
+from .last_resort import last_resort
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -95,6 +96,10 @@ def _main(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         errors.print("gossamer: interrupted; run the same command again to continue", markup=False)
         return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort, which nothing known may reach
+        line, code = last_resort(error)
+        errors.print(f"gossamer: {line}", markup=False)
+        return code
 
 
 def one_line(

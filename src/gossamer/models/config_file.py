@@ -34,17 +34,21 @@ WIDTHS = (
     "head_dim",
     "vocab_size",
 )
-COUNTS = ("num_key_value_heads", "max_position_embeddings", "n_positions", "num_labels", "num_experts")
+COUNTS = ("num_key_value_heads", "max_position_embeddings", "n_positions", "num_experts")
 MOST_LAYERS, MOST = 1000, 10**8  # assumed: several times the largest model that there is
 
 # A list has a size for each layer, and a size may be left out.
 Layers = Annotated[int, Ge(1), Le(MOST_LAYERS)] | None
 Width = Annotated[int, Ge(1), Le(MOST)] | list[Any] | None
+Labels = Annotated[int, Ge(0), Le(10**6)] | None  # transformers makes a name for each
 Count = Annotated[int, Ge(0), Le(MOST)] | list[Any] | None
 
 _Sizes = TypedDict(  # type: ignore[misc]
     "_Sizes",
-    dict.fromkeys(LAYERS, Layers) | dict.fromkeys((*HEADS, *WIDTHS), Width) | dict.fromkeys(COUNTS, Count),
+    dict.fromkeys(LAYERS, Layers)
+    | dict.fromkeys((*HEADS, *WIDTHS), Width)
+    | dict.fromkeys(COUNTS, Count)
+    | {"num_labels": Labels},
     total=False,
 )
 

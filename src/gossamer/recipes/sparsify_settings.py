@@ -16,7 +16,7 @@ from ..training.recipe import Recipe
 # Settings of the Trainer that are options of ours: set twice, one of the two would be ignored.
 OWN = {"recipe": "--recipe", "gates": "--gates", "output_dir": "--out", "ceiling": "--ceiling", "max_steps": "--steps",
        "max_minutes": "--max-minutes",
-       "report_to": "--report-to",
+       "report_to": "--report-to", "resume_from_checkpoint": "--resume",
        "per_device_train_batch_size": "--batch", "gradient_accumulation_steps": "--accumulate", "seed": "--seed",
        "learning_rate": "--learning-rate", "bf16": "--precision", "fp16": "--precision",
        "gradient_checkpointing": "--checkpointing", "activation_checkpointing": "--checkpointing"}  # fmt: skip

@@ -13,5 +13,8 @@ from .folders import open_model
 
 def trace_text(folder: Path | str, text: str, **options: Any) -> Circuit:
     """The circuit of a model on one text, whose last position answers; the folder holds the tokenizer."""
-    tokenizer, model = open_tokenizer(folder), open_model(folder)
+    model, tokenizer = (
+        open_model(folder),
+        open_tokenizer(folder),
+    )  # what is wrong with config.json is said first
     return trace_prompt(model, Prompt.of(text, tokenizer, most=positions_of(model)), **options)

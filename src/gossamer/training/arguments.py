@@ -13,10 +13,12 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate.utils import DynamoBackend
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.utils import is_liger_kernel_available
 
-from ..errors import refuse, require_choice, require_range
+from ..errors import GossamerError, loading, refuse, require_choice, require_range
 from ..files import require_shape
 
 LARGEST = 10**12  # of any number, where nothing below says less
@@ -50,11 +52,18 @@ RANGES: dict[str, tuple[float, float]] = {
 CHOICES: dict[str, Iterable[str]] = {
     "dataloader_multiprocessing_context": ("fork", "forkserver", "spawn"),
     "torch_compile_backend": [backend.value.lower() for backend in DynamoBackend],
+    "torch_compile_mode": torch._inductor.list_mode_options(),
+    "include_num_input_tokens_seen": ("all", "non_padding", "no", "True", "False"),
     **{
         entry.name: entry.metadata["choices"]
         for entry in fields(TrainingArguments)
         if "choices" in entry.metadata
     },
+}
+# What the Trainer has, and a run on text cannot.
+NOT_HERE = {
+    "push_to_hub": "gossamer.push_to_hub(OUT, repo_id) when the run is done",
+    "remove_unused_columns": "false, for rows come as whole batches",
 }
 PLAIN = (int, float, bool, str, type(None))
 
@@ -84,9 +93,27 @@ def require_kinds(config: type[TrainingArguments], settings: Mapping[str, Any]) 
     for name, value in settings.items():
         if name not in ("ceiling", "recipe", "fsdp"):  # which have more forms than their type says
             require_shape(value, hints[name], name)
-    if settings.get("push_to_hub"):
-        raise refuse("push_to_hub while a run trains", "gossamer.push_to_hub(OUT, repo_id) when it is done",
-                     "leave it out")  # fmt: skip
+    for name, instead in NOT_HERE.items():
+        if settings.get(name):
+            raise refuse(f"--set {name}", instead, "leave it out")
+
+
+def require_makeable(config: TrainingArguments) -> None:
+    """Raise one clear line unless the optimizer and the schedule can be made, before a model is loaded for them."""
+    what = f"optim={_word(config.optim)} with lr_scheduler_type={_word(config.lr_scheduler_type)}"
+    fix = "check optim, optim_args, lr_scheduler_type and lr_scheduler_kwargs"
+    with loading(what, "an optimizer and a schedule that are installed", fix, GossamerError, done="made"):
+        if config.optim_target_modules is None:  # otherwise it takes the model
+            Trainer.get_optimizer_cls_and_kwargs(config)
+        plain = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+        options = config.lr_scheduler_kwargs
+        get_scheduler(config.lr_scheduler_type, plain, 1, 2, options if isinstance(options, dict) else None)
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        raise refuse("use_liger_kernel without liger-kernel", "the package", "run pip install liger-kernel")
+
+
+def _word(choice: Any) -> str:
+    return str(getattr(choice, "value", choice))
 
 
 def _plain_fields(config: TrainingArguments) -> dict[str, Any]:
@@ -110,6 +137,8 @@ def _require_workers(config: TrainingArguments) -> None:
 
 def _require_processes(config: TrainingArguments) -> None:
     """Raise for what shards over processes where there is one."""
+    if config.fsdp_config and not config.fsdp:
+        raise refuse("fsdp_config without fsdp", "both", "set fsdp=true, or leave fsdp_config out")
     if config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) < 2:
         raise refuse(f"fsdp={config.fsdp!r} in one process", "several processes to shard over",
                      "start the command with accelerate launch or torchrun, or leave fsdp out")  # fmt: skip

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from ..errors import GossamerError, refuse, require_choice
 from ..gates.kinds import kinds
-from .arguments import require_arguments, require_kinds
+from .arguments import require_arguments, require_kinds, require_makeable
 from .constraint import Ceiling
 from .presets import DEFAULT, recipe_of
 from .recipe import SETTINGS, Recipe, split_settings, unknown_setting
@@ -93,6 +93,7 @@ class SparsityConfig(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self._refuse_reentrant()
         super().__post_init__()
+        require_makeable(self)
         self.gates = ",".join(kinds_in(self.gates))
 
     def _choose_best(self) -> None:

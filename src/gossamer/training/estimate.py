@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import GossamerError, GossamerWarning, refuse
+from ..errors import GossamerError, GossamerWarning, out_of_memory, refuse
 from ..models.forward import evaluating, first_output
 from ..models.inputs import available
 
@@ -138,10 +138,6 @@ def describe(shape: Shape, seconds: float, steps: int) -> str:
     )
 
 
-# What PyTorch's allocators say; on the CPU it is a plain RuntimeError.
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
-
-
 @contextmanager
 def explain_oom(batch: int, length: int, lower: str) -> Iterator[None]:
     """Turn an allocator's error inside the `with` block into a `GossamerError` that says what to lower.
@@ -155,8 +151,7 @@ def explain_oom(batch: int, length: int, lower: str) -> Iterator[None]:
     except GossamerError:
         raise
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not memory and not any(sign in str(error) for sign in SIGNS):
+        if not out_of_memory(error):
             raise
         raise refuse(
             f"out of memory at {batch} rows of {length} tokens",
