@@ -117,7 +117,7 @@ class EdgeGates(GateSet):
         """The gates that a block describes."""
         made = super().from_state(state, where, options)
         made.reads = state.get("reads", "logit")
-        if made.reads not in READS:
+        if not isinstance(made.reads, str) or made.reads not in READS:
             raise refuse(
                 f"{where}: gates that read {made.reads!r}",
                 f"one of {', '.join(READS)}",

@@ -125,8 +125,12 @@ class GateSet(ABC):
         Raises: `CheckpointError`, naming `where`, for a newer block and for one that means nothing.
         """
         block: Mapping[str, Any] = state if isinstance(state, Mapping) else {}
-        version, bias = block.get("version"), math.inf if block.get("bias") == "open" else block.get("bias")
-        if type(version) is not int or version < 1 or not _is_bias(bias):
+        version, bias = block.get("version"), block.get("bias")
+        if (
+            type(version) is not int
+            or version < 1
+            or not (bias == "open" or (_is_bias(bias) and bias < math.inf))
+        ):
             raise refuse(
                 f"{where}: {cls.block} is {state!r}", "{version, bias}", "save it again", CheckpointError
             )
@@ -138,7 +142,7 @@ class GateSet(ABC):
                 CheckpointError,
             )
         made = cls.made(options)
-        made.bias = float(bias)
+        made.bias = math.inf if bias == "open" else float(bias)
         return made
 
     # ---- in use ----

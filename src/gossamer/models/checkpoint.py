@@ -24,6 +24,7 @@ from ..gates.gate_set import GateSets
 from ..gates.host import Options
 from .attach import gate_sets_of, put_on, write_config
 from .config_file import adapter_base, read_config_file
+from .forward import evaluating, first_output, probe_inputs
 from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapter_blocks
 from .gate_tensors import FILE, load_tensors, save_tensors
 from .interface import KEY
@@ -138,9 +139,17 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     )
     with reaching(path), loading(path, "a whole checkpoint", "copy it again, config.json and weights together"):
         loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
-    model, report = loaded
-    require_all_tensors(path, model, report)
-    return model.eval()
+        model, report = loaded
+        require_all_tensors(path, model, report)
+        _run(model.eval())
+    return model
+
+
+def _run(model: PreTrainedModel) -> None:
+    """Run a model once on a few tokens, since some values of a config are read by no one before."""
+    if model.main_input_name == "input_ids" and not model.config.is_encoder_decoder:
+        with evaluating(model):
+            first_output(model, probe_inputs(model))
 
 
 def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> type[PreTrainedModel] | None:

@@ -14,15 +14,8 @@ from typing_extensions import TypedDict
 from ..errors import CheckpointError
 from ..files import read_json, require_shape
 
-LAYERS = (
-    "num_hidden_layers",
-    "n_layer",
-    "n_layers",
-    "num_layers",
-    "num_decoder_layers",
-    "encoder_layers",
-    "decoder_layers",
-)
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+OF_BOTH = ("num_decoder_layers", "encoder_layers", "decoder_layers")  # of an encoder and a decoder
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 WIDTHS = (
     "hidden_size",
@@ -45,7 +38,7 @@ Count = Annotated[int, Ge(0), Le(MOST)] | list[Any] | None
 
 _Sizes = TypedDict(  # type: ignore[misc]
     "_Sizes",
-    dict.fromkeys(LAYERS, Layers)
+    dict.fromkeys((*LAYERS, *OF_BOTH), Layers)
     | dict.fromkeys((*HEADS, *WIDTHS), Width)
     | dict.fromkeys(COUNTS, Count)
     | {"num_labels": Labels},

@@ -126,11 +126,12 @@ def _source(name: str, family: str) -> str | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     models = Path(next(iter(spec.submodule_search_locations))) / "models"
-    for pattern in (f"{family}/modeling_*.py", "*/modeling_*.py"):
-        for path in sorted(models.glob(pattern)):
-            source = path.read_text(encoding="utf-8")
-            if f"\nclass {name}(" in source:
-                return source
+    for path in sorted(models.glob("*/modeling_*.py"), reverse=True):
+        if not family.replace("-", "_").startswith(path.parent.name):  # gemma3_text is of gemma3
+            continue
+        source = path.read_text(encoding="utf-8")
+        if f"\nclass {name}(" in source:
+            return source
     return None
 
 

@@ -11,6 +11,7 @@ A number is written with as many digits as float32 needs to come back as itself.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ COLUMNS = (*EDGE_FIELDS, *VALUE_FIELDS)
 
 Size = Annotated[int, Ge(1), Le(10_000)]  # of a model; assumed: ten times the largest there is
 Place = Annotated[int, Ge(0), Le(2**31 - 1)]
+Finite = Annotated[float, Ge(-sys.float_info.max), Le(sys.float_info.max)]  # NaN fails
 Value = Annotated[float, Ge(-3.4028235e38), Le(3.4028235e38)]  # what float32 holds; NaN and infinity fail
 
 
@@ -54,7 +56,7 @@ class _Record(TypedDict):
     outputs: list[Place]
     prompts: list[_Prompt]
     edges: _Edges
-    meta: dict[str, str | int | float | None]
+    meta: dict[str, str | int | Finite | None]
 
 
 def require_size(circuit: Circuit, limit: int, extra: int = 0, what: str = "edges") -> None:

@@ -86,8 +86,8 @@ class Session:
     def load(cls, folder: Path, limits: Limits | None = None) -> Session:
         """The models in folder/base and folder/sparse, and the tokenizer that lies with one of them."""
         base, sparse = folder / "base", folder / "sparse"
-        tokenizer = open_tokenizer(sparse, base, folder)
-        return cls(load_dense(base), load(sparse), tokenizer, limits)
+        models = load_dense(base), load(sparse)
+        return cls(*models, open_tokenizer(sparse, base, folder), limits)
 
     def answer(
         self,
