@@ -13,6 +13,7 @@ not merged, or attention that ends otherwise) it is the length of weight * v ins
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -151,6 +151,8 @@ def kinds_in(gates: str | Iterable[str]) -> tuple[str, ...]:
     Raises: `GossamerError` for one that is not known, and for none.
     """
     names = gates.split(",") if isinstance(gates, str) else gates
+    if isinstance(gates, bool | int | float | None):
+        raise refuse(f"gates={gates!r}", "kinds, separated by commas", "pass for example edges")
     found = tuple(sorted({str(name).strip() for name in names}))
     for kind in found or ("",):
         require_choice("gates", kind, kinds())

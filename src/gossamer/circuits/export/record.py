@@ -11,7 +11,7 @@ A number is written with as many digits as float32 needs to come back as itself.
 
 from __future__ import annotations
 
-import sys
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ from annotated_types import Ge, Le
 from typing_extensions import TypedDict
 
 from ...errors import CheckpointError, refuse
-from ...files import read_json, require_shape, write_json
+from ...files import parse_json, read_json, require_shape, write_json
 from ..circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
 
 SCHEMA, VERSION = "gossamer-circuit", 1
@@ -28,7 +28,6 @@ COLUMNS = (*EDGE_FIELDS, *VALUE_FIELDS)
 
 Size = Annotated[int, Ge(1), Le(10_000)]  # of a model; assumed: ten times the largest there is
 Place = Annotated[int, Ge(0), Le(2**31 - 1)]
-Finite = Annotated[float, Ge(-sys.float_info.max), Le(sys.float_info.max)]  # NaN fails
 Value = Annotated[float, Ge(-3.4028235e38), Le(3.4028235e38)]  # what float32 holds; NaN and infinity fail
 
 
@@ -56,7 +55,7 @@ class _Record(TypedDict):
     outputs: list[Place]
     prompts: list[_Prompt]
     edges: _Edges
-    meta: dict[str, str | int | Finite | None]
+    meta: dict[str, Any]
 
 
 def require_size(circuit: Circuit, limit: int, extra: int = 0, what: str = "edges") -> None:
@@ -150,11 +149,20 @@ def _require_inside(circuit: Circuit, where: str) -> None:
             raise refuse(f"{where} has {len(answers)} answers to {len(tokens)} tokens in prompt {number}",
                          "one for each token", "export it again", CheckpointError)  # fmt: skip
     _require_below(where, "outputs", np.array(circuit.outputs, dtype=np.int64), lengths.min(initial=2**31))
+    _require_mixing(circuit, where)
     _require_below(where, "prompt", circuit.prompt, circuit.n_prompts)
     _require_below(where, "layer", circuit.layer, circuit.n_layers)
     _require_below(where, "head", circuit.head, circuit.n_heads)
     for end in ("query", "key"):
         _require_below(where, end, getattr(circuit, end), lengths[circuit.prompt])
+
+
+def _require_mixing(circuit: Circuit, where: str) -> None:
+    """Raise unless meta is finite, and the layers without attention that it lists are layers of the model."""
+    parse_json(json.dumps(circuit.meta), where=f"{where}, meta", kind=CheckpointError)
+    mixing = circuit.meta.get("mixing_layers", [])
+    require_shape(mixing, list[Place], f"{where}, mixing_layers", CheckpointError)
+    _require_below(where, "mixing layer", np.array(mixing, dtype=np.int64), circuit.n_layers)
 
 
 def _require_below(where: str, name: str, found: np.ndarray, size: Any) -> None:
