@@ -83,9 +83,7 @@ def trace(
             rows = slice(start, start + batch_size)
             mask = None if attention_mask is None else attention_mask[rows]
             inputs = prompt_inputs(model, input_ids[rows], mask)
-            parts.append(
-                _trace_batch(model, gates, inputs, text, positions, choice, writing)
-            )
+            parts.append(_trace_batch(model, gates, inputs, text, positions, choice, writing))
     return concatenate(parts)
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ..errors import GossamerError, refuse, require_range
+from ..errors import refuse, require_range
 from .frame import Frame
 from .sequences import IGNORED, TensorRows
 from .sources import SOURCES, documents_of

@@ -137,7 +137,10 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
     cls = (architecture_of_its_own(config, path, **options) if trusted else None) or architecture(
         config, path
     )
-    with reaching(path), loading(path, "a whole checkpoint", "copy it again, config.json and weights together"):
+    with (
+        reaching(path),
+        loading(path, "a whole checkpoint", "copy it again, config.json and weights together"),
+    ):
         loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
         model, report = loaded
         require_all_tensors(path, model, report)

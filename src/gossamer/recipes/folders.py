@@ -55,7 +55,11 @@ def task_prompts(model: PreTrainedModel, folder: Path | str, task: str, n: int, 
     own: dict[str, Any] = {}
     if size != len(task_vocabulary()):
         tokenizer = open_tokenizer(folder)
-        own = {"tokenize": by_tokenizer(tokenizer), "before": Frame.of(tokenizer).before, "n_vocabulary": size}
+        own = {
+            "tokenize": by_tokenizer(tokenizer),
+            "before": Frame.of(tokenizer).before,
+            "n_vocabulary": size,
+        }
     found = batches(task, n, seed=seed, **own)
     for batch in found:
         require_inputs(model, torch.cat([batch.clean, batch.corrupt]))

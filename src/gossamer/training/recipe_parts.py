@@ -66,8 +66,8 @@ class GateRecipe:
     )
     price: str = _says(
         "multiply_adds",
-        "What an open unit costs where there are several kinds of gates: its multiply_adds; equal, every whole kind the "
-        "same; or what each whole kind costs beside the others, as edges=10,heads=0.5,neurons=1.",
+        "What an open unit costs where there are several kinds of gates: its multiply_adds; equal, every whole kind "
+        "the same; or what each whole kind costs beside the others, as edges=10,heads=0.5,neurons=1.",
     )
     learning_rate: float = _says(
         0.03,

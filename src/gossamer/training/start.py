@@ -48,7 +48,7 @@ def begin_inside(trainer: Any) -> None:
 
 
 def price_kinds(trainer: Any) -> None:
-    """Let whole kinds of gates cost what the recipe says, if not their multiply-adds; they are counted on held-out rows.
+    """Let whole kinds of gates cost what the recipe says, if not their multiply-adds; held-out rows are counted for it.
 
     Raises: `GossamerError` without held-out rows.
     """
@@ -67,7 +67,7 @@ def price_kinds(trainer: Any) -> None:
     with torch.random.fork_rng():
         for one in trainer.gates:
             one.emphasis = 1.0
-        sums = _tallied(trainer, _first_rows(trainer)).sums
+        sums = _tallied(trainer, first_rows(trainer, ROWS)).sums
     for one in trainer.gates:
         one.emphasis = shares.get(one.kind, 1.0) * sums["rows"] / sums[f"{one.kind}/price"]
 
