@@ -57,7 +57,7 @@ def save(model: PreTrainedModel, folder: Path | str) -> None:
     with writing(Path(folder)) as temporary:
         model.save_pretrained(temporary, state_dict=weights)
         save_tensors(sets, temporary)
-        keep_files(model.name_or_path, temporary)
+        keep_files(str(model.name_or_path), temporary)
 
 
 def save_folder(model: PreTrainedModel, folder: Path | str) -> None:

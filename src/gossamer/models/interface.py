@@ -138,7 +138,7 @@ def edge_gate_mask(
     """
     ends_with_keys = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
     kwargs["allow_is_causal_skip"] = allow_is_causal_skip and ends_with_keys
-    mask = sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, *args, **kwargs)
+    mask = sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, *args, **kwargs)  # type: ignore[arg-type]
     tokens = kwargs.get("attention_mask")
     if mask is None or tokens is None or tokens.dim() != 2:
         return mask

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate.utils import DynamoBackend
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.utils import is_liger_kernel_available
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from ..errors import GossamerError, loading, refuse, require_choice, require_range
 from ..files import require_shape

@@ -5,6 +5,7 @@ Several evaluation sets are measured one by one, and all their rows together; th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ class Evaluation(GateCheckpoints):
     ceiling: Ceiling
     measuring: Measure
     tally: Tally
+    _base_output: Callable[[dict[str, Any]], Tensor | None]
 
     @property
     def measure(self) -> Measure:
@@ -63,7 +65,7 @@ class Evaluation(GateCheckpoints):
         prefix, whole, metrics = kwargs.pop("metric_key_prefix", "eval"), Tally(), {}
         for name, rows in sets.items():
             given = name if eval_dataset is None else rows
-            metrics |= super().evaluate(given, *args, metric_key_prefix=f"{prefix}_{name}", **kwargs)
+            metrics |= super().evaluate(given, *args, metric_key_prefix=f"{prefix}_{name}", **kwargs)  # type: ignore[arg-type]
             whole.merge(self.tally)
         self.tally = whole
         together = self._summary(prefix)

@@ -108,15 +108,14 @@ class SparsityTrainer(Evaluation):
         """The Trainer's optimizer, with the parameters of gates in a group of their own, at the recipe's rate."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        own = tuple(name for name, _ in self.gates.named_parameters())
+        names = tuple(name for name, _ in self.gates.named_parameters())
+        own = [p for name, p in self.model.named_parameters() if names and name.endswith(names)]  # type: ignore[union-attr]
         if fresh and own:
-            mine = {id(p) for name, p in self.model.named_parameters() if name.endswith(own)}  # type: ignore[union-attr]
+            ids = set(map(id, own))
             for group in optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if id(p) not in mine]
-            rate = {"lr": self.args.recipe.gate.learning_rate, "weight_decay": 0.0}
-            optimizer.add_param_group(
-                {"params": [p for p in self.model.parameters() if id(p) in mine], **rate}
-            )  # type: ignore
+                group["params"] = [p for p in group["params"] if id(p) not in ids]
+            rate = self.args.recipe.gate.learning_rate
+            optimizer.add_param_group({"params": own, "lr": rate, "weight_decay": 0.0})
         return optimizer
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
