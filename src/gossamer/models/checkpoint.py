@@ -149,8 +149,12 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
 
 
 def _run(model: PreTrainedModel) -> None:
-    """Run a model once on a few tokens, since some values of a config are read by no one before."""
-    if model.main_input_name == "input_ids" and not model.config.is_encoder_decoder:
+    """Run a model once on a few tokens, since some values of a config are read by no one before.
+
+    One that is only shapes, or whose weights are offloaded, is left alone, for it has no numbers here.
+    """
+    here = all(weight.device.type != "meta" for weight in model.parameters())
+    if here and model.main_input_name == "input_ids" and not model.config.is_encoder_decoder:
         with evaluating(model):
             first_output(model, probe_inputs(model))
 
