@@ -230,7 +230,7 @@ def test_damaged_weights(damage: Callable[[bytes], bytes], place: Path, tmp_path
 
 @pytest.mark.parametrize(("prompt", "message"), [
     ("a" * 100_000, "a prompt of 100,000 tokens"), ("a" * 65, "a prompt of 65 tokens: expected at most 64"),
-    ("a\ud800", "half a character"), ("\udfff", "half a character"), ("", "an empty prompt"),
+    ("a\ud800", "half of a character"), ("\udfff", "half of a character"), ("", "an empty prompt"),
 ])  # fmt: skip
 def test_a_prompt_that_a_model_cannot_take(prompt: str, message: str, place: Path, capsys: Any) -> None:
     assert message in refused(capsys, "trace", place / "gpt2", "--prompt", prompt)

@@ -95,10 +95,10 @@ def open_tokenizer(*folders: Path | str) -> Any:
         if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
             continue
         with (
-            reaching(folder),
             loading(
                 f"the tokenizer of {folder}", "one that transformers reads", "save it again", GossamerError
             ),
+            reaching(folder),
         ):
             tokenizer = AutoTokenizer.from_pretrained(folder)
         if not tokenizer.vocab_size:

@@ -138,8 +138,8 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
         config, path
     )
     with (
-        reaching(path),
         loading(path, "a whole checkpoint", "copy it again, config.json and weights together"),
+        reaching(path),
     ):
         loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
         model, report = loaded
