@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, refuse
 from .host import Host, Options
 from .openness import Count, Openness
+from .reads import MAGNITUDE
 
 SUFFIX = "_gates"  # of every block in config.json, so that one of an unknown kind is not passed over
 DEFINED: dict[str, type[GateSet]] = {}  # by kind; `kinds.py` reads it
@@ -44,7 +45,7 @@ class GateSet(ABC):
             a kind's price does not matter.
         emphasis: factor on the price in the objective; a run sets it so that every whole kind costs the same, if its
             recipe says so.
-        learns: whether the penalty trains something.
+        learns: whether the penalty trains something; set to False, logits of their own wait, and their gates are hard.
         holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
@@ -238,6 +239,12 @@ class GateSets(tuple[GateSet, ...]):
             if isinstance(one, nn.Module):
                 yield from one.named_parameters(prefix=one.block)
 
+    def let_learn(self, whether: bool) -> None:
+        """Let gates with logits of their own learn, or wait."""
+        for one in self:
+            if isinstance(one, nn.Module):
+                one.learns = whether
+
     def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:
         """Name the noise of the forward passes that follow."""
         for one in self:
@@ -290,7 +297,11 @@ class GateSets(tuple[GateSet, ...]):
 
     def require_gradient(self, seen: Sequence[Openness]) -> None:
         """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
-        trained = [x for one, x in zip(self, seen, strict=True) if one.learns and x.expected]
+        trained = [
+            x
+            for one, x in zip(self, seen, strict=True)
+            if one.learns and one.reads != MAGNITUDE and x.expected
+        ]
         if torch.is_grad_enabled() and not all(x.expected[-1].requires_grad for x in trained):
             raise refuse(
                 "the penalty has no gradient",

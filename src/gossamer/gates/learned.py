@@ -192,6 +192,8 @@ class LearnedGates(nn.Module, GateSet):
         logits = self.logits[str(layer)].float()
         if math.isinf(self.bias):
             return torch.ones_like(logits), torch.ones_like(logits)
+        if not self.learns:
+            return hard_gate(logits.detach())
         noise = self._noise(layer, logits) if training and self.sampling else None
         return hard_gate(logits, noise, straight_through=self.straight_through or training)
 

@@ -30,13 +30,8 @@ class WeightGates(LearnedGates):
     stream: ClassVar[int] = 4
     readings: ClassVar[tuple[str, ...]] = ("logit", MAGNITUDE)
 
-    @property
-    def learns(self) -> bool:
-        """Whether the penalty has something to train: logits, or nothing."""
-        return self.reads == "logit"
-
     def _decide(self, layer: int, *, training: bool) -> tuple[Tensor, Tensor]:
-        if self.learns or math.isinf(self.bias):
+        if self.reads == "logit" or math.isinf(self.bias):
             return super()._decide(layer, training=training)
         with torch.no_grad():
             share = FEWEST * math.exp(self.bias)
