@@ -12,7 +12,8 @@ import torch
 
 from gossamer import attach, gates_of, trace
 from gossamer.errors import GossamerError
-from gossamer.gates.gate_set import GateSet, GateSets
+from gossamer.gates.gate_set import GateSet
+from gossamer.gates.gate_sets import GateSets
 from gossamer.gates.host import Host
 from gossamer.gates.openness import Count, Openness
 from gossamer.gates.top_k import TopKGates

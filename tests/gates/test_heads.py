@@ -7,7 +7,7 @@ import torch
 
 from gates.test_learned import gated, output, some
 from gossamer import gates_of, trace
-from gossamer.gates.gate_set import GateSets
+from gossamer.gates.gate_sets import GateSets
 from gossamer.models.attach import take_off
 from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.training.metrics import Tally, counting

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gossamer import detach, load, save
 from gossamer.errors import GossamerError, UnsupportedModel
-from gossamer.gates.gate_set import GateSets
+from gossamer.gates.gate_sets import GateSets
 from gossamer.gates.heads import HeadGates
 from gossamer.gates.host import Options
 from gossamer.gates.learned import OPEN, LearnedGates

@@ -1,15 +1,10 @@
-"""What a kind of gate is to everything that trains, counts, saves and loads it; and several kinds on one model.
+"""What a kind of gate is to everything that trains, counts, saves and loads it.
 
 A gate set closes units of a model: attention edges, heads, neurons, weights. Units lie in groups (for edges: the
 heads of a layer). Everything that is asked of one is below, and nobody knows a kind by name: a kind is a subclass in a
 file of this folder, which is found by being defined (`kinds.py`). Edges depend on the input and own no parameter. A
 static kind owns one logit per unit: it is an `nn.Module` too, and the part `block` of the model that it is on, so that
 optimizer, checkpoints and whatever distributes the model see its parameters.
-
-    A = sum_k price_k expected_k p_open(parent_k) / sum_k price_k visible_k        over the sets k
-
-A unit whose `parent` is closed is not open: an edge in a closed head. p_open(parent) is the parent's own
-expected share.
 """
 
 from __future__ import annotations
@@ -17,16 +12,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, TypeGuard
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, refuse
 from .host import Host, Options
-from .openness import Count, Openness
-from .reads import MAGNITUDE
+from .openness import Count
 
 SUFFIX = "_gates"  # of every block in config.json, so that one of an unknown kind is not passed over
 DEFINED: dict[str, type[GateSet]] = {}  # by kind; `kinds.py` reads it
@@ -188,123 +181,3 @@ class GateSet(ABC):
 
 def _is_bias(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value <= math.inf
-
-
-class GateSets(tuple[GateSet, ...]):
-    """The gate sets of one model, which the trainer moves together."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds that are there."""
-        return tuple(one.kind for one in self)
-
-    @property
-    def bias(self) -> float:
-        """The common gate bias, in nats; the lowest, where a set came open to others that are in use."""
-        return min(one.bias for one in self)
-
-    @bias.setter
-    def bias(self, value: float) -> None:
-        for one in self:
-            one.bias = value
-
-    @property
-    def sampling(self) -> bool:
-        """Whether gates are sampled in training mode."""
-        return self[0].sampling
-
-    @sampling.setter
-    def sampling(self, value: bool) -> None:
-        for one in self:
-            one.sampling = value
-
-    @property
-    def reads(self) -> str:
-        """What the gates read that read anything else than a logit; else `logit`."""
-        return next((one.reads for one in self if one.reads != GateSet.reads), GateSet.reads)
-
-    @reads.setter
-    def reads(self, value: str) -> None:
-        for one in self:
-            one.reads = value if value in one.readings else one.reads
-
-    @property
-    def readings(self) -> tuple[str, ...]:
-        """What the gates of any set could read."""
-        return tuple(dict.fromkeys(reading for one in self for reading in one.readings))
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of all sets, which get no weight decay, by their names in the model that they are on."""
-        for one in self:
-            if isinstance(one, nn.Module):
-                yield from one.named_parameters(prefix=one.block)
-
-    def let_learn(self, whether: bool) -> None:
-        """Let gates with logits of their own learn, or wait."""
-        for one in self:
-            if isinstance(one, nn.Module):
-                one.learns = whether
-
-    def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:
-        """Name the noise of the forward passes that follow."""
-        for one in self:
-            one.seed = one.seed if seed is None else seed
-            one.step = one.step if step is None else step
-
-    def of_kind(self, kind: str) -> GateSet:
-        """The set of one kind."""
-        found = [one for one in self if one.kind == kind]
-        if not found:
-            raise refuse(f"no gates on {kind}", ", ".join(self.kinds), "attach them")
-        return found[0]
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """A context in which every gate of every set is open: the base model."""
-        with ExitStack() as stack:
-            for one in self:
-                stack.enter_context(one.opened())
-            yield
-
-    @contextmanager
-    def recording(self) -> Iterator[list[Openness]]:
-        """Collect what the gates of every set say inside the `with` block, in the order of the sets."""
-        with ExitStack() as stack:
-            yield [stack.enter_context(one.recording()) for one in self]
-
-    @contextmanager
-    def counting(self, add: Callable[[Count], None]) -> Iterator[None]:
-        """Tell `add` of every layer of every set inside the `with` block."""
-        with ExitStack() as stack:
-            for one in self:
-                stack.enter_context(one.counting(add))
-            yield
-
-    def penalty(self, seen: Sequence[Openness], slope: float = 0.0) -> Tensor:
-        """A of the module docstring, with a gradient; a unit of layer l costs 1 + slope * l times its price."""
-        named = {one.kind: openness for one, openness in zip(self, seen, strict=True)}
-        opened, visible = [], []
-        for one, openness in zip(self, seen, strict=True):
-            parent = named[one.parent].shares() if one.parent in named else None
-            price = one.price * one.emphasis * openness.tokens
-            opened.append(price * openness.total_expected(slope, parent))
-            visible.append(price * openness.total_visible())
-        return torch.stack(opened).sum() / torch.stack(visible).sum()
-
-    def pull(self, seen: Sequence[Openness]) -> Tensor | float:
-        """The weighted mean excess of limited logits; 0 where none are."""
-        return sum((x.weight * x.mean_excess() for x in seen if x.excess), 0.0)
-
-    def require_gradient(self, seen: Sequence[Openness]) -> None:
-        """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
-        trained = [
-            x
-            for one, x in zip(self, seen, strict=True)
-            if one.learns and one.reads != MAGNITUDE and x.expected
-        ]
-        if torch.is_grad_enabled() and not all(x.expected[-1].requires_grad for x in trained):
-            raise refuse(
-                "the penalty has no gradient",
-                "trainable query and key projections, non-reentrant gradient checkpointing",
-                "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
-            )

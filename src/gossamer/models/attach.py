@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from ..errors import GossamerError, GossamerWarning, UnsupportedModel, refuse
 from ..gates.edges import EdgeGates
-from ..gates.gate_set import GateSets
+from ..gates.gate_sets import GateSets
 from ..gates.host import Options
 from ..gates.kinds import kinds
 from .gate_block import blocks_of

@@ -20,7 +20,7 @@ from transformers.utils.hub import cached_file
 from ..data.places import hub_answers, looks_like_path, reaching
 from ..errors import CheckpointError, UnsupportedModel, loading, refuse
 from ..files import writing
-from ..gates.gate_set import GateSets
+from ..gates.gate_sets import GateSets
 from ..gates.host import Options
 from .attach import gate_sets_of, put_on, write_config
 from .config_file import adapter_base, read_config_file

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import CheckpointError, refuse
 from ..files import read_json, write_json
-from ..gates.gate_set import SUFFIX, GateSets
+from ..gates.gate_set import SUFFIX
+from ..gates.gate_sets import GateSets
 from ..gates.host import Options
 from ..gates.kinds import kinds
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, refuse
-from ..gates.gate_set import GateSets
+from ..gates.gate_sets import GateSets
 
 FILE = "gates.safetensors"
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
 from ..errors import UnsupportedModel, refuse
-from ..gates.gate_set import GateSet, GateSets
+from ..gates.gate_set import GateSet
+from ..gates.gate_sets import GateSets
 from .forward import PROBE_TOKENS, evaluating, first_output, probe_inputs
 from .interface import attention_modules
 

@@ -17,7 +17,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
 from ..errors import GossamerWarning, UnsupportedModel, refuse
-from ..gates.gate_set import GateSets
+from ..gates.gate_sets import GateSets
 from ..models.checkpoint import require_whole
 from ..models.gate_block import blocks_of
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import CheckpointError, refuse
-from ..gates.gate_set import GateSets
+from ..gates.gate_sets import GateSets
 from ..models.attach import write_config
 from ..models.gate_block import write_adapter_blocks
 from ..models.gate_tensors import FILE, load_tensors, save_tensors

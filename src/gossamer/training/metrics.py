@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..gates.gate_set import GateSet, GateSets
+from ..gates.gate_set import GateSet
+from ..gates.gate_sets import GateSets
 from ..gates.openness import Count
 from .divergence import Items
 

@@ -71,8 +71,8 @@ class GateRecipe:
     )
     learn_from: float = _says(
         0.0,
-        "How far the ceiling must have tightened, 0 to 1, before gates with logits of their own (heads, neurons, weights) "
-        "learn.",
+        "How far the ceiling must have tightened, 0 to 1, before gates with logits of their own (heads, neurons, "
+        "weights) learn.",
     )
     learning_rate: float = _says(
         0.03,
