@@ -21,7 +21,7 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows: list[Row] = read_json(path) if path.is_file() else []
+        self.rows: list[Row] = read_json(path, list[dict[str, Any]]) if path.is_file() else []
 
     def lacks(self, key: Row) -> bool:
         """Whether no row has every part of this key."""

@@ -109,5 +109,7 @@ def test_what_cannot_be_gated_is_said(tmp_path, capsys):
 def test_a_folder_without_a_model_is_one_line_and_2(tmp_path, capsys):
     assert main(["info", str(tmp_path)]) == 2
     assert "holds no model: expected a folder with config.json" in capsys.readouterr().err
-    with pytest.raises(CheckpointError, match="neither a checkpoint folder"):
+    with pytest.raises(
+        CheckpointError, match="absent does not exist: expected a checkpoint folder, or a hub id"
+    ):
         describe(tmp_path / "absent")

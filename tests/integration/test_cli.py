@@ -53,7 +53,7 @@ def test_an_unknown_option_leaves_with_2() -> None:
             ["--sum", "136+28"],
             "sum '136+28': expected operands of at most 2 digits. Write for example 36+28",
         ),
-        (["--digits", "9"], "digits=9 is out of range: expected 1 to 4. Pass a value in that range"),
+        (["--digits", "9"], "digits=9 is out of range: expected 1 to 3. Pass a value in that range"),
         (["--steps", "0"], "steps=0 is out of range: expected 1 to 10000000. Pass a value in that range"),
         (
             ["--ceiling", "mse=1"],

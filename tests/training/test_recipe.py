@@ -19,7 +19,7 @@ from gossamer.training.recipe import HELP, MOVED, SETTINGS, Recipe
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_config_has_seven_fields_of_ours_and_recipes_hold_the_rest() -> None:
+def test_the_config_has_eight_fields_of_ours_and_recipes_hold_the_rest() -> None:
     ours = {x.name for x in fields(SparsityConfig)} - {x.name for x in fields(TrainingArguments)}
     assert ours | {"output_dir"} == {
         "output_dir",
@@ -28,6 +28,7 @@ def test_the_config_has_seven_fields_of_ours_and_recipes_hold_the_rest() -> None
         "gates",
         "recipe",
         "max_minutes",
+        "pooling",
         "impl",
     }
     assert set(SETTINGS) == set(HELP)

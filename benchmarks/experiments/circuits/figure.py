@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("records", type=Path, help="the JSON that run.py wrote")
     path = parser.parse_args().records
-    print(draw(read_json(path), path.with_suffix(".svg")))
+    print(draw(read_json(path, list[dict[str, Any]]), path.with_suffix(".svg")))
 
 
 if __name__ == "__main__":

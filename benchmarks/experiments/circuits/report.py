@@ -257,7 +257,7 @@ def command(record: Record) -> str:
 def write_page(path: Path) -> Path:
     """Write the records at `path` as Markdown beside them, one part per setting; return the page."""
     parts: dict[str, list[Record]] = defaultdict(list)
-    for record in read_json(path):
+    for record in read_json(path, list[Record]):
         settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
         parts[f"{settings}, torch {record['torch']}"].append(record)
     lines = ["# Circuits: what a task needs, in a base, a finetuned and a sparse model", ""]

@@ -104,7 +104,7 @@ class EdgeGates(GateSet):
 
     def weigh(self, host: Host) -> None:
         """An edge costs one product of a query with a key and one sum of a value."""
-        first = host.anatomy[0]
+        first = next(iter(host.anatomy))
         self.price = float(first.k.width + first.v.width)
 
     def state(self) -> dict[str, Any]:

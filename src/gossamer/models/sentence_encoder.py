@@ -132,10 +132,8 @@ def _steps(folder: Path) -> list[tuple[str, str]]:
     """The kind of each step and the folder it is in; none where modules.json is not there."""
     if not (folder / MODULES).is_file():
         return []
-    steps = read_json(folder / MODULES)
-    if not isinstance(steps, list) or not all(
-        isinstance(x, dict) and isinstance(x.get("type"), str) for x in steps
-    ):
+    steps = read_json(folder / MODULES, list[dict[str, Any]])
+    if not all(isinstance(x.get("type"), str) for x in steps):
         raise refuse(f"{folder / MODULES} is no list of modules", "what sentence-transformers wrote",
                      "copy it again", CheckpointError)  # fmt: skip
     found = [(x["type"].rpartition(".")[2], str(x.get("path", ""))) for x in steps]
