@@ -31,6 +31,7 @@ _HOME = {
     "prove": "circuits.verify",
     "push_to_hub": "models.hub",
     "save": "models.checkpoint",
+    "shrink": "recipes.shrink",
     "sparsify": "training.sparsify",
     "trace": "circuits.trace",
     "verify": "circuits.verify",

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from ..errors import CeilingMissed, GossamerError, GossamerWarning
-from . import compare, demo, export, info, recipes, serve, sparsify, trace, verify, view
+from . import compare, demo, export, info, recipes, serve, shrink, sparsify, trace, verify, view
 from .last_resort import last_resort
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
@@ -28,7 +28,7 @@ INTERRUPTED = 130
 AS_PYTHON = warnings.formatwarning
 
 VERBS = {
-    "Start": (demo, sparsify, recipes, info),
+    "Start": (demo, sparsify, shrink, recipes, info),
     "Circuits": (trace, verify, compare, export),
     "View": (view, serve),
 }

@@ -24,6 +24,7 @@ from ..gates.gate_sets import GateSets
 from ..gates.host import Options
 from .attach import gate_sets_of, put_on, write_config
 from .config_file import adapter_base, read_config_file
+from .cut import sized
 from .forward import evaluating, first_output, probe_inputs
 from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapter_blocks
 from .gate_tensors import FILE, load_tensors, save_tensors
@@ -42,6 +43,8 @@ def require_whole(model: Any) -> None:
             "wrap the dense model with peft.get_peft_model, or pass --lora",
             UnsupportedModel,
         )
+
+BLOCK = "shrink"  # of config.json: what `gossamer shrink` did
 
 
 def save(model: PreTrainedModel, folder: Path | str) -> None:
@@ -92,6 +95,8 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
     on_hub = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
     config = read_config(path, **on_hub, trust_remote_code=options.get("trust_remote_code", False))
     blocks = blocks_of(config.__dict__, path)
+    if not blocks and layer_sizes(config, path):
+        return load_dense(path, config=config, **options)
     if not blocks:
         raise refuse(
             f"{path} is a dense checkpoint",
@@ -131,7 +136,7 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
 
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
-    """Load the architecture that config.json names, dense, in evaluation mode."""
+    """Load the architecture that config.json names, dense, in evaluation mode; layers may have sizes of their own."""
     trusted = bool(options.pop("trust_remote_code", False))
     config = config if config is not None else read_config(path, trust_remote_code=trusted)
     cls = (architecture_of_its_own(config, path, **options) if trusted else None) or architecture(
@@ -141,8 +146,10 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
         loading(path, "a whole checkpoint", "copy it again, config.json and weights together"),
         reaching(path),
     ):
-        loaded: Any = cls.from_pretrained(path, config=config, output_loading_info=True, **options)
+        built: Any = sized(cls, sizes) if (sizes := layer_sizes(config, path)) else cls
+        loaded: Any = built.from_pretrained(path, config=config, output_loading_info=True, **options)
         model, report = loaded
+        model.__class__ = cls
         require_all_tensors(path, model, report)
         _run(model.eval())
     return model
@@ -171,6 +178,19 @@ def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> ty
             cls.register_for_auto_class(name)  # so that saving keeps the code
             return cls
     return None
+
+
+def layer_sizes(config: Any, path: Path | str) -> dict[str, dict[str, int]]:
+    """Number of the layer -> its sizes, of a folder that `gossamer shrink` cut layer by layer; else empty."""
+    block = getattr(config, BLOCK, None) or {}
+    if block.get("version", 1) != 1:
+        raise refuse(
+            f"{path} was written by a newer gossamer ({BLOCK} version {block['version']})",
+            "version 1",
+            "upgrade gossamer",
+            CheckpointError,
+        )
+    return block.get("per_layer_config", {})
 
 
 def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
