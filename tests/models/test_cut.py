@@ -1,4 +1,4 @@
-"""Smaller models over the zoo: every architecture shrinks at the strongest level that it allows, or is refused by name."""
+"""Smaller models over the zoo: every architecture shrinks at the strongest level that it allows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_architecture_shrinks_at_the_strongest_level_of_its_parts(name: st
     model = closing(name, *kinds)
     small, plan = shrunk(model)
     require_same(model, small)
-    expected = {kind: "uniform" for kind in kinds}
+    expected = dict.fromkeys(kinds, "uniform")
     if name in NO_UNIFORM_HEADS:
         expected["heads"] = "masked"
     assert plan.level == "uniform"
@@ -95,11 +95,15 @@ def test_each_layer_can_have_its_own_count(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NO_UNIFORM_HEADS))
 def test_a_level_that_an_architecture_cannot_express_names_those_that_it_can(name: str) -> None:
     able = "level masked" if name in NORMED else "level per-layer or masked"
-    with pytest.raises(GossamerError, match=f"level uniform for heads: .*{NO_UNIFORM_HEADS[name]}.*expected {able}"):
+    with pytest.raises(
+        GossamerError, match=rf"level uniform for heads: .*{NO_UNIFORM_HEADS[name]}.*expected {able}"
+    ):
         shrunk(closing(name, "heads", "neurons"), "uniform")
 
 
-@pytest.mark.parametrize(("name", "heads"), [("llama", 4), ("gemma2", 4), ("qwen3", 3), ("olmo", 3), ("mistral", 3)])
+@pytest.mark.parametrize(
+    ("name", "heads"), [("llama", 4), ("gemma2", 4), ("qwen3", 3), ("olmo", 3), ("mistral", 3)]
+)
 def test_a_config_that_wants_divisible_heads_gets_them(name: str, heads: int) -> None:
     model = build(name).config
     model.num_key_value_heads = 4
@@ -157,7 +161,7 @@ def test_weights_are_zeros_in_any_level() -> None:
     require_same(model, small)
     assert plan.level == "masked"
     assert 0.3 < float((small.model.layers[0].mlp.up_proj.weight == 0).float().mean()) < 0.37
-    with pytest.raises(GossamerError, match="level uniform for weights: .*expected level masked"):
+    with pytest.raises(GossamerError, match=r"level uniform for weights: .*expected level masked"):
         shrunk(model, "uniform")
     both = closing("llama", "weights", "neurons")
     small, plan = shrunk(both)
@@ -169,7 +173,7 @@ def test_weights_are_zeros_in_any_level() -> None:
 def test_edges_are_kept_or_refused(name: str) -> None:
     model = closing(name, "edges", "heads", "neurons")
     for level in ("uniform", "masked"):
-        with pytest.raises(GossamerError, match=f"level {level} for a model with gates on edges.*per-layer"):
+        with pytest.raises(GossamerError, match=rf"level {level} for a model with gates on edges.*per-layer"):
             shrunk(model, level)
     small, plan = shrunk(model)
     require_same(model, small)
@@ -196,8 +200,17 @@ def test_what_has_nothing_closed_is_refused() -> None:
 def test_a_gated_weight_that_two_places_read_is_refused() -> None:
     model = closing("llama", "neurons")
     model.model.layers[1].mlp.down_proj.weight = model.model.layers[0].mlp.down_proj.weight
-    with pytest.raises(UnsupportedModel, match=r"layers.0.mlp.down_proj.weight and .*layers.1.* are one weight"):
+    with pytest.raises(
+        UnsupportedModel, match=r"layers.0.mlp.down_proj.weight and .*layers.1.* are one weight"
+    ):
         shrunk(model)
+
+
+def test_layers_of_their_own_sizes_are_not_shrunk_again() -> None:
+    small, _ = shrunk(closing("llama", "neurons"), "per-layer")
+    attach_missing(small, ("neurons",), Options("eager"))
+    with pytest.raises(UnsupportedModel, match="has layers of sizes of their own already"):
+        shrunk(small)
 
 
 def test_another_function_is_refused() -> None:
@@ -205,7 +218,9 @@ def test_another_function_is_refused() -> None:
     small, _ = shrunk(model)
     with torch.no_grad():
         small.model.layers[0].mlp.down_proj.weight[:, 0] += 0.1
-    with pytest.raises(GossamerError, match=r"outputs differ from the gated model's by .*nothing was written"):
+    with pytest.raises(
+        GossamerError, match=r"outputs differ from the gated model's by .*nothing was written"
+    ):
         require_same(model, small)
 
 

@@ -23,7 +23,9 @@ def shrink(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Text whose held-out rows are in the proof; by default the run's, if it is a file."),
+        typer.Option(
+            help="Text whose held-out rows are in the proof; by default the run's, if it is a file."
+        ),
     ] = None,
     anyway: Annotated[bool, typer.Option(help="Also shrink a model that missed its ceiling.")] = False,
     json_output: Json = False,
@@ -42,7 +44,9 @@ def _lines(found: Any) -> list[Any]:
 
     rows = [list(row) for row in side_by_side(found.base, found.small)]
     proof = found.proof
-    where = f", held-out rows of {found.held_out} among them" if found.held_out else ", all of them probe rows"
+    where = (
+        f", held-out rows of {found.held_out} among them" if found.held_out else ", all of them probe rows"
+    )
     cached = f"; {proof['generated']:.0f} tokens generated with a cache" if proof["generated"] else ""
     return [
         *(f"{kind}: {level}{_because(found, kind)}" for kind, level in found.parts.items()),

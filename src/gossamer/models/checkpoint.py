@@ -88,6 +88,8 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
         check: prove on a probe input that the gates run.
         options: passed to `from_pretrained` (revision, token, dtype, device_map ...). Code that comes with a model
             runs only with trust_remote_code=True.
+    A folder that `gossamer shrink` cut layer by layer is loaded too; where it has no gates, nor has the model.
+
     Raises: `CheckpointError` for a folder that is no checkpoint, is dense, or is from a newer gossamer.
     """
     if (Path(path) / "adapter_config.json").is_file():
@@ -182,10 +184,12 @@ def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> ty
 
 def layer_sizes(config: Any, path: Path | str) -> dict[str, dict[str, int]]:
     """Number of the layer -> its sizes, of a folder that `gossamer shrink` cut layer by layer; else empty."""
-    block = getattr(config, BLOCK, None) or {}
-    if block.get("version", 1) != 1:
+    block = getattr(config, BLOCK, None)
+    if not isinstance(block, dict) or "level" not in block:
+        return {}
+    if block.get("version") != 1:
         raise refuse(
-            f"{path} was written by a newer gossamer ({BLOCK} version {block['version']})",
+            f"{path} was written by a newer gossamer ({BLOCK} version {block.get('version')})",
             "version 1",
             "upgrade gossamer",
             CheckpointError,

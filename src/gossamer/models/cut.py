@@ -58,7 +58,8 @@ def _cut_layer(layer: LayerAnatomy, kept: Kept) -> None:
     sides: dict[tuple[int, str], tuple[nn.Module, Tensor]] = {}
     for part, stay in _parts(layer, kept):
         module, mask = sides.setdefault(
-            (id(part.module), part.side), (part.module, torch.ones(part.features, dtype=torch.bool))
+            (id(part.module), part.side),
+            (part.module, torch.ones(part.features, dtype=torch.bool, device="cpu")),
         )
         part.split(mask).copy_(stay.cpu()[:, None].expand(-1, part.width))
     if kept.heads is not None:
@@ -95,7 +96,7 @@ def _replace(module: nn.Module, name: str, value: Tensor) -> None:
 
 def _cut_attention(layer: LayerAnatomy, kept: Kept) -> None:
     """Cut what an attention module has of each head beside its projections, and say how many are left."""
-    assert kept.heads is not None and kept.groups is not None
+    assert kept.heads is not None
     module, before, counts = layer.attention, (layer.n_heads, layer.n_kv_heads), kept.counts()
     _require_no_norm_over_heads(layer)
     index = kept.heads.nonzero()[:, 0]
@@ -156,7 +157,7 @@ def _first(model: PreTrainedModel, number: int, counts: Mapping[str, int]) -> Ke
         if name not in counts:
             return None
         whole = layer.mlp.width if of == "mlp" else getattr(layer, of)
-        return torch.arange(whole) < counts[name]
+        return torch.arange(whole, device="cpu") < counts[name]
 
     return Kept(
         some("num_attention_heads", "n_heads"),

@@ -1,4 +1,4 @@
-"""How long a prompt and a token take, of several models in one run: interleaved rounds, medians, the clock on the wall."""
+"""How long a prompt and a token take, of several models in one run: interleaved rounds, medians."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from ..data.prompts import positions_of
 from .forward import evaluating, first_output, probe_inputs
 from .same_function import generates
 
-PROMPT, STEPS, ROUNDS = 128, 8, 5  # tokens read, tokens written, how often (few: the ratio is what is asked for)
+PROMPT, STEPS, ROUNDS = (
+    128,
+    8,
+    5,
+)  # tokens read, tokens written, how often (few: the ratio is what is asked for)
 
 
 def latencies(models: Mapping[str, PreTrainedModel], *, rounds: int = ROUNDS) -> dict[str, dict[str, float]]:

@@ -51,7 +51,9 @@ def require_same(model: PreTrainedModel, other: PreTrainedModel, rows: Tensor | 
         prompt = probe_inputs(model)
         one, two = (_generated(x, prompt) for x in (model, other))
         differ = (one.sequences != two.sequences)[:, prompt["input_ids"].shape[1] :].any(0).nonzero()
-        same = int(differ[0]) + 1 if len(differ) else len(one.logits)  # later logits are those of another text
+        same = (
+            int(differ[0]) + 1 if len(differ) else len(one.logits)
+        )  # later logits are those of another text
         ours, theirs = (torch.stack(x.logits[:same]) for x in (one, two))
         worst, allowed = _compare(ours, theirs, worst, allowed, "logits in generate with a cache")
         generated = same

@@ -27,9 +27,10 @@ from ..models.attach import detach, find_gate_sets
 from ..models.checkpoint import load, load_dense, read_config, save
 from ..models.gate_block import blocks_of
 from ..models.latency import latencies
+from ..models.levels import Plan
 from ..models.run_report import FILE, RunReport
 from ..models.same_function import Same, require_same
-from ..models.shrink import Plan, shrunk
+from ..models.shrink import shrunk
 
 PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
 RECORD = "shrink.json"
@@ -125,7 +126,7 @@ def shrink(
     require_same(gated, small, rows)
     try:
         with writing(target) as temporary:
-            _write(small.to(dtype), temporary)
+            _write(small.to(dtype=dtype), temporary)
             _copy(folder, temporary)
             found = _measure(folder, temporary, target, gated, plan, rows, held_out)
             (temporary / RECORD).write_text(json.dumps(found.as_record(), indent=2) + "\n", encoding="utf-8")

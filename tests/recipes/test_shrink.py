@@ -1,0 +1,263 @@
+"""`gossamer shrink`: a folder that opens without us where it says so, or one line and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import AutoConfig, PreTrainedModel
+
+import gossamer
+from gossamer import load, save
+from gossamer.cli import main
+from gossamer.errors import CheckpointError, GossamerError
+from gossamer.files import read_json
+from gossamer.gates.host import Options
+from gossamer.gates.learned import OPEN, LearnedGates
+from gossamer.models.attach import attach_missing, find_gate_sets
+from gossamer.models.checkpoint import load_dense
+from gossamer.models.forward import evaluating, first_output, probe_inputs
+from gossamer.models.run_report import RunReport
+from gossamer.models.summary import describe
+from gossamer.recipes.shrink import shrink
+from helpers.processes import environment
+from helpers.zoo import build
+
+PLAIN = """
+import sys, torch, transformers
+from safetensors.torch import load_file
+kept = load_file(sys.argv[2])
+inputs = {name: kept[name] for name in kept if name != "output"}
+model = getattr(transformers, sys.argv[3]).from_pretrained(sys.argv[1]).eval()
+assert not any("gossamer" in name for name in sys.modules)
+with torch.no_grad():
+    output = model(**inputs)[0]
+print((output - kept["output"]).abs().max().item(), sum(x.numel() for x in model.parameters()))
+"""
+
+
+def sparse(
+    folder: Path, name: str = "llama", kinds: tuple[str, ...] = ("heads", "neurons")
+) -> PreTrainedModel:
+    """A gated model in a folder: two of four heads and a third of the neurons are closed."""
+    model = build(name)
+    attach_missing(model, kinds, Options("eager"))
+    sets = find_gate_sets(model)
+    sets.bias = 0.0
+    with torch.no_grad():
+        for one in sets:
+            for layer, logits in one.logits.items() if isinstance(one, LearnedGates) else ():
+                if one.kind == "heads":
+                    logits[2:] = -OPEN
+                else:
+                    logits[int(layer) + 1 :: 3] = -OPEN
+    save(model, folder)
+    return model
+
+
+def output(model: Any) -> torch.Tensor:
+    with evaluating(model):
+        return first_output(model, probe_inputs(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "auto", "level"),
+    [
+        ("llama", "AutoModelForCausalLM", None),
+        ("qwen3", "AutoModelForCausalLM", "uniform"),
+        ("gpt2", "AutoModelForCausalLM", None),
+        ("bert", "AutoModelForMaskedLM", None),
+        ("vit", "AutoModelForImageClassification", None),
+        ("llama", "AutoModelForCausalLM", "masked"),
+    ],
+)
+def test_a_plain_folder_opens_in_a_process_without_us(
+    name: str, auto: str, level: str | None, tmp_path: Path
+) -> None:
+    model = sparse(tmp_path / "sparse", name)
+    found = shrink(tmp_path / "sparse", tmp_path / "small", level=level)
+    assert found.level == (level or "uniform")
+    save_file({**probe_inputs(model), "output": output(model)}, tmp_path / "expected.safetensors")
+    given = [str(tmp_path / "small"), str(tmp_path / "expected.safetensors"), auto]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PLAIN, *given],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert not done.returncode, done.stderr
+    error, parameters = done.stdout.split()
+    assert float(error) <= 1e-5 * max(1.0, output(model).abs().max().item())
+    assert int(parameters) == found.small["parameters"]
+    if level != "masked":
+        assert found.small["parameters"] < found.base["parameters"]
+        assert found.small["bytes"] < found.base["bytes"]
+    assert AutoConfig.from_pretrained(tmp_path / "small").shrink["level"] == found.level
+    assert f"**Level {found.level}**" in (tmp_path / "small" / "README.md").read_text()
+    assert read_json(tmp_path / "small" / "shrink.json")["level"] == found.level
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "gpt_neox"])
+@pytest.mark.parametrize(
+    "kinds", [("heads", "neurons"), ("edges", "heads", "neurons")], ids=["dense", "edges"]
+)
+def test_a_per_layer_folder_opens_with_load(name: str, kinds: tuple[str, ...], tmp_path: Path) -> None:
+    sparse(tmp_path / "sparse", name, kinds)
+    model = load(tmp_path / "sparse", impl="eager")
+    with torch.no_grad():
+        find_gate_sets(model).of_kind("heads").logits["1"][1:] = -OPEN  # type: ignore[attr-defined]
+    save(model, tmp_path / "sparse")
+    found = shrink(tmp_path / "sparse", tmp_path / "small", level="per-layer")
+    assert found.edges == ("edges" in kinds)
+    assert found.opens == "gossamer.load"
+    small = load(tmp_path / "small", impl="eager")
+    assert type(small) is type(model)
+    torch.testing.assert_close(output(small), output(model), rtol=1e-5, atol=1e-5)
+    (described,) = describe(tmp_path / "small")["models"]
+    assert described["parameters"] == found.small["parameters"]
+    small.save_pretrained(tmp_path / "again") if not found.edges else save(small, tmp_path / "again")
+    assert torch.equal(output(load(tmp_path / "again", impl="eager")), output(small))
+    code = "import sys, transformers; transformers.AutoModel.from_pretrained(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "small")],
+        capture_output=True, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode, "plain transformers opened a model whose layers differ"
+
+
+def test_half_precision_stays_and_is_proved_in_single(tmp_path: Path) -> None:
+    model = sparse(tmp_path / "sparse")
+    save(model.to(dtype=torch.bfloat16), tmp_path / "half")
+    shrink(tmp_path / "half", tmp_path / "small")
+    assert load_dense(tmp_path / "small").dtype == torch.bfloat16
+
+
+def test_the_last_line_names_the_level_and_both_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sparse(tmp_path / "run" / "model", "gpt2")
+    RunReport(ceiling="kl=0.02", feasible=True).write(tmp_path / "run")
+    assert main(["shrink", str(tmp_path / "run"), "--out", str(tmp_path / "small")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("level uniform: parameters 30,592 -> ")
+    for words in ("bytes", "prefill ms", "decode ms a token", "GPT2LMHeadModel.from_pretrained"):
+        assert words in lines[-1]
+    assert any(line.startswith("heads: masked (GPT2LMHeadModel") for line in lines)
+    assert "neurons: uniform" in lines
+
+
+def test_tokenizer_and_generation_settings_come_along(tmp_path: Path) -> None:
+    sparse(tmp_path / "sparse")
+    (tmp_path / "sparse" / "tokenizer_config.json").write_text('{"kept": 1}')
+    settings = read_json(tmp_path / "sparse" / "generation_config.json")
+    (tmp_path / "sparse" / "generation_config.json").write_text(json.dumps({**settings, "max_length": 37}))
+    found = gossamer.shrink(tmp_path / "sparse", tmp_path / "small")
+    assert read_json(tmp_path / "small" / "tokenizer_config.json") == {"kept": 1}
+    assert read_json(tmp_path / "small" / "generation_config.json")["max_length"] == 37
+    assert found.small["decode_ms"] > 0
+    assert found.proof["generated"] > 0
+
+
+def _dense(folder: Path) -> None:
+    build("llama").save_pretrained(folder / "sparse")
+
+
+def _missed(folder: Path) -> None:
+    sparse(folder / "sparse")
+    RunReport(ceiling="kl=0.02", feasible=False, missed="kl is 0.05").write(folder)
+
+
+def _taken(folder: Path) -> None:
+    sparse(folder / "sparse")
+    (folder / "small").mkdir()
+    (folder / "small" / "mine").write_text("")
+
+
+def _quantised(folder: Path) -> None:
+    sparse(folder / "sparse")
+    config = read_json(folder / "sparse" / "config.json")
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (folder / "sparse" / "config.json").write_text(json.dumps(config))
+
+
+def _adapter(folder: Path) -> None:
+    (folder / "sparse").mkdir()
+    (folder / "sparse" / "adapter_config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (_dense, "is a dense checkpoint"),
+        (_missed, r"missed its ceiling kl=0.02 \(kl is 0.05\).*--anyway"),
+        (_taken, "small exists: expected a folder that is new or empty"),
+        (_quantised, "is quantised: expected weights in floating point"),
+        (_adapter, "holds adapters"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    make: Callable[[Path], None], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(GossamerError, match=line):
+        shrink(tmp_path / "sparse", tmp_path / "small")
+    capsys.readouterr()
+    assert main(["shrink", str(tmp_path / "sparse"), "--out", str(tmp_path / "small")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_missed_ceiling_is_shrunk_on_demand(tmp_path: Path) -> None:
+    _missed(tmp_path)
+    assert shrink(tmp_path / "sparse", tmp_path / "small", anyway=True).level == "uniform"
+
+
+def test_a_disk_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparse(tmp_path / "sparse")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
+        with pytest.raises(GossamerError, match="10 bytes are free"):
+            shrink(tmp_path / "sparse", tmp_path / "small")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full)
+    with pytest.raises(GossamerError, match=r"small cannot be written .*No space left"):
+        shrink(tmp_path / "sparse", tmp_path / "small")
+    assert [x.name for x in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_a_model_whose_files_compute_something_else_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse(tmp_path / "sparse")
+    before = PreTrainedModel.save_pretrained
+
+    def torn(self: Any, *args: Any, **options: Any) -> None:
+        with torch.no_grad():
+            self.model.layers[0].mlp.down_proj.weight[:, 0] += 0.1
+        before(self, *args, **options)
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", torn)
+    with pytest.raises(GossamerError, match="outputs differ from the gated model's by"):
+        shrink(tmp_path / "sparse", tmp_path / "small")
+    assert [x.name for x in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_a_per_layer_folder_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    sparse(tmp_path / "sparse")
+    shrink(tmp_path / "sparse", tmp_path / "small", level="per-layer")
+    config = read_json(tmp_path / "small" / "config.json")
+    config["shrink"]["version"] = 2
+    (tmp_path / "small" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"newer gossamer \(shrink version 2\)"):
+        load(tmp_path / "small")
