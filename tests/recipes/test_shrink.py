@@ -29,6 +29,7 @@ from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.models.run_report import RunReport
 from gossamer.models.summary import describe
 from gossamer.recipes.shrink import shrink
+from helpers.letters import save_tokenizer
 from helpers.processes import environment
 from helpers.zoo import build
 
@@ -163,6 +164,24 @@ def test_tokenizer_and_generation_settings_come_along(tmp_path: Path) -> None:
     assert read_json(tmp_path / "small" / "generation_config.json")["max_length"] == 37
     assert found.small["decode_ms"] > 0
     assert found.proof["generated"] > 0
+
+
+def test_held_out_rows_of_the_run_are_in_the_proof(tmp_path: Path) -> None:
+    sparse(tmp_path / "run" / "model", "gpt2")
+    save_tokenizer(tmp_path / "run" / "model")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"the {i % 7} cat sat on mat {chr(97 + i % 26)} " * 20 for i in range(80)))
+    RunReport(data=str(text), local=[str(text)], feasible=True).write(tmp_path / "run")
+    found = shrink(tmp_path / "run", tmp_path / "small")
+    assert found.held_out == str(text)
+    probes = shrink(tmp_path / "run" / "model", tmp_path / "plain").proof["rows"]
+    text.unlink()
+    alone = shrink(tmp_path / "run", tmp_path / "alone")
+    assert (alone.held_out, alone.proof["rows"]) == ("", 4)
+    assert probes == found.proof["rows"] > 4
+    assert (tmp_path / "small" / "tokenizer.json").is_file()
+    with pytest.raises(GossamerError, match="does not exist"):
+        shrink(tmp_path / "run", tmp_path / "none", data=str(text))
 
 
 def _dense(folder: Path) -> None:

@@ -24,7 +24,7 @@ def shrink(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Text whose held-out rows are in the proof; by default the run's, if it is a file."
+            help="Text whose held-out rows are in the proof; by default the run's, if it is on this machine."
         ),
     ] = None,
     anyway: Annotated[bool, typer.Option(help="Also shrink a model that missed its ceiling.")] = False,

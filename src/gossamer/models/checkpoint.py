@@ -44,6 +44,7 @@ def require_whole(model: Any) -> None:
             UnsupportedModel,
         )
 
+
 BLOCK = "shrink"  # of config.json: what `gossamer shrink` did
 
 

@@ -34,6 +34,7 @@ from ..models.shrink import shrunk
 
 PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
 RECORD = "shrink.json"
+STDLIB = "stdlib"  # the text that a run has by default, which is on every machine
 ROWS, LENGTH = 8, 64  # held-out rows of the proof, and their tokens
 COPIED = ("token", "vocab", "merges", "special_tokens", "added_tokens", "chat_template", "spiece", "sentencepiece",
           "generation_config", "preprocessor_config", "processor_config", "image_processor")  # fmt: skip
@@ -110,7 +111,7 @@ def shrink(
         out: a folder that is new or empty.
         level: uniform (the same count in every layer), per-layer (opened by `gossamer.load`) or masked (zeros, same
             shapes); by default the strongest that the architecture allows.
-        data: text whose held-out rows are in the proof; by default that of the run, where its folder is on record.
+        data: text whose held-out rows are in the proof; by default that of the run, if it is on this machine.
         anyway: shrink a model that missed its ceiling too.
     Raises: `GossamerError` for a dense model, a run that missed its ceiling, a level that the
         architecture cannot express, outputs that differ (nothing is written then), and a disk without room.
@@ -198,8 +199,7 @@ def _held_out(
 ) -> tuple[Tensor | None, str]:
     """Held-out rows in the model's own tokens, and where they are from; none where no text is known."""
     found = data or (report.data if report is not None and report.recipe == "text" else "")
-    local = report is not None and report.data in report.local
-    if not found or (data is None and (not local or not Path(found).exists())):
+    if not found or (data is None and found != STDLIB and not Path(found).exists()):
         return None, ""
     length = min(LENGTH, positions_of(model) or LENGTH)
     rows = list(islice(packed(Corpus(found).held_out(), open_tokenizer(folder), length), ROWS))
