@@ -135,7 +135,7 @@ def test_a_per_layer_folder_opens_with_load(name: str, kinds: tuple[str, ...], t
 
 def test_half_precision_stays_and_is_proved_in_single(tmp_path: Path) -> None:
     model = sparse(tmp_path / "sparse")
-    save(model.to(dtype=torch.bfloat16), tmp_path / "half")
+    save(model.to(dtype=torch.bfloat16), tmp_path / "half")  # type: ignore[call-arg]
     shrink(tmp_path / "half", tmp_path / "small")
     assert load_dense(tmp_path / "small").dtype == torch.bfloat16
 

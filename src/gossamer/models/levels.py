@@ -246,7 +246,8 @@ def rebuilt(model: PreTrainedModel, settings: Mapping[str, Any]) -> PreTrainedMo
     """The architecture, built by its config with other sizes, with the weights of a model that was cut to them."""
     config = _config(model.config, settings)
     config._attn_implementation = model.config._attn_implementation
-    made = type(model)(config).to(device=model.device, dtype=model.dtype)
+    made: PreTrainedModel = type(model)(config)
+    made.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
     made.load_state_dict(model.state_dict())
     if model.can_generate():
         made.generation_config = model.generation_config

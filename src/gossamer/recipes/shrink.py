@@ -127,7 +127,7 @@ def shrink(
     require_same(gated, small, rows)
     try:
         with writing(target) as temporary:
-            _write(small.to(dtype=dtype), temporary)
+            _write(small.to(dtype=dtype), temporary)  # type: ignore[call-arg]
             _copy(folder, temporary)
             found = _measure(folder, temporary, target, gated, plan, rows, held_out)
             (temporary / RECORD).write_text(json.dumps(found.as_record(), indent=2) + "\n", encoding="utf-8")
