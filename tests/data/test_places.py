@@ -17,7 +17,8 @@ from gossamer.data.places import WAIT, hub_answers, looks_like_path
 from gossamer.data.prompts import open_tokenizer
 from gossamer.data.text import Corpus
 from gossamer.errors import GossamerError
-from gossamer.models.checkpoint import load_dense, load_for_training, read_config
+from gossamer.models.checkpoint import load_dense, load_for_training
+from gossamer.models.declared import read_config
 from gossamer.models.summary import describe
 from helpers.zoo import tiny
 

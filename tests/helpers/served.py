@@ -11,7 +11,7 @@ from helpers.zoo import tiny
 class Letters:
     """A tokenizer of single bytes."""
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
         return {"input_ids": list(text.encode())}
 
     def decode(self, ids: list[int]) -> str:

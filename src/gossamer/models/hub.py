@@ -13,8 +13,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 from ..errors import CheckpointError, refuse
-from .checkpoint import read_config
 from .config_file import adapter_base
+from .declared import read_config
 from .gate_block import blocks_of, require_adapter_blocks
 from .model_card import model_card
 from .run_report import RunReport

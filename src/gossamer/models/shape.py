@@ -139,7 +139,7 @@ def _from_model(place: Path | str) -> Shape:
     """The shape of the model built on the meta device."""
     import torch
 
-    from .checkpoint import architecture, read_config
+    from .declared import architecture, read_config
     from .interface import attention_modules
     from .layers import layers_of
     from .quiet import quiet

@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModel, refuse, require_choice
 from ..gates.edges import EdgeGates
-from ..gates.gate_set import GateSets
+from ..gates.gate_sets import GateSets
 from ..gates.learned import LearnedGates
 from .attach import find_gate_sets, put_on, take_off
-from .checkpoint import BLOCK, layer_sizes
 from .cut import cut
+from .declared import BLOCK, layer_sizes
 from .gate_block import sets_of
 from .levels import LEVELS, PER_LAYER, UNIFORM, Opened, Plan, choose, rebuilt
 

@@ -17,7 +17,8 @@ from ..data.prompts import open_tokenizer
 from ..data.registry import batches, task_vocabulary
 from ..errors import refuse
 from ..models.attach import gates_of
-from ..models.checkpoint import load, load_dense, read_config
+from ..models.checkpoint import load, load_dense
+from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
 

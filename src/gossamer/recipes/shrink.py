@@ -24,7 +24,8 @@ from ..data.text import Corpus, packed
 from ..errors import CheckpointError, refuse
 from ..files import cannot_write, require_writable, writing
 from ..models.attach import detach, find_gate_sets
-from ..models.checkpoint import load, load_dense, read_config, save
+from ..models.checkpoint import load, load_dense, save
+from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.latency import latencies
 from ..models.levels import Plan

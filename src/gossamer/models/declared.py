@@ -1,0 +1,134 @@
+"""What a folder or a hub id says that its model is: its config, the class that it names, the sizes of its layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+from ..data.places import hub_answers, looks_like_path, reaching
+from ..errors import CheckpointError, loading, refuse
+from .config_file import read_config_file
+from .interface import KEY
+
+BLOCK = "shrink"  # of config.json: what `gossamer shrink` did
+
+
+def read_config(path: Path | str, **options: Any) -> Any:
+    """The model config of a folder or hub id, or one clear line."""
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise _no_config(folder)
+    if not folder.exists() and looks_like_path(path):
+        raise refuse(
+            f"{path} does not exist", "a checkpoint folder, or a hub id", "check the path", CheckpointError
+        )
+    options.setdefault("trust_remote_code", False)  # unset, transformers asks at a prompt
+    if folder.is_dir():
+        read_config_file(folder)  # says what is wrong with a file that is no JSON, or lies about its sizes
+        fix = "check its model_type, or upgrade transformers"
+        try:
+            with loading(f"the config.json of {path}", "one that this version of transformers can use", fix):
+                return _as_built(AutoConfig.from_pretrained(path, **options))
+        except CheckpointError as error:
+            if "trust_remote_code" in str(error.__cause__):
+                raise _untrusted(path) from error
+            raise
+    try:
+        with reaching(path):
+            return _as_built(AutoConfig.from_pretrained(path, **options))
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise _untrusted(path) from error
+        why = "" if hub_answers() else " (the hub does not answer)"
+        raise refuse(
+            f"{path} is neither a checkpoint folder nor a model that can be reached{why}",
+            "a folder with config.json, or a hub id with network access",
+            "check the name, and log in if the model is gated",
+            CheckpointError,
+        ) from error
+
+
+def _as_built(config: Any) -> Any:
+    """A model config without the attention that only we register: built as any other, and gated by `attach`."""
+    if config._attn_implementation == KEY:
+        config._attn_implementation = None
+    return config
+
+
+def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
+    """The class of transformers that a model config names; `CheckpointError` if there is none."""
+    names = getattr(config, "architectures", None) or []
+    classes = [getattr(transformers, name, None) for name in names if isinstance(name, str)]
+    models = [cls for cls in classes if isinstance(cls, type) and issubclass(cls, PreTrainedModel)]
+    cls = next((cls for cls in models if isinstance(config, cls.config_class or ())), None)
+    if models and cls is None:
+        raise refuse(
+            f"{path} is of model_type {config.model_type} and names the architecture {models[0].__name__}",
+            "an architecture of that model_type",
+            "mend config.json",
+            CheckpointError,
+        )
+    if cls is None:
+        if getattr(config, "auto_map", None):
+            raise _untrusted(path)
+        raise refuse(
+            f"{path} names no architecture that transformers has ({names})",
+            "checkpoints of transformers models",
+            "add `architectures` to its config.json",
+            CheckpointError,
+        )
+    return cls
+
+
+def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> type[PreTrainedModel] | None:
+    """The class that a model config names in code of its own, which is run; None where it names none there."""
+    wanted = set(getattr(config, "architectures", None) or [])
+    for name, reference in (getattr(config, "auto_map", None) or {}).items():
+        if name != "AutoConfig" and isinstance(reference, str) and reference.rpartition(".")[2] in wanted:
+            on_hub = {
+                k: v for k, v in options.items() if k in ("revision", "token", "cache_dir", "code_revision")
+            }
+            cls = get_class_from_dynamic_module(reference, str(path), **on_hub)
+            cls.register_for_auto_class(name)  # so that saving keeps the code
+            return cls
+    return None
+
+
+def layer_sizes(config: Any, path: Path | str) -> dict[str, dict[str, int]]:
+    """Number of the layer -> its sizes, of a folder that `gossamer shrink` cut layer by layer; else empty."""
+    block = getattr(config, BLOCK, None)
+    if not isinstance(block, dict) or "level" not in block:
+        return {}
+    if block.get("version") != 1:
+        raise refuse(
+            f"{path} was written by a newer gossamer ({BLOCK} version {block.get('version')})",
+            "version 1",
+            "upgrade gossamer",
+            CheckpointError,
+        )
+    return block.get("per_layer_config", {})
+
+
+def _untrusted(path: Path | str) -> Exception:
+    return refuse(
+        f"{path} is a model whose code comes with it",
+        "trust_remote_code=True, from a person who has read that code",
+        "call gossamer.load(path, trust_remote_code=True), or from_pretrained of transformers for a dense model",
+        CheckpointError,
+    )
+
+
+def _no_config(folder: Path) -> Exception:
+    """The error for a folder that is no model, told apart from one that holds adapters alone."""
+    if (folder / "adapter_config.json").is_file():
+        return refuse(
+            f"{folder} holds adapters, not a model",
+            "a dense model",
+            "pass the model they were made for, or load them with gossamer.load(path)",
+            CheckpointError,
+        )
+    return refuse(f"{folder} has no config.json", "a checkpoint folder", "check the path", CheckpointError)
