@@ -69,10 +69,11 @@ class GateSets(tuple[GateSet, ...]):
             if isinstance(one, nn.Module):
                 yield from one.named_parameters(prefix=one.block)
 
-    def let_learn(self, whether: bool) -> None:
-        """Let gates with logits of their own learn, or wait."""
+    def let_parents_learn(self, whether: bool) -> None:
+        """Let the gates that hold others learn, or wait with hard gates."""
+        held = {one.parent for one in self}
         for one in self:
-            if isinstance(one, nn.Module):
+            if one.kind in held:
                 one.learns = whether
 
     def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:

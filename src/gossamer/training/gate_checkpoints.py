@@ -39,7 +39,7 @@ class GateCheckpoints(AtomicCheckpoints):
     def use_controller(self) -> None:
         """Give the gates the bias and the noise that the controller says."""
         self.gates.bias, self.gates.sampling = self.controller.bias, self.controller.sampling
-        self.gates.let_learn(self.controller.tightened >= self.controller.recipe.gate.learn_from)
+        self.gates.let_parents_learn(self.controller.tightened >= self.controller.recipe.gate.parents_from)
 
     def state_dict(self) -> dict[str, Any]:
         """What must outlive this process besides the Trainer's own state, for a resume."""

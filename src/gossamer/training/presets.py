@@ -22,6 +22,24 @@ class Preset:
     recipe: Recipe
 
 
+ADDITION = Recipe(
+    gate=GateRecipe(
+        reads="logit", bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3
+    ),
+    ceiling=CeilingRecipe(
+        initial_factor=400.0, tighten_from=0.085, tighten_until=0.27, tighten_pace="slow_when_violated"
+    ),
+    control=ControlRecipe(
+        ki=0.02,
+        kp=0.5,
+        initial_lambda=1.0,
+        lambda_bounds=(0.0155, 1.0),
+        final_lambda_bounds=(0.3, 30.0),
+    ),
+    rate=RateRecipe(full_above=25.0, settle=0.06, final=0.03),
+    logits=LogitRecipe(limit=8.0, weight=1.2e-4),
+)
+
 PRESETS: dict[str, Preset] = {
     "default": Preset(
         "any pretrained model: what gates read, where their bias starts and what an edge costs are measured; the bias "
@@ -34,25 +52,18 @@ PRESETS: dict[str, Preset] = {
     "addition": Preset(
         "a small model that adds: over-prune under a loose ceiling, then regrow",
         "benchmarks/experiments/addition/results/addition_seeds_20-39.md",
-        Recipe(
-            gate=GateRecipe(
-                reads="logit", bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3
-            ),
-            ceiling=CeilingRecipe(
-                initial_factor=400.0,
-                tighten_from=0.085,
-                tighten_until=0.27,
-                tighten_pace="slow_when_violated",
-            ),
-            control=ControlRecipe(
-                ki=0.02,
-                kp=0.5,
-                initial_lambda=1.0,
-                lambda_bounds=(0.0155, 1.0),
-                final_lambda_bounds=(0.3, 30.0),
-            ),
-            rate=RateRecipe(full_above=25.0, settle=0.06, final=0.03),
-            logits=LogitRecipe(limit=8.0, weight=1.2e-4),
+        ADDITION,
+    ),
+    "addition_structure": Preset(
+        "the same with gates on heads and neurons too: neurons go from the start, heads once the ceiling is tight",
+        "benchmarks/experiments/structure/results/addition.md",
+        ADDITION.with_settings(
+            {
+                "gate.price": "edges=10,heads=0.5,neurons=0.5,weights=1",
+                "gate.parents_from": 1.0,
+                "gate.learning_rate": 0.15,
+                "rate.settle": 0.12,
+            }
         ),
     ),
     "language_model": Preset(

@@ -69,10 +69,10 @@ class GateRecipe:
         "What an open unit costs where there are several kinds of gates: its multiply_adds; equal, every whole kind "
         "the same; or what each whole kind costs beside the others, as edges=10,heads=0.5,neurons=1.",
     )
-    learn_from: float = _says(
+    parents_from: float = _says(
         0.0,
-        "How far the ceiling must have tightened, 0 to 1, before gates with logits of their own (heads, neurons, "
-        "weights) learn.",
+        "How far the ceiling must have tightened, 0 to 1, before gates that hold others learn: a head that closes early "
+        "takes its edges with it.",
     )
     learning_rate: float = _says(
         0.03,
@@ -85,7 +85,7 @@ class GateRecipe:
 
     def __post_init__(self) -> None:
         require_choice("gate.pace", self.pace, BIAS_PACES)
-        for name in ("anneal", "noise_until", "start_share", "learn_from"):
+        for name in ("anneal", "noise_until", "start_share", "parents_from"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
         for name in ("regrow_bias", "layer_price_slope"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 100.0)

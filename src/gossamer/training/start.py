@@ -55,8 +55,8 @@ def price_kinds(trainer: Any) -> None:
     shares = trainer.args.recipe.gate.shares()
     if shares is None or len(trainer.gates) < 2:
         return
-    if shares and set(shares) != set(trainer.gates.kinds):
-        raise refuse(f"gate.price for {', '.join(shares)}", f"one for each of {', '.join(trainer.gates.kinds)}",
+    if shares and (missing := set(trainer.gates.kinds) - set(shares)):
+        raise refuse(f"gate.price without {', '.join(sorted(missing))}", "one for each kind of gate that there is",
                      "name all kinds")  # fmt: skip
     if trainer.eval_dataset is None:
         raise refuse(
