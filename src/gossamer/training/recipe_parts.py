@@ -71,8 +71,8 @@ class GateRecipe:
     )
     parents_from: float = _says(
         0.0,
-        "How far the ceiling must have tightened, 0 to 1, before gates that hold others learn: a head that closes early "
-        "takes its edges with it.",
+        "How far the ceiling must have tightened, 0 to 1, before gates that hold others learn: a head that closes "
+        "early takes its edges with it.",
     )
     learning_rate: float = _says(
         0.03,
