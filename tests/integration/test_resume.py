@@ -22,14 +22,14 @@ from helpers import run_tiny
 from helpers.processes import environment
 
 
-def command(out: Path) -> list[str]:
+def command(out: Path, *, load_best_model_at_end: bool = False) -> list[str]:
     return [
         sys.executable,
         "-m",
         "helpers.run_tiny",
         str(out),
         "--set",
-        json.dumps({"load_best_model_at_end": False}),
+        json.dumps({"load_best_model_at_end": load_best_model_at_end}),
     ]
 
 
@@ -81,14 +81,14 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(
     same(again, uninterrupted)
 
 
-def test_killed_before_the_first_step_it_draws_the_same_random_numbers(
-    uninterrupted: dict[str, Any], tmp_path: Path
-) -> None:
+def test_killed_before_the_first_step_it_draws_the_same_random_numbers(tmp_path: Path) -> None:
+    whole, killed = (command(tmp_path / name, load_best_model_at_end=True) for name in ("whole", "killed"))
+    subprocess.run(whole, check=True, env=environment())
     die = ["--die", "os.mkdir", ".saving/checkpoint-2"]
-    assert subprocess.run([*command(tmp_path), *die], env=environment(), check=False).returncode == -9
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-0")
-    subprocess.run(command(tmp_path), check=True, env=environment())
-    same(torch.load(tmp_path / "final-0.pt"), uninterrupted)
+    assert subprocess.run([*killed, *die], env=environment(), check=False).returncode == -9
+    assert last_checkpoint(tmp_path / "killed") == str(tmp_path / "killed" / "checkpoint-0")
+    subprocess.run(killed, check=True, env=environment())
+    same(*(torch.load(tmp_path / name / "final-0.pt") for name in ("killed", "whole")))
 
 
 @pytest.fixture(scope="module")

@@ -58,11 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _main(arguments)
     except OSError as error:
-        from ..files import FULL
-
-        if error.errno not in FULL or error.filename is not None:
+        if not _is_full(error):
             raise
         return _cannot_print(error)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether it is a stream, and no file by its name, that found no room."""
+    from ..files import FULL
+
+    return isinstance(error, OSError) and error.errno in FULL and error.filename is None
 
 
 def _cannot_print(error: OSError) -> int:
@@ -96,7 +101,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         errors.print("gossamer: interrupted; run the same command again to continue", markup=False)
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the last resort, which nothing known may reach
+    except Exception as error:  # the last resort, which nothing known may reach
+        if _is_full(error):
+            raise
         line, code = last_resort(error)
         errors.print(f"gossamer: {line}", markup=False)
         return code
