@@ -68,6 +68,13 @@ def trace(
     Returns: a `Circuit` on N prompts.
     Raises: `GossamerError` on a threshold, `top_k`, output position or shape that means nothing.
     """
+    if model.main_input_name != "input_ids":
+        raise refuse(
+            f"{type(model).__name__} reads {model.main_input_name}, and a circuit is named by its tokens",
+            "models that read token ids",
+            "choose one of them",
+            UnsupportedModel,
+        )
     require_range("threshold", threshold, 0.0, 1.0)
     if top_k is not None and top_k < 1:
         raise refuse(f"top_k={top_k}", "1 and above, or None", "pass one of them")
@@ -116,6 +123,8 @@ def output_positions(outputs: Sequence[int] | None, length: int) -> tuple[int, .
 def _writing(model: PreTrainedModel) -> Writing | None:
     """How far values move the residual stream; None, with a warning, where that cannot be known."""
     try:
+        if any(weight.is_meta for weight in model.parameters()):
+            raise UnsupportedModel("output projections are on the disk until they are used")
         return Writing(model)
     except UnsupportedModel as error:
         message = f"contributions are lengths inside the heads: {error}"

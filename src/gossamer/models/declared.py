@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from ..data.places import hub_answers, looks_like_path, reaching
-from ..errors import CheckpointError, loading, refuse
+from ..errors import CheckpointError, GossamerWarning, loading, refuse
 from .config_file import read_config_file
 from .interface import KEY
 
@@ -32,14 +33,14 @@ def read_config(path: Path | str, **options: Any) -> Any:
         fix = "check its model_type, or upgrade transformers"
         try:
             with loading(f"the config.json of {path}", "one that this version of transformers can use", fix):
-                return _as_built(AutoConfig.from_pretrained(path, **options))
+                return _as_built(AutoConfig.from_pretrained(path, **options), path)
         except CheckpointError as error:
             if "trust_remote_code" in str(error.__cause__):
                 raise _untrusted(path) from error
             raise
     try:
         with reaching(path):
-            return _as_built(AutoConfig.from_pretrained(path, **options))
+            return _as_built(AutoConfig.from_pretrained(path, **options), path)
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise _untrusted(path) from error
@@ -52,17 +53,22 @@ def read_config(path: Path | str, **options: Any) -> Any:
         ) from error
 
 
-def _as_built(config: Any) -> Any:
-    """A model config without the attention that only we register: built as any other, and gated by `attach`."""
-    if config._attn_implementation == KEY:
+def _as_built(config: Any, path: Path | str) -> Any:
+    """A model config without an attention that gates replace: ours, flash, or one that nobody has registered."""
+    wanted = config._attn_implementation
+    if wanted == KEY:
         config._attn_implementation = None
+    elif wanted and (wanted.startswith("flash") or wanted not in AttentionInterface().valid_keys()):
+        config._attn_implementation = None
+        message = f"{path} asks for attn_implementation={wanted!r}, which gates replace; it is loaded with the default"
+        warnings.warn(message, GossamerWarning, stacklevel=4)
     return config
 
 
 def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
     """The class of transformers that a model config names; `CheckpointError` if there is none."""
     names = getattr(config, "architectures", None) or []
-    classes = [getattr(transformers, name, None) for name in names if isinstance(name, str)]
+    classes = [_class_named(name) for name in names if isinstance(name, str)]
     models = [cls for cls in classes if isinstance(cls, type) and issubclass(cls, PreTrainedModel)]
     cls = next((cls for cls in models if isinstance(config, cls.config_class or ())), None)
     if models and cls is None:
@@ -75,13 +81,33 @@ def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
     if cls is None:
         if getattr(config, "auto_map", None):
             raise _untrusted(path)
+        if names:
+            raise refuse(
+                f"{path} is of a class that is neither in transformers nor imported here ({names})",
+                "models of transformers, or subclasses of them that are imported",
+                "import the module that defines it, or name its parent in `architectures` of config.json",
+                CheckpointError,
+            )
         raise refuse(
-            f"{path} names no architecture that transformers has ({names})",
+            f"{path} names no architecture",
             "checkpoints of transformers models",
             "add `architectures` to its config.json",
             CheckpointError,
         )
     return cls
+
+
+def _class_named(name: str) -> Any:
+    """What transformers has under that name, or a subclass of `PreTrainedModel` that somebody has defined."""
+    if hasattr(transformers, name):
+        return getattr(transformers, name)
+    waiting = [PreTrainedModel]
+    while waiting:
+        cls = waiting.pop()
+        if cls.__name__ == name:
+            return cls
+        waiting += cls.__subclasses__()
+    return None
 
 
 def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> type[PreTrainedModel] | None:

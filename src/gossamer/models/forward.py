@@ -22,7 +22,7 @@ PROBE_TOKENS = 8  # assumed: long enough for a causal mask to have a past and a 
 def probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     """A small batch of two that the model accepts: token ids, or pixels for a vision model."""
     generator = torch.Generator().manual_seed(0)
-    device = next(model.parameters()).device
+    device = device_of(model)
     if model.main_input_name == "pixel_values":
         config = model.config
         shape = (2, config.num_channels, config.image_size, config.image_size)
@@ -34,6 +34,17 @@ def probe_inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     if pad is not None:  # RoBERTa counts positions by the pad id, so a random pad token would move them
         ids[ids == pad] = (pad + 1) % config.vocab_size
     return {"input_ids": ids.to(device), "attention_mask": torch.ones_like(ids, device=device)}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes; weights that accelerate keeps on the disk are on no device until they are used."""
+    device = next(model.parameters()).device
+    hooks = (getattr(module, "_hf_hook", None) for module in model.modules() if device.type == "meta")
+    places = (
+        getattr(one, "execution_device", None) for hook in hooks for one in getattr(hook, "hooks", (hook,))
+    )
+    place = next((x for x in places if x is not None), device)
+    return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
 
 
 @contextmanager
@@ -53,10 +64,10 @@ def prompt_inputs(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = Non
 
     Without positions of their own, learned ones would count the padding on the left of a prompt.
     """
-    inputs = {"input_ids": ids.to(model.device)}
+    inputs = {"input_ids": ids.to(device_of(model))}
     if mask is None:
         return inputs
-    inputs["attention_mask"] = mask = mask.to(model.device)
+    inputs["attention_mask"] = mask = mask.to(device_of(model))
     seen = mask.long()
     inner = next(x for x in model.modules() if isinstance(x, PreTrainedModel))
     pads_left = bool((seen.diff(dim=1) > 0).any())

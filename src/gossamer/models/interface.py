@@ -87,7 +87,7 @@ def edge_gate_attention(
             "drop output_attentions",
             UnsupportedModel,
         )
-    causal = bool(getattr(module, "is_causal", False) if is_causal is None else is_causal)
+    causal = sees_the_past_only(module) if is_causal is None else bool(is_causal)
     out = gates.attend(
         module,
         query,
@@ -101,6 +101,12 @@ def edge_gate_attention(
         dropout=dropout,
     )
     return out.transpose(1, 2).contiguous(), None
+
+
+def sees_the_past_only(module: nn.Module) -> bool:
+    """Whether an attention module is causal: `is_causal=False` in the config makes a decoder bidirectional."""
+    everywhere = getattr(getattr(module, "config", None), "is_causal", True) is False
+    return bool(getattr(module, "is_causal", False)) and not everywhere
 
 
 def as_visible(mask: Tensor | None) -> Tensor | None:

@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, StaticCache
 
 from ..errors import UnsupportedModel, refuse
+from ..gates.edges import EdgeGates
 from ..gates.gate_set import GateSet
 from ..gates.gate_sets import GateSets
 from .forward import PROBE_TOKENS, evaluating, first_output, probe_inputs
-from .interface import attention_modules
+from .interface import attention_modules, sees_the_past_only
 
 Run = Callable[[Any, dict[str, Tensor]], Tensor]
 # Open gates repeat eager attention bit for bit in float32 on one thread count; half precision rounds the
@@ -49,15 +50,47 @@ def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) ->
     error = (output - reference).abs().max().item()
     scale = max(1.0, reference.abs().max().item())
     if not error <= TOLERANCE.get(output.dtype, 5e-2) * scale:
+        if _two_minds(model):
+            raise refuse(
+                f"{name} has is_causal=False in its attention modules and not in its config, so that eager attention "
+                "is causal and sdpa is not",
+                "one of the two in both",
+                "set model.config.is_causal = False",
+                UnsupportedModel,
+            )
+        if _quantised(model) and any(
+            one.impl not in ("eager", "") for one in sets if isinstance(one, EdgeGates)
+        ):
+            raise refuse(
+                f"{name} quantises its activations, which turns rounding into {error:.3g} under gated attention that "
+                "sums in another order than its own",
+                "an implementation that sums in the same order",
+                'pass impl="eager"',
+                UnsupportedModel,
+            )
         raise refuse(
             f"{name} with open gates differs from its own eager attention by {error:.3g}",
             f"at most {TOLERANCE.get(output.dtype, 5e-2) * scale:.3g}",
             "report the architecture: its attention does more than softmax over masked logits",
             UnsupportedModel,
         )
-    if "input_ids" in inputs and all(getattr(m, "is_causal", False) for m in attention_modules(model)):
+    if "input_ids" in inputs and all(map(sees_the_past_only, attention_modules(model))):
         _check_causal(model, sets, inputs)
         _check_static_cache(model, sets, inputs, output)
+
+
+def _quantised(model: PreTrainedModel) -> bool:
+    """Whether layers compute in integers: those of bitsandbytes and torch, and the weights of torchao."""
+    layers = {type(module).__module__ for module in model.modules()}
+    weights = {type(weight.data).__module__ for weight in model.parameters()}
+    return any(part in name for name in layers | weights for part in ("quantized", "bitsandbytes", "torchao"))
+
+
+def _two_minds(model: PreTrainedModel) -> bool:
+    """Whether a decoder's modules were made bidirectional, and its config, which masks are made from, was not."""
+    ours = [getattr(m, "is_causal", None) for m in attention_modules(model)]
+    causal = "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
+    return causal and False in ours and getattr(model.config, "is_causal", True) is not False
 
 
 def _check_passes(name: str, one: GateSet, passes: Counter[int]) -> None:
@@ -92,9 +125,14 @@ def _check_causal(model: PreTrainedModel, sets: GateSets, inputs: dict[str, Tens
     with evaluating(model), sets.opened():
         output, changed = (_per_token(model, x) for x in (inputs, edited))
     leak, allowed = _change(changed, output), 0.0
-    if leak > 0 and _change(*(eager_reference(model, x, _per_token) for x in (edited, inputs))) > 0:
+    own, before = (
+        (eager_reference(model, x, _per_token) for x in (edited, inputs)) if leak > 0 else (changed, changed)
+    )
+    if _change(own, before) > 0:
         # The model's own attention does it too: where experts work on the tokens sent to them, one token more sums
-        # in another order. Then, and only then, rounding is allowed.
+        # in another order, and dynamic int8 has one scale for all tokens. Then, and only then, what counts is that
+        # the edited rows are those of its own attention, to rounding.
+        leak = _change(changed, own)
         allowed = TOLERANCE.get(output.dtype, 5e-2) * max(1.0, output.abs().max().item())
     if leak > allowed:
         raise refuse(
