@@ -59,7 +59,7 @@ def row(seed: int, folder: Path, report: RunReport) -> dict[str, Any]:
         "seed": seed,
         "exact": proof["sparse_exact"],
         "edges": proof["edges_mean"],
-        "precision": report.edges.get("precision"),
+        "precision": proof["precision"],
         **opened,
         "heads_of": whole["heads"],
         "neurons_of": whole["neurons"],
