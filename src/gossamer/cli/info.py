@@ -32,6 +32,8 @@ def _lines(record: dict[str, Any]) -> list[str]:
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
+    from ..models.run_report import describe_sizes
+
     heads, shared = model["heads"], model["key_value_heads"]
     each = f"{heads} heads" + (f" ({shared} of keys and values)" if shared != heads else "")
     lines = [
@@ -52,11 +54,20 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         f"{model['ceiling']}, {message[model['feasible']]}" if model["ceiling"] else "not on record here"
     )
     left = [
-        f"  open {kind} per held-out row: {sum(layers):,.1f}, by layer {', '.join(f'{n:,.1f}' for n in layers)}"
+        _open_line(kind, layers, model["of"].get(kind, []))
         for kind, layers in model["open"].items()
     ]
+    left += [f"  {what}: {left} of {base}" for what, base, left in describe_sizes(model["sizes"])]
     why = [f"  {model['why_reads']}"] if model["why_reads"] else []
     return [*lines, *why, f"  ceiling {ceiling}", *left]
+
+
+def _open_line(kind: str, layers: list[float], of: list[int]) -> str:
+    if not of:
+        by_layer = ", ".join(f"{n:,.1f}" for n in layers)
+        return f"  open {kind} per held-out row: {sum(layers):,.1f}, by layer {by_layer}"
+    by_layer = ", ".join(f"{n:,.0f}" for n in layers)
+    return f"  open {kind}: {sum(layers):,.0f} of {sum(of):,}, by layer {by_layer}"
 
 
 def register(app: typer.Typer, panel: str) -> None:

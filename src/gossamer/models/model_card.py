@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .run_report import RunReport
+from .run_report import OpenUnits, RunReport, describe_sizes
 
 TEMPLATE = """---
 library_name: transformers
@@ -29,7 +29,7 @@ model = gossamer.load("{where}")  # gates on, and proven to be on
 | on held-out data | |
 |---|---|
 {rows}
-
+{left}
 What is closed is multiplied by zero; an attention weight after the softmax, and the rest is not renormalised (arXiv
 2512.05865). config.json has a block for each kind of gate.
 """
@@ -100,7 +100,34 @@ def model_card(report: RunReport, *, title: str, where: str) -> str:
         ceiling=report.ceiling,
         kept="held on held-out data" if report.feasible else "NOT held: " + report.missed,
         rows="\n".join(number_rows(report.held_out)),
+        left="\n".join([*left_lines(report), ""]),
     )
+
+
+def left_lines(report: RunReport) -> list[str]:
+    """What is left, as Markdown: sizes of base and sparse model, then each kind of gate by layer."""
+    sizes, lines = describe_sizes(report.sizes), []
+    if sizes:
+        lines = ["", "| | base | left |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in sizes)]
+    for kind, left in report.gates.items():
+        table = layer_table(kind, left)
+        rules = "|".join("---" for _ in table[0])
+        lines += ["", f"| {' | '.join(table[0])} |", f"|{rules}|", *(f"| {' | '.join(x)} |" for x in table[1:])]
+    return lines
+
+
+def layer_table(kind: str, left: OpenUnits) -> list[list[str]]:
+    """A head line and one line a layer: open units, of how many, which heads, keys per query."""
+    single, keys = kind == "heads" and bool(left.of_layer), left.keys_per_query
+    head = ["layer", f"open {kind}" + ("" if left.of_layer else " per row")]
+    head += ["of"] * bool(left.of_layer) + ["open, in order"] * single
+    rows = [head + ["open keys per query, per head"] * bool(keys)]
+    for layer, total in enumerate(left.per_layer):
+        row = [str(layer), f"{total:,.0f}" if left.of_layer else f"{total:,.1f}"]
+        row += [f"{left.of_layer[layer]:,}"] * bool(left.of_layer)
+        row += ["".join("■" if x else "□" for x in left.per_group[layer])] * single
+        rows.append(row + ([", ".join(f"{x:.2f}" for x in keys[layer])] if keys else []))
+    return rows
 
 
 def _is_hub_id(name: str) -> bool:

@@ -29,10 +29,12 @@ class OpenUnits:
     Attributes:
         per_group: hard open units per held-out row, [layer][group]; for edges a group is a head.
         keys_per_query: hard open keys per query, [layer][head], for edges; empty for other kinds.
+        of_layer: how many units each layer has, for kinds whose units do not depend on the input; else empty.
     """
 
     per_group: list[list[float]]
     keys_per_query: list[list[float]] = field(default_factory=list)
+    of_layer: list[int] = field(default_factory=list)
 
     @property
     def per_layer(self) -> list[float]:
@@ -53,6 +55,9 @@ class RunReport:
         held_out: numbers of the best checkpoint on rows that nothing was chosen by, with standard errors as NAME_se.
         chosen_on: the same on the rows that the best checkpoint was chosen by.
         gates: what is left of each kind of gate.
+        sizes: parameters, multiply_adds (a token, of linear layers) and bytes -> their values of `base` and `left`
+            (`models/remaining.py`); empty where adapters hide the matrices.
+        neurons: of a run on addition with gates on neurons, one record for each neuron that is left.
         starts: what the untrained model could begin with, by what gates could read: bias (None for
             open gates), density, divergence and multiplier, that which was taken first.
         task, proof, edges, figures: of a run on addition, where every prompt is verified.
@@ -72,6 +77,8 @@ class RunReport:
     held_out_rows: int | None = None
     chosen_on: dict[str, float] = field(default_factory=dict)
     gates: dict[str, OpenUnits] = field(default_factory=dict)
+    sizes: dict[str, dict[str, float]] = field(default_factory=dict)
+    neurons: list[dict[str, Any]] = field(default_factory=list)
     starts: dict[str, dict[str, float | None]] = field(default_factory=dict)
     impl: str = ""
     versions: dict[str, Any] = field(default_factory=dict)
@@ -138,6 +145,19 @@ class RunReport:
                 CheckpointError,
             )
         return cls.of(read_json(path), path)
+
+
+def describe_sizes(sizes: dict[str, dict[str, float]]) -> list[tuple[str, str, str]]:
+    """(what, base, left) in words, of `RunReport.sizes`; empty where nothing was counted."""
+    words = {
+        "parameters": "parameters",
+        "multiply_adds": "multiply-adds a token, linear layers",
+        "bytes": "bytes, stored dense",
+    }
+    return [
+        (words[name], f"{size['base']:,.0f}", f"{size['left']:,.0f} ({size['left'] / size['base']:.1%})")
+        for name, size in sizes.items()
+    ]
 
 
 def _no_report(where: Path | str, found: str) -> CheckpointError:

@@ -12,7 +12,7 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ from ..gates.host import Options
 from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
 from ..models.head import Head
-from ..models.model_card import model_card, number_rows
+from ..models.model_card import left_lines, model_card, number_rows
+from ..models.remaining import remaining
 from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
@@ -123,8 +124,21 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     report = report_of(job, outcome, rows.report)
     model = gathered(outcome.trainer.accelerator, outcome.trainer.model, lambda: again(job, config, outcome))
     if config.process_index == 0:
+        if job.lora and job.merge:
+            model = model.merge_and_unload()
+        report = report if job.lora and not job.merge else sized(report, model)
         write(job, model, tokenizer, report)
     return report
+
+
+def sized(report: RunReport, model: Any) -> RunReport:
+    """The report with what is left of parameters, multiply-adds and bytes, counted on the whole model."""
+    found = remaining(model)
+    gates = {
+        kind: replace(left, of_layer=found.units[kind].of_layer) if kind in found.units else left
+        for kind, left in report.gates.items()
+    }
+    return replace(report, gates=gates, sizes=found.as_record())
 
 
 def rows_of(
@@ -244,8 +258,6 @@ def open_units(trainer: SparsityTrainer, kind: str) -> OpenUnits:
 def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) -> None:
     """Write the best checkpoint with its tokenizer and its card as one folder, and the report."""
     folder = job.out / ("adapter" if job.lora and not job.merge else "model")
-    if job.lora and job.merge:
-        model = model.merge_and_unload()
     card = model_card(report, title=f"{Path(job.model).name}, sparse", where=str(folder))
     with writing(folder) as temporary:
         (save_adapter if job.lora and not job.merge else save)(model, temporary)
@@ -267,13 +279,4 @@ def report_text(report: RunReport) -> str:
         )
     head += f"\n\n{report.why_reads[0].upper()}{report.why_reads[1:]}." if report.why_reads else ""
     lines = [head, "", "| held-out | |", "|---|---|", *number_rows(report.held_out)]
-    for kind, left in report.gates.items():
-        lines += [
-            "",
-            f"| layer | open {kind} per row |{' open keys per query, per head |' * bool(left.keys_per_query)}",
-        ]
-        lines += ["|---|---|" + "---|" * bool(left.keys_per_query)]
-        for layer, total in enumerate(left.per_layer):
-            keys = [", ".join(f"{x:.2f}" for x in left.keys_per_query[layer])] if left.keys_per_query else []
-            lines.append(f"| {' | '.join([str(layer), f'{total:.1f}', *keys])} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *left_lines(report)]) + "\n"
