@@ -53,10 +53,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     ceiling = (
         f"{model['ceiling']}, {message[model['feasible']]}" if model["ceiling"] else "not on record here"
     )
-    left = [
-        _open_line(kind, layers, model["of"].get(kind, []))
-        for kind, layers in model["open"].items()
-    ]
+    left = [_open_line(kind, layers, model["of"].get(kind, [])) for kind, layers in model["open"].items()]
     left += [f"  {what}: {left} of {base}" for what, base, left in describe_sizes(model["sizes"])]
     why = [f"  {model['why_reads']}"] if model["why_reads"] else []
     return [*lines, *why, f"  ceiling {ceiling}", *left]

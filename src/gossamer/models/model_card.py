@@ -112,7 +112,12 @@ def left_lines(report: RunReport) -> list[str]:
     for kind, left in report.gates.items():
         table = layer_table(kind, left)
         rules = "|".join("---" for _ in table[0])
-        lines += ["", f"| {' | '.join(table[0])} |", f"|{rules}|", *(f"| {' | '.join(x)} |" for x in table[1:])]
+        lines += [
+            "",
+            f"| {' | '.join(table[0])} |",
+            f"|{rules}|",
+            *(f"| {' | '.join(x)} |" for x in table[1:]),
+        ]
     return lines
 
 
@@ -124,7 +129,7 @@ def layer_table(kind: str, left: OpenUnits) -> list[list[str]]:
     rows = [head + ["open keys per query, per head"] * bool(keys)]
     for layer, total in enumerate(left.per_layer):
         row = [str(layer), f"{total:,.0f}" if left.of_layer else f"{total:,.1f}"]
-        row += [f"{left.of_layer[layer]:,}"] * bool(left.of_layer)
+        row += [f"{of:,}" for of in left.of_layer[layer : layer + 1]]
         row += ["".join("■" if x else "□" for x in left.per_group[layer])] * single
         rows.append(row + ([", ".join(f"{x:.2f}" for x in keys[layer])] if keys else []))
     return rows

@@ -67,7 +67,8 @@ def describe_model(place: Path | str) -> dict[str, Any]:
     Returns: `gates` has each kind that is on, with its `bias` c in nats, "open" if all are open, and what its gates
         read; it is empty for a dense model. `edges` is False where the architecture keeps its attention from the
         interface, so that it cannot be gated; `ceiling` and `feasible` are None where no report says them, and `open`
-        is what it says of each kind: hard open units per held-out row, by layer, `of` how many units a layer has, where that is fixed, and
+        is what it says of each kind: hard open units per held-out row, by layer, `of` how many units
+        a layer has, where that is fixed, and
         `sizes` its parameters, multiply-adds and bytes, of base and of what is left.
     """
     adapter = (Path(place) / "adapter_config.json").is_file()
@@ -100,5 +101,8 @@ def _ceiling(folder: Path | None) -> dict[str, Any]:
     report = RunReport.load(run)
     left = {kind: units.per_layer for kind, units in report.gates.items()}
     said = {"ceiling": report.ceiling or None, "feasible": report.feasible, "open": left}
-    said |= {"of": {kind: x.of_layer for kind, x in report.gates.items() if x.of_layer}, "sizes": report.sizes}
+    said |= {
+        "of": {kind: x.of_layer for kind, x in report.gates.items() if x.of_layer},
+        "sizes": report.sizes,
+    }
     return said | {"why_reads": report.why_reads}

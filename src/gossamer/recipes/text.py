@@ -12,7 +12,7 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
 from ..models.head import Head
 from ..models.model_card import left_lines, model_card, number_rows
-from ..models.remaining import remaining
 from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
@@ -47,6 +46,7 @@ from ..training.run_manifest import Metrics, begin
 from ..training.sparsify import Outcome, sparsify, violation_message
 from ..training.trainer import SparsityTrainer
 from ..viz.report.page import report_page
+from .remaining import with_remaining
 from .run_config import write_config
 from .sparsify_settings import OWN, SparsifySettings
 
@@ -126,19 +126,9 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     if config.process_index == 0:
         if job.lora and job.merge:
             model = model.merge_and_unload()
-        report = report if job.lora and not job.merge else sized(report, model)
+        report = report if job.lora and not job.merge else with_remaining(report, model)
         write(job, model, tokenizer, report)
     return report
-
-
-def sized(report: RunReport, model: Any) -> RunReport:
-    """The report with what is left of parameters, multiply-adds and bytes, counted on the whole model."""
-    found = remaining(model)
-    gates = {
-        kind: replace(left, of_layer=found.units[kind].of_layer) if kind in found.units else left
-        for kind, left in report.gates.items()
-    }
-    return replace(report, gates=gates, sizes=found.as_record())
 
 
 def rows_of(

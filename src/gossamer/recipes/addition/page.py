@@ -21,6 +21,9 @@ from ...circuits.circuit import Circuit
 from ...circuits.trace import trace
 from ...errors import refuse
 from ...gates.edges import EdgeGates
+from ...gates.heads import HeadGates
+from ...gates.learned import LearnedGates
+from ...models.attach import find_gate_sets
 from ...viz.viewer import MOST_EDGES, Carries, page_data, panel
 from ...viz.viewer.pack import array
 from ...viz.viewer.page import page
@@ -103,6 +106,7 @@ def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
             "build the model with Addition.model_config",
         )
     state = {name: value.detach().float().cpu().numpy() for name, value in model.state_dict().items()}
+    closed = _close(model, state)
     tensors = {short: state[long] for short, long in bert_names(config.num_hidden_layers).items()}
     bias = math.inf if gates is None else gates.bias
     return {
@@ -112,9 +116,26 @@ def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
         "epsilon": config.layer_norm_eps,
         "bias": bias if math.isfinite(bias) else None,
         "reads": "logit" if gates is None else gates.reads,
+        "closed": closed,
         "tensors": [{"name": name, "shape": list(value.shape)} for name, value in tensors.items()],
         "weights": array(np.concatenate([value.ravel() for value in tensors.values()])),
     }
+
+
+def _close(model: BertForMaskedLM, state: dict[str, np.ndarray]) -> list[list[int]]:
+    """Set the weights of closed units to zero, in place; returns the (layer, head) that are closed."""
+    closed = []
+    for one in find_gate_sets(model):
+        if not isinstance(one, LearnedGates):
+            continue
+        for layer, masks in one._layers.items():
+            hard = one.hard(layer)
+            for mask in masks:
+                name = f"{mask.path}.weight"
+                state[name] = state[name] * mask.spread(hard[mask.units]).cpu().numpy()
+            if one.kind == HeadGates.kind:
+                closed += [[layer, head] for head in torch.nonzero(hard == 0)[:, 0].tolist()]
+    return closed
 
 
 def bert_names(n_layers: int) -> dict[str, str]:

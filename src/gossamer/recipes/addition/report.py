@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...circuits.circuit import Circuit
 from ...circuits.verify import Verification
+from ...models.model_card import left_lines
 from ...models.run_report import OpenUnits, RunReport, versions
 from .explain.facts import position_names
 from .task import Addition
@@ -126,6 +127,9 @@ def as_markdown(report: RunReport) -> str:
         + (f" Floor of the mean: {proof['edges_floor']} edges." if proof["edges_floor"] else ""),
         "",
         *_run_lines(report),
+        *(left_lines(report)[1:] if report.sizes else []),
+        "",
+        *_neuron_lines(report),
         "## Open edges",
         "",
         "| layer | head | from | to | open in | needed |",
@@ -137,6 +141,14 @@ def as_markdown(report: RunReport) -> str:
         for e in report.edges
     ]
     return "\n".join([*lines, ""])
+
+
+def _neuron_lines(report: RunReport) -> list[str]:
+    if not report.neurons:
+        return []
+    rows = [f"| {x['layer']} | {x['neuron']} | {x['responds_to']} | {x['closing']} |" for x in report.neurons]
+    head = ["## Neurons that are left", "", "| layer | neuron | responds to | closing it alone |"]
+    return [*head, "|---|---|---|---|", *rows, ""]
 
 
 def _run_lines(report: RunReport) -> list[str]:

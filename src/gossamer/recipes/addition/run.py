@@ -47,7 +47,10 @@ from ...training.sparsify import sparsify
 from ...viz.film import Filmed
 from ...viz.film import film as make_film
 from ...viz.monitor import TrainingPage
+from ..remaining import with_remaining
 from ..run_config import FILE, read_config, write_config
+from .explain.facts import Truth
+from .explain.neurons import label_neurons
 from .figures import draw_sums, write_pages
 from .outcome import note, read_outcome
 from .report import as_markdown, build_report
@@ -243,7 +246,9 @@ def prove(
     found = verify(base, sparse, inputs, labels, text=as_text)
     _, held_out = task.split(settings.seed)
     unseen = held_out[len(held_out) // 2 :]
-    return build_report(task, settings.as_dict(), found, unseen, run, impl=gates_of(sparse).impl)
+    neurons = [one.as_record(task) for one in label_neurons(sparse, Truth(task))]
+    report = build_report(task, settings.as_dict(), found, unseen, run, impl=gates_of(sparse).impl)
+    return replace(with_remaining(report, sparse), neurons=neurons)
 
 
 @contextmanager

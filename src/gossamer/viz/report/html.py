@@ -43,12 +43,43 @@ def _is_numbers(column: Iterable[str]) -> bool:
     return bool(said) and all(re.fullmatch(r"[\d,.]+( %)?", cell) for cell in said)
 
 
-def _bar(part: float) -> str:
+DARK, PALE = "var(--accent,#08519c)", "color-mix(in srgb,var(--accent,#08519c) 22%,transparent)"
+
+
+def _block(width: float, color: str) -> str:
     # All of its style is its own: a notebook's cell has no style sheet of ours.
-    style = (
-        f"display:inline-block;height:0.7em;background:var(--accent,#08519c);width:{max(1, 200 * part):.0f}px"
-    )
-    return f'<span style="{style}"></span>' if part else ""
+    style = f"display:inline-block;height:0.7em;background:{color};width:{width:.0f}px"
+    return f'<span style="{style}"></span>' if width else ""
+
+
+def _bar(part: float) -> str:
+    return _block(max(1, 200 * part) if part else 0, DARK)
+
+
+def parts(title: str, rows: Sequence[tuple[str, float, float]]) -> str:
+    """(name, what is left, the whole) as bars on one scale: the whole pale, what is left of it dark."""
+    most = max((whole for _, _, whole in rows), default=0.0) or 1.0
+    lines = []
+    for name, left, whole in rows:
+        dark = max(1, round(200 * left / most)) if left else 0
+        bar = _block(dark, DARK) + _block(max(0, round(200 * whole / most) - dark), PALE)
+        words = f"{left:,.0f} of {whole:,.0f}"
+        lines.append(f'<tr><th scope="row">{text(name)}</th><td>{bar} {words}</td></tr>')
+    return f"<table><caption>{text(title)}</caption><tbody>{''.join(lines)}</tbody></table>" if rows else ""
+
+
+def grid(title: str, rows: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """A square for each unit of each row: dark where it is open, pale where it is closed."""
+    lines = []
+    for name, units in rows:
+        squares = "".join(
+            f'<span title="{text(name)}, head {i}: {"open" if x else "closed"}" style="display:inline-block;'
+            f'width:0.8em;height:0.8em;margin:1px;background:{DARK if x else PALE}"></span>'
+            for i, x in enumerate(units)
+        )
+        words = f"{sum(1 for x in units if x)} of {len(units)}"
+        lines.append(f'<tr><th scope="row">{text(name)}</th><td>{squares} {words}</td></tr>')
+    return f"<table><caption>{text(title)}</caption><tbody>{''.join(lines)}</tbody></table>" if rows else ""
 
 
 def bars(title: str, values: Sequence[tuple[str, float]]) -> str:

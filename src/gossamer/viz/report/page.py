@@ -14,6 +14,7 @@ from ...models.run_report import RunReport
 from ...training.constraint import KINDS, Ceiling
 from ..viewer.page import asset, fill
 from .html import bars, bullets, number, phrase, section, share, table, text
+from .left import neurons_left, what_is_left
 
 HERE = __name__.rpartition(".")[0]
 # Ceilings whose unit says nothing to a reader who does not use it every day.
@@ -57,7 +58,7 @@ def report_body(
         seen: what stands between result and loss; the figure, on a page.
     """
     sections = (_asked(report), _kept(report), seen, _lost(report), _controls(report))
-    rest = (_edges(report, edge_findings or {}), _limits(report), _versions(report))
+    rest = (neurons_left(report), _edges(report, edge_findings or {}), _limits(report), _versions(report))
     return "\n".join(filter(None, (_what(report), *sections, *rest)))
 
 
@@ -106,7 +107,7 @@ def _ceiling(asked: str) -> str:
 def _kept(report: RunReport) -> str:
     proof = report.proof
     if not proof:
-        return section("Result", _open_units(report))
+        return section("Result", what_is_left(report))
     whole = proof.get("prompts")
     rows = [
         (
@@ -126,14 +127,9 @@ def _kept(report: RunReport) -> str:
     )
     layers = proof.get("edges_per_layer") or []
     shares = bars("Open edges per layer, mean", [(f"Layer {i}", n) for i, n in enumerate(layers)])
-    return section("Result", table(("", "base model", "sparse model"), cells) + note + shares)
-
-
-def _open_units(report: RunReport) -> str:
-    """What is left of each kind of gate, per layer, where no prompt was proved."""
-    return "".join(
-        bars(f"Open {kind} per held-out row, mean", [(f"Layer {i}", n) for i, n in enumerate(left.per_layer)])
-        for kind, left in report.gates.items()
+    return section(
+        "Result",
+        table(("", "base model", "sparse model"), cells) + note + shares + what_is_left(report, {"edges"}),
     )
 
 

@@ -17,6 +17,7 @@
  * @property {number} epsilon  of the layer norms
  * @property {number | null} bias  c in nats; null: every gate is open
  * @property {string} reads  what a gate adds c to: the logit, or the log of the attention weight
+ * @property {number[][]} closed  (layer, head) whose edges are all closed
  * @property {TensorNote[]} tensors  in the order in which they lie in `weights`
  * @property {Packed} weights
  */
@@ -166,6 +167,7 @@ function attend(data, layer, T, q, k, v, o, found, isCut) {
   const lengths = writtenLengths(T, width, heads, v, o);
   for (let query = 0; query < T; query++) {
     for (let head = 0; head < heads; head++) {
+      if (data.closed.some(([l, h]) => l === layer && h === head)) continue;
       let top = -Infinity, total = 0;
       for (let key = 0; key < T; key++) {
         let dot = 0;

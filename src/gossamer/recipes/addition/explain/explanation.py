@@ -22,6 +22,7 @@ from .head_outputs import (
     position_findings,
 )
 from .interchange import Interchange
+from .neurons import NeuronFinding, label_neurons
 from .program import Program
 
 
@@ -30,7 +31,7 @@ class Explanation:
     """The edges and head outputs of an adding model, what they carry, and whether the program made of them adds.
 
     Attributes:
-        task, edges, head_outputs, positions: as found.
+        task, edges, head_outputs, positions, neurons: as found; neurons where they have gates.
         program: executable; its messages are those of `head outputs`.
         entries: of all messages together, were they tables.
         correct: sums of `n` that the program answers rightly.
@@ -42,6 +43,7 @@ class Explanation:
     edges: tuple[EdgeFinding, ...]
     head_outputs: tuple[HeadFinding, ...]
     positions: tuple[PositionFinding, ...]
+    neurons: tuple[NeuronFinding, ...]
     program: Program
     entries: int
     correct: int
@@ -50,8 +52,11 @@ class Explanation:
     n: int
 
     def sentences(self) -> list[str]:
-        """One sentence per edge, one per head output, one per position that is told something, in this order."""
-        return [part.sentence(self.task) for part in (*self.edges, *self.head_outputs, *self.positions)]
+        """One sentence per edge, one per head output, one per position that is told something, one per neuron."""
+        return [
+            part.sentence(self.task)
+            for part in (*self.edges, *self.head_outputs, *self.positions, *self.neurons)
+        ]
 
     def as_record(self) -> dict[str, Any]:
         """Plain numbers and sentences."""
@@ -77,7 +82,9 @@ class Explanation:
             name: getattr(self, name) for name in ("correct", "agrees", "causal_scrubbing", "entries", "n")
         }
         program = {"words": self.program.words(), **counts, "interval": wilson(self.correct, self.n)}
-        return {"edges": edges, "head_outputs": head_outputs, "positions": positions, "program": program}
+        neurons = [one.as_record(self.task) for one in self.neurons]
+        found = {"edges": edges, "head_outputs": head_outputs, "positions": positions, "neurons": neurons}
+        return found | {"program": program}
 
 
 def explain(
@@ -102,6 +109,7 @@ def explain(
         edges=tuple(label_edges(patched, truth, opened, limit, seed=seed)),
         head_outputs=tuple(head_outputs),
         positions=tuple(position_findings(patched, truth, program, seed=seed + 2)),
+        neurons=tuple(label_neurons(model, truth)),
         program=program,
         entries=sum(program.entries(truth).values()),
         correct=int(program.correct(truth).sum()),

@@ -4,9 +4,10 @@ A neuron's response is the number that the MLP's second matrix reads, at one pos
 
     eta(Z) = Var_x E[a(x) | Z(x)] / Var_x a(x)        the share of its variance that a fact Z explains
 
-The position is where its response varies most over the sums. A neuron *responds to* the coarsest fact (`facts.py`) with eta at
-least `explained`. That is correlation; what it is for is measured by closing it alone, with gates as an intervention closes
-them (`LearnedGates.keep`): on which sums the answer becomes wrong, and in which slots.
+The position is the answer slot that closing the neuron changes most, if its response varies there; else where it varies
+most over the sums. A neuron *responds to* the coarsest fact (`facts.py`) whose eta is at least `EXPLAINED`. That is
+correlation; what it is for is measured by closing it alone, with gates as an intervention closes them
+(`LearnedGates.keep`): on which sums the answer becomes wrong, and in which slots.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..task import Addition
 from .facts import Fact, Truth, digits_of, place_name, position_name
 
 EXPLAINED = 0.9  # of the variance, from where on a fact is said to be what a neuron responds to (assumed)
+CONSTANT = 1e-10  # variance of a response up to which it is rounding
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class NeuronFinding:
 
     Attributes:
         layer, neuron: where it is.
-        position: of the token where its response varies most.
+        position: of the token at which its response is looked at.
         fact: what it responds to there, or the fact that comes nearest.
         eta: the share of the variance that the fact explains; 0 where the response is constant.
         wrong: sums of `n` that are answered rightly with it and wrongly without it.
@@ -119,7 +121,9 @@ def label_neurons(model: PreTrainedModel, truth: Truth, *, batch: int = 2000) ->
             with gates.using(keep=_without(gates, layer, neuron)):
                 _, without = _run(model, inputs, batch)
             changed = {place: int((without != own)[:, position].sum()) for position, place in slots}
-            position, fact, eta = _explained(response[:, :, index], codes)
+            best = max(slots, key=lambda slot: changed[slot[1]])
+            first = best[0] if changed[best[1]] else None
+            position, fact, eta = _explained(response[:, :, index], codes, first)
             found.append(
                 NeuronFinding(
                     layer=layer,
@@ -163,9 +167,7 @@ def _listening(
         assert gates is not None
         opened = torch.nonzero(gates.hard(layer.number))[:, 0]
 
-        def hear(
-            module: nn.Module, args: Any, number: int = layer.number, opened: Tensor = opened
-        ) -> None:
+        def hear(module: nn.Module, args: Any, number: int = layer.number, opened: Tensor = opened) -> None:
             x = args[0][..., opened]
             parts.setdefault(number, []).append(x.float().cpu())
 
@@ -186,11 +188,13 @@ def _codes(truth: Truth) -> list[tuple[Fact, np.ndarray]]:
     return sorted(((fact, truth.classes([fact])) for fact in facts), key=lambda one: int(one[1].max()))
 
 
-def _explained(response: np.ndarray, codes: list[tuple[Fact, np.ndarray]]) -> tuple[int, Fact, float]:
-    """(position, fact, eta) for a neuron's response (n_sums, T)."""
+def _explained(
+    response: np.ndarray, codes: list[tuple[Fact, np.ndarray]], first: int | None = None
+) -> tuple[int, Fact, float]:
+    """(position, fact, eta) for a neuron's response (n_sums, T); at `first`, if it varies there."""
     spread = response.var(0, dtype=np.float64)
-    position = int(spread.argmax())
-    if spread[position] <= 1e-10:
+    position = int(spread.argmax()) if first is None or spread[first] <= CONSTANT else first
+    if spread[position] <= CONSTANT:
         return position, Fact("nothing"), 0.0
     shares = [(fact, _eta(response[:, position], classes)) for fact, classes in codes]
     enough = (one for one in shares if one[1] >= EXPLAINED)
