@@ -174,7 +174,7 @@ def broken(place: Path, folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"output_attentions": True}, "output_attentions=True in its config"),
     ({"edge_gates": {"version": 1, "bias": 0.0}}, "was saved with gates and would run dense"),
-    ({"architectures": ["NoSuchModel"]}, "names no architecture"),
+    ({"architectures": ["NoSuchModel"]}, "neither in transformers nor imported here"),
     ({"model_type": "no-such-type"}, "one that this version of transformers can use"),
     ({"n_embd": 64}, "its weights have other shapes than its config.json says"),
 ])  # fmt: skip
