@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gates.test_learned import gated, output, some
+from gates.test_learned import output, some
 from gossamer import gates_of, trace
 from gossamer.gates.gate_sets import GateSets
 from gossamer.models.attach import take_off
 from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.training.metrics import Tally, counting
+from helpers.closed_units import gated
 from helpers.run_tiny import rows
 
 

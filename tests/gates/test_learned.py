@@ -14,27 +14,19 @@ from gossamer import detach, load, save
 from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.gates.gate_sets import GateSets
 from gossamer.gates.heads import HeadGates
-from gossamer.gates.host import Options
 from gossamer.gates.learned import OPEN, LearnedGates
-from gossamer.models.attach import attach_missing, find_gate_sets
+from gossamer.models.attach import find_gate_sets
 from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.models.host import ModelHost
 from gossamer.training.metrics import Tally, counting
 from gossamer.training.trainer import SparsityTrainer
+from helpers.closed_units import gated
 from helpers.run_tiny import config, rows, trainer
 from helpers.zoo import DECODERS, ENCODERS, build
 
 KINDS = ("heads", "neurons", "weights")
 ALL = ("edges", *KINDS)
 EXPERTS = {"gpt_oss"}  # whose MLP is no two matrices
-
-
-def gated(name: str, *wanted: str) -> tuple[Any, GateSets]:
-    model = build(name)
-    attach_missing(model, wanted, Options("eager"))
-    sets = find_gate_sets(model)
-    sets.bias = 0.0
-    return model, sets
 
 
 def output(model: Any) -> Tensor:
@@ -56,7 +48,7 @@ def by_hand(name: str, one: LearnedGates) -> Tensor:
     """The output of a base whose closed units are zeros in its matrices."""
     base = build(name)
     with torch.no_grad():
-        for layer, masks in one._layers.items():
+        for layer, masks in one.places.items():
             for mask in masks:
                 weight = base.get_submodule(mask.path).weight
                 weight.mul_(mask.spread((one.logits[str(layer)][mask.units] > 0).float()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gates.test_learned import gated, output
+from gates.test_learned import output
+from helpers.closed_units import gated
 
 
 @pytest.mark.parametrize(

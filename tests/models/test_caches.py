@@ -121,17 +121,22 @@ def same_edges(one: Tally, other: Tally) -> None:
     assert 0 < one.sums["edges/hard"] < one.sums["edges/visible"]
 
 
+def same_in_any_chunks(model: Any, gates: Any, make: Callable[[Any], Any]) -> None:
+    """With a cache, however rows are cut, logits and edges are those without one."""
+    expected, alone = whole(model, ids(), gates)
+    for sizes in (ONE_BY_ONE, CHUNKS, WHOLE):
+        found, tally = in_chunks(model, ids(), make(model.config), sizes, gates)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        same_edges(tally, alone)
+
+
 @pytest.mark.parametrize("make", CACHES)
 @pytest.mark.parametrize("family", zoo.DECODERS)
 def test_a_cache_changes_neither_logits_nor_edges(family: str, make: Callable[[Any], Any]) -> None:
     model, gates = gated(family)
     if make is offloaded_static and all(static(model.config).is_sliding):
         pytest.skip("transformers offloads no static cache in which every layer slides")
-    expected, alone = whole(model, ids(), gates)
-    for sizes in (ONE_BY_ONE, CHUNKS, WHOLE):
-        found, tally = in_chunks(model, ids(), make(model.config), sizes, gates)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-        same_edges(tally, alone)
+    same_in_any_chunks(model, gates, make)
 
 
 @pytest.mark.parametrize("make", [dynamic, static])
@@ -144,11 +149,7 @@ def test_whatever_computes_the_gates_and_whatever_they_read(
     family: str, impl: str, reads: str, bias: float, make: Callable[[Any], Any]
 ) -> None:
     model, gates = gated(family, impl=impl, reads=reads, bias=bias)
-    expected, alone = whole(model, ids(), gates)
-    for sizes in (ONE_BY_ONE, CHUNKS, WHOLE):
-        found, tally = in_chunks(model, ids(), make(model.config), sizes, gates)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-        same_edges(tally, alone)
+    same_in_any_chunks(model, gates, make)
 
 
 @pytest.mark.parametrize("make", [dynamic, static])

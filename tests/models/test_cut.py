@@ -9,11 +9,12 @@ import torch
 
 from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.gates.host import Options
-from gossamer.gates.learned import OPEN, LearnedGates
+from gossamer.gates.learned import OPEN
 from gossamer.models.attach import attach_missing, find_gate_sets
 from gossamer.models.cut import Kept
 from gossamer.models.same_function import require_same
 from gossamer.models.shrink import shrunk
+from helpers.closed_units import closing
 from helpers.zoo import DECODERS, ENCODERS, VISION, build
 
 # What keeps heads from a count of their own in the config; the MLPs of all of these can be uniform.
@@ -32,23 +33,6 @@ NORMED = {"olmo2", "olmo3"}  # by a norm over all heads, so that none can go
 EXPERTS = {"gpt_oss"}
 
 
-def closing(name: str, *kinds: str, layers: Any = None) -> Any:
-    """A model whose second key-value head, with what reads it, and a third of the neurons of each layer are closed."""
-    model = build(name)
-    attach_missing(model, kinds, Options("eager"))
-    sets = find_gate_sets(model)
-    sets.bias = 0.0
-    with torch.no_grad():
-        for one in sets:
-            if isinstance(one, LearnedGates):
-                for layer, logits in one.logits.items():
-                    if one.kind == "heads":
-                        logits[2:] = -OPEN
-                    else:
-                        logits[int(layer) + 1 :: 3] = -OPEN
-    return model
-
-
 def close(model: Any, kind: str, layer: int, units: Any) -> None:
     with torch.no_grad():
         find_gate_sets(model).of_kind(kind).logits[str(layer)][units] = -OPEN  # type: ignore[attr-defined]
@@ -61,7 +45,7 @@ def parameters(model: Any) -> int:
 @pytest.mark.parametrize("name", sorted({*DECODERS, *ENCODERS, *VISION}))
 def test_every_architecture_shrinks_at_the_strongest_level_of_its_parts(name: str) -> None:
     kinds = ("heads",) if name in EXPERTS else ("heads", "neurons")
-    model = closing(name, *kinds)
+    model = closing(name, *kinds)[0]
     small, plan = shrunk(model)
     require_same(model, small)
     expected = dict.fromkeys(kinds, "uniform")
@@ -77,7 +61,7 @@ def test_every_architecture_shrinks_at_the_strongest_level_of_its_parts(name: st
 @pytest.mark.parametrize("name", sorted({*DECODERS, *ENCODERS, *VISION}))
 def test_each_layer_can_have_its_own_count(name: str) -> None:
     kinds = ("heads",) if name in EXPERTS else ("heads", "neurons")
-    model = closing(name, *kinds)
+    model = closing(name, *kinds)[0]
     close(model, "heads", 1, slice(1, None))
     if name not in EXPERTS:
         close(model, "neurons", 0, slice(4, None))
@@ -98,7 +82,7 @@ def test_a_level_that_an_architecture_cannot_express_names_those_that_it_can(nam
     with pytest.raises(
         GossamerError, match=rf"level uniform for heads: .*{NO_UNIFORM_HEADS[name]}.*expected {able}"
     ):
-        shrunk(closing(name, "heads", "neurons"), "uniform")
+        shrunk(closing(name, "heads", "neurons")[0], "uniform")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +106,7 @@ def test_a_config_that_wants_divisible_heads_gets_them(name: str, heads: int) ->
 
 
 def test_a_key_value_head_goes_only_with_all_that_reads_it() -> None:
-    model = closing("qwen3", "heads")
+    model = closing("qwen3", "heads")[0]
     close(model, "heads", 0, slice(None))
     with torch.no_grad():
         for layer, opened in (("0", (0, 2)), ("1", (0, 2))):
@@ -142,7 +126,7 @@ def test_a_key_value_head_goes_only_with_all_that_reads_it() -> None:
 
 @pytest.mark.parametrize("level", ["uniform", "per-layer", "masked"])
 def test_a_layer_with_everything_closed_keeps_one_zero(level: str) -> None:
-    model = closing("llama", "heads", "neurons")
+    model = closing("llama", "heads", "neurons")[0]
     for layer in (0, 1):
         close(model, "heads", layer, slice(None))
         close(model, "neurons", layer, slice(None))
@@ -156,14 +140,14 @@ def test_a_layer_with_everything_closed_keeps_one_zero(level: str) -> None:
 
 
 def test_weights_are_zeros_in_any_level() -> None:
-    model = closing("llama", "weights")
+    model = closing("llama", "weights")[0]
     small, plan = shrunk(model)
     require_same(model, small)
     assert plan.level == "masked"
     assert 0.3 < float((small.model.layers[0].mlp.up_proj.weight == 0).float().mean()) < 0.37
     with pytest.raises(GossamerError, match=r"level uniform for weights: .*expected level masked"):
         shrunk(model, "uniform")
-    both = closing("llama", "weights", "neurons")
+    both = closing("llama", "weights", "neurons")[0]
     small, plan = shrunk(both)
     require_same(both, small)
     assert plan.parts == {"neurons": "uniform", "weights": "masked"}
@@ -171,7 +155,7 @@ def test_weights_are_zeros_in_any_level() -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "phi3"])
 def test_edges_are_kept_or_refused(name: str) -> None:
-    model = closing(name, "edges", "heads", "neurons")
+    model = closing(name, "edges", "heads", "neurons")[0]
     for level in ("uniform", "masked"):
         with pytest.raises(GossamerError, match=rf"level {level} for a model with gates on edges.*per-layer"):
             shrunk(model, level)
@@ -198,7 +182,7 @@ def test_what_has_nothing_closed_is_refused() -> None:
 
 
 def test_a_gated_weight_that_two_places_read_is_refused() -> None:
-    model = closing("llama", "neurons")
+    model = closing("llama", "neurons")[0]
     model.model.layers[1].mlp.down_proj.weight = model.model.layers[0].mlp.down_proj.weight
     with pytest.raises(
         UnsupportedModel, match=r"layers.0.mlp.down_proj.weight and .*layers.1.* are one weight"
@@ -207,14 +191,14 @@ def test_a_gated_weight_that_two_places_read_is_refused() -> None:
 
 
 def test_layers_of_their_own_sizes_are_not_shrunk_again() -> None:
-    small, _ = shrunk(closing("llama", "neurons"), "per-layer")
+    small, _ = shrunk(closing("llama", "neurons")[0], "per-layer")
     attach_missing(small, ("neurons",), Options("eager"))
     with pytest.raises(UnsupportedModel, match="has layers of sizes of their own already"):
         shrunk(small)
 
 
 def test_another_function_is_refused() -> None:
-    model = closing("llama", "neurons")
+    model = closing("llama", "neurons")[0]
     small, _ = shrunk(model)
     with torch.no_grad():
         small.model.layers[0].mlp.down_proj.weight[:, 0] += 0.1

@@ -21,14 +21,14 @@ from gossamer import load, save
 from gossamer.cli import main
 from gossamer.errors import CheckpointError, GossamerError
 from gossamer.files import read_json
-from gossamer.gates.host import Options
-from gossamer.gates.learned import OPEN, LearnedGates
-from gossamer.models.attach import attach_missing, find_gate_sets
+from gossamer.gates.learned import OPEN
+from gossamer.models.attach import find_gate_sets
 from gossamer.models.checkpoint import load_dense
 from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.models.run_report import RunReport
 from gossamer.models.summary import describe
 from gossamer.recipes.shrink import shrink
+from helpers.closed_units import closing
 from helpers.letters import save_tokenizer
 from helpers.processes import environment
 from helpers.zoo import build
@@ -50,17 +50,7 @@ def sparse(
     folder: Path, name: str = "llama", kinds: tuple[str, ...] = ("heads", "neurons")
 ) -> PreTrainedModel:
     """A gated model in a folder: two of four heads and a third of the neurons are closed."""
-    model = build(name)
-    attach_missing(model, kinds, Options("eager"))
-    sets = find_gate_sets(model)
-    sets.bias = 0.0
-    with torch.no_grad():
-        for one in sets:
-            for layer, logits in one.logits.items() if isinstance(one, LearnedGates) else ():
-                if one.kind == "heads":
-                    logits[2:] = -OPEN
-                else:
-                    logits[int(layer) + 1 :: 3] = -OPEN
+    model, _ = closing(name, *kinds)
     save(model, folder)
     return model
 

@@ -16,6 +16,7 @@ from typing import Any
 from gossamer.files import write_json, write_text
 from gossamer.models.attach import gate_sets_of
 from gossamer.models.checkpoint import load
+from gossamer.models.remaining import remaining
 from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import DemoSettings
@@ -47,13 +48,10 @@ def main() -> None:
 
 def row(seed: int, folder: Path, report: RunReport) -> dict[str, Any]:
     """What a run left: open heads and neurons, and their share of the multiply-adds of all heads and neurons."""
-    sets = {one.kind: one for one in gate_sets_of(load(folder / "sparse", impl="eager"))}
-    opened, whole, cost, all_cost = {}, {}, 0.0, 0.0
-    for kind in KINDS:
-        units = [sets[kind].hard(layer) for layer in sets[kind].layer_numbers]  # type: ignore[attr-defined]
-        opened[kind], whole[kind] = int(sum(x.sum() for x in units)), sum(len(x) for x in units)
-        cost += sets[kind].price * opened[kind]
-        all_cost += sets[kind].price * whole[kind]
+    found, prices = remaining(model := load(folder / "sparse", impl="eager")), _prices(model)
+    opened = {kind: int(sum(map(sum, found.units[kind].per_group))) for kind in KINDS}
+    whole = {kind: sum(found.units[kind].of_layer) for kind in KINDS}
+    cost, all_cost = (sum(prices[kind] * n[kind] for kind in KINDS) for n in (opened, whole))
     proof = report.proof
     return {
         "seed": seed,
@@ -65,6 +63,10 @@ def row(seed: int, folder: Path, report: RunReport) -> dict[str, Any]:
         "neurons_of": whole["neurons"],
         "multiply_adds": cost / all_cost,
     }
+
+
+def _prices(model: Any) -> dict[str, float]:
+    return {one.kind: one.price for one in gate_sets_of(model)}
 
 
 def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ class GateSet(ABC):
             a kind's price does not matter.
         emphasis: factor on the price in the objective; a run sets it so that every whole kind costs the same, if its
             recipe says so.
-        learns: whether the penalty trains something; set to False, logits of their own wait, and their gates are hard.
+        waits: a run has not let the gates learn yet: they are hard, and get no gradient.
         holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.
@@ -55,7 +55,7 @@ class GateSet(ABC):
     parent: ClassVar[str | None] = None
     readings: ClassVar[tuple[str, ...]] = ("logit",)
     reads: str = "logit"
-    learns: bool = True
+    waits: bool = False
     price: float = 1.0
     emphasis: float = 1.0
     straight_through: bool = False
@@ -73,6 +73,11 @@ class GateSet(ABC):
             assert (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__), other
             assert cls.block.endswith(SUFFIX), cls.block
             DEFINED[cls.kind] = cls
+
+    @property
+    def learns(self) -> bool:
+        """Whether the penalty trains something."""
+        return not self.waits
 
     @property
     def layer_numbers(self) -> Sequence[int]:

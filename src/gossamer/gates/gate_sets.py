@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ..errors import refuse
 from .gate_set import GateSet
 from .openness import Count, Openness
-from .reads import MAGNITUDE
 
 
 class GateSets(tuple[GateSet, ...]):
@@ -74,7 +73,7 @@ class GateSets(tuple[GateSet, ...]):
         held = {one.parent for one in self}
         for one in self:
             if one.kind in held:
-                one.learns = whether
+                one.waits = not whether
 
     def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:
         """Name the noise of the forward passes that follow."""
@@ -128,11 +127,7 @@ class GateSets(tuple[GateSet, ...]):
 
     def require_gradient(self, seen: Sequence[Openness]) -> None:
         """Raise unless the penalty can train anything: a reentrant checkpoint or frozen layers would drop it."""
-        trained = [
-            x
-            for one, x in zip(self, seen, strict=True)
-            if one.learns and one.reads != MAGNITUDE and x.expected
-        ]
+        trained = [x for one, x in zip(self, seen, strict=True) if one.learns and x.expected]
         if torch.is_grad_enabled() and not all(x.expected[-1].requires_grad for x in trained):
             raise refuse(
                 "the penalty has no gradient",

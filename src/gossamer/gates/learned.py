@@ -67,6 +67,7 @@ class LearnedGates(nn.Module, GateSet):
 
     Attributes:
         logits: by the number of the layer, (units,) in nats.
+        places: by the number of the layer, where its units lie on its matrices.
         keep: per layer, a {0, 1} tensor (units,) multiplied onto the gates; for interventions.
         stream: of the noise, one for each kind.
     """
@@ -79,7 +80,7 @@ class LearnedGates(nn.Module, GateSet):
         self.bias, self.sampling, self.seed, self.step = math.inf, True, 0, 0
         self.keep: dict[int, Tensor] | None = None
         self.logits = nn.ParameterDict()
-        self._layers: dict[int, list[Mask]] = {}
+        self.places: dict[int, list[Mask]] = {}
         self._hooks: list[Any] = []
         self._drawn: dict[int, Drawn] = {}  # by layer, of the forward pass that runs
         self._seen: list[Openness] = []
@@ -100,7 +101,7 @@ class LearnedGates(nn.Module, GateSet):
     @property
     def layer_numbers(self) -> tuple[int, ...]:
         """The layers that have gates: those that attend."""
-        return tuple(self._layers)
+        return tuple(self.places)
 
     @classmethod
     def made(cls, options: Options) -> Self:
@@ -132,18 +133,18 @@ class LearnedGates(nn.Module, GateSet):
         if host.model._modules.get(self.block) is not None:
             raise refuse(f"gates on {self.kind} twice", "one set of a kind", "detach the first")
         layers = list(host.anatomy)
-        self._layers = {layer.number: self.masks(layer) for layer in layers}
+        self.places = {layer.number: self.masks(layer) for layer in layers}
         self._require_float()
-        self.n_layers = 1 + max(self._layers)
+        self.n_layers = 1 + max(self.places)
         self.price = sum(self.multiply_adds(layer) for layer in layers) / len(layers)
-        for number, masks in self._layers.items():
+        for number, masks in self.places.items():
             opened = torch.full((masks[-1].units.stop,), OPEN, device=host.device)
             self.logits.setdefault(str(number), nn.Parameter(opened))
         host.model.add_module(self.block, self)
         add = self._hooks.append
         for layer in layers:
             add(layer.block.register_forward_pre_hook(partial(self._draw, layer.number), with_kwargs=True))
-            for mask in self._layers[layer.number]:
+            for mask in self.places[layer.number]:
                 add(mask.module.register_forward_pre_hook(partial(self._close, layer.number, mask)))
                 add(mask.module.register_forward_hook(_restore, always_call=True))
 
@@ -155,7 +156,7 @@ class LearnedGates(nn.Module, GateSet):
         host.model._modules.pop(self.block, None)
 
     def _require_float(self) -> None:
-        for mask in (mask for masks in self._layers.values() for mask in masks):
+        for mask in (mask for masks in self.places.values() for mask in masks):
             weight = mask.module.weight
             if not isinstance(weight, Tensor) or not weight.is_floating_point():
                 raise refuse(
@@ -167,7 +168,7 @@ class LearnedGates(nn.Module, GateSet):
 
     def require_whole(self, model: nn.Module) -> None:
         """Raise if an adapter was wrapped around a gated matrix: it would pass closed units by."""
-        for mask in (mask for masks in self._layers.values() for mask in masks):
+        for mask in (mask for masks in self.places.values() for mask in masks):
             for name, module in model.named_modules():
                 if getattr(module, "base_layer", None) is mask.module:
                     raise refuse(
@@ -214,7 +215,7 @@ class LearnedGates(nn.Module, GateSet):
     def _close(self, layer: int, mask: Mask, module: nn.Module, args: Any) -> None:
         """Let a module compute without its closed units; the first of a layer says how many are open."""
         drawn = self._drawn[layer]
-        if mask is self._layers[layer][0]:
+        if mask is self.places[layer][0]:
             self._tell(layer, drawn)
         if not math.isinf(self.bias) or self.keep:
             weight = module.weight  # that of another kind's gates, where there are some
@@ -222,7 +223,7 @@ class LearnedGates(nn.Module, GateSet):
 
     def _tell(self, layer: int, drawn: Drawn) -> None:
         def grouped(x: Tensor) -> Tensor:
-            parts = x if self.one_by_one else torch.stack([x[m.units].sum() for m in self._layers[layer]])
+            parts = x if self.one_by_one else torch.stack([x[m.units].sum() for m in self.places[layer]])
             return parts.expand(drawn.rows, -1)
 
         if not (self._seen or self._adders):

@@ -30,12 +30,17 @@ class WeightGates(LearnedGates):
     stream: ClassVar[int] = 4
     readings: ClassVar[tuple[str, ...]] = ("logit", MAGNITUDE)
 
+    @property
+    def learns(self) -> bool:
+        """Whether the penalty trains the logits, which magnitudes do without."""
+        return super().learns and self.reads != MAGNITUDE
+
     def _decide(self, layer: int, *, training: bool) -> tuple[Tensor, Tensor]:
         if self.reads == "logit" or math.isinf(self.bias):
             return super()._decide(layer, training=training)
         with torch.no_grad():
             share = FEWEST * math.exp(self.bias)
-            z = torch.cat([_largest(mask.module, share) for mask in self._layers[layer]])
+            z = torch.cat([_largest(mask.module, share) for mask in self.places[layer]])
         return z, z
 
     def masks(self, layer: Any) -> list[Mask]:

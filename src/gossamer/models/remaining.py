@@ -88,7 +88,7 @@ def units(gates: LearnedGates) -> Units:
     """The open units of one kind; none in a layer without gates."""
     groups, totals = [], []
     for layer in range(gates.n_layers):
-        masks = gates._layers.get(layer, [])
+        masks = gates.places.get(layer, [])
         hard = gates.hard(layer) if masks else torch.zeros(0)
         parts = list(hard) if gates.one_by_one else [hard[mask.units].sum() for mask in masks]
         groups.append([float(x) for x in parts])
@@ -104,7 +104,7 @@ def _closed(layer: LayerAnatomy, sets: dict[str, LearnedGates]) -> Size:
     """What closed units of a layer take away."""
     cuts, lost = list(_cuts(layer, sets)), Size(0, 0.0, 0)
     weights = sets.get("weights")
-    masks = {} if weights is None else {mask.module: mask for mask in weights._layers[layer.number]}
+    masks = {} if weights is None else {mask.module: mask for mask in weights.places[layer.number]}
     for module in {*(cut.projection.module for cut in cuts), *masks}:
         one = [cut for cut in cuts if cut.projection.module is module]
         whole = torch.ones_like(module.weight, dtype=torch.float32)  # type: ignore[call-overload]

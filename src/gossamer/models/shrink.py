@@ -80,7 +80,7 @@ def require_shrinkable(model: PreTrainedModel) -> None:
     names: dict[int, list[str]] = {}
     for name, x in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(x), []).append(name)
-    for mask in (mask for one in learned for masks in one._layers.values() for mask in masks):
+    for mask in (mask for one in learned for masks in one.places.values() for mask in masks):
         shared = names[id(mask.module._parameters["weight"])]
         if len(shared) > 1:
             raise refuse(
@@ -102,7 +102,7 @@ def fold(model: PreTrainedModel) -> tuple[Opened, EdgeGates | None]:
         for one in (one for one in sets if isinstance(one, LearnedGates)):
             hard = {layer: one.hard(layer) for layer in one.layer_numbers}
             opened[one.kind] = {layer: z.bool().cpu() for layer, z in hard.items()}
-            for layer, masks in one._layers.items():
+            for layer, masks in one.places.items():
                 for mask in masks:
                     weight: Tensor = mask.module.weight  # type: ignore[assignment]
                     weight.mul_(mask.spread(hard[layer][mask.units].to(weight.dtype)))

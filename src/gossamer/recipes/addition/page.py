@@ -128,7 +128,7 @@ def _close(model: BertForMaskedLM, state: dict[str, np.ndarray]) -> list[list[in
     for one in find_gate_sets(model):
         if not isinstance(one, LearnedGates):
             continue
-        for layer, masks in one._layers.items():
+        for layer, masks in one.places.items():
             hard = one.hard(layer)
             for mask in masks:
                 name = f"{mask.path}.weight"
