@@ -63,6 +63,7 @@ def child(cwd: Path, out: str, more: list[str], how: str = "kill", when: str = "
     sys.stdout.flush()
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins by ignoring it
     os.chdir(cwd)
     command = json.loads((cwd.parents[1] / "command.json").read_text())
     events = Events(Path(out).resolve(), how, when)
