@@ -56,7 +56,8 @@ function filterPanel(panel, filter) {
   const alive = live.reduce((sum, x) => sum + x, 0), offPath = alive < view.edges.n ? view.open - alive : 0, missing = view.open - view.edges.n, number = (/** @type {number} */ x) => x.toLocaleString("en");
   const percent = (100 * view.open) / Math.max(1, view.visible);
   const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open${data.least > 0 ? ` with a weight of ${data.least} and more` : ""}` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
-  const sink = view.edges.key.reduce((/** @type {number} */ sum, _, i) => sum + Number(isSink(view.edges, i)), 0);
+  let sink = 0;
+  for (let i = 0; i < view.edges.n; i++) sink += Number(isSink(view.edges, i));
   if (filter.noSink) parts.push(`${number(sink)} of them read position 0 and are hidden`);
   if (offPath) parts.push(`${number(offPath)} never reach the answer${filter.liveOnly ? " and are hidden" : ""}`);
   const some = panel.lines.edges === view.edges.n ? "drawn" : `${number(panel.lines.edges)} shown,`;
