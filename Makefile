@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 SEED ?= 0
 
-.PHONY: demo test test-fast lint bench clean
+.PHONY: demo test test-fast lint docs bench clean
 
 # What the demo needs is installed for the demo, and all else on top of it for the rest. torch is named first, so that
 # no extra asks for another build of it.
@@ -16,7 +16,7 @@ $(VENV)/demo-ready: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/ready: $(VENV)/demo-ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,data,lora,graphs,serve,kernel]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
 	touch $@
 
 demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
@@ -29,9 +29,12 @@ test-fast: $(VENV)/ready  ## without whole commands, other processes and the bro
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
 
 lint: $(VENV)/ready  ## format, rules, types
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs
 	$(BIN)/pyright src
+
+docs: $(VENV)/ready  ## the site, in build/docs/index.html; a warning is an error, and no network is needed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 bench: $(VENV)/ready  ## what a step costs, side by side; see benchmarks/ for the long ones
 	$(BIN)/python -m benchmarks.speed.training

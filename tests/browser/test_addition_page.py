@@ -331,7 +331,7 @@ def test_first_paint_and_redraw_are_quick(page):
         type_sum(page, text)
         times.append(float(page.run("return document.getElementById('panels').dataset.redraw")))
     print(f"first paint {paint:.0f} ms, redraw {sorted(times)} ms")  # noqa: T201
-    assert paint < 5000  # 1 s is the aim, measured in docs/viewer.md; a loaded build server gets five
+    assert paint < 5000  # 1 s is the aim, measured in docs/how-to/look.md; a loaded build server gets five
     assert sorted(times)[2] < 250  # 50 ms is the aim
 
 

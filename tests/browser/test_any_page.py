@@ -356,6 +356,6 @@ def test_a_long_prompt_stays_smooth(browser, tmp_path):
     print(f"{size:.1f} MB, repaint on scroll {times[3]:.0f} ms, filter {slide:.0f} ms")  # noqa: T201
     assert (
         times[3] < 400
-    )  # measured values are in docs/viewer.md; a loaded build server gets several times that
+    )  # measured values are in docs/how-to/look.md; a loaded build server gets several times that
     assert slide < 1500
     quiet(browser)

@@ -1,6 +1,6 @@
 """Circuits in files that other tools read; text only, never a pickle.
 
-    json         the circuit itself, lossless, our own schema (docs/circuits.md)        reads back
+    json         the circuit itself, lossless, our own schema (docs/reference/files.md)        reads back
     graphml      residual streams as nodes, attention edges between them                 reads back
     csv          one line per edge, as `to_dataframe` has it
     neuronpedia  attribution graph of Neuronpedia and circuit-tracer, for one prompt

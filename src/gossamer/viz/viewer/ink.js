@@ -10,7 +10,7 @@
 const FEW = 1200;
 /** Covered share of a layer's band that can still be read: assumed, by looking at 60 to 1,024 tokens. */
 const COVER = 0.4;
-/** Lines that are drawn at all: strong ones, and pale ones; fewer while the window moves (measured, docs/viewer.md). */
+/** Lines that are drawn at all: strong ones, and pale ones; fewer while the window moves (measured, docs/how-to/look.md). */
 const MOST_DRAWN = 12000, MOST_MIST = 3000, MOST_MOVING = 2500;
 
 /**
