@@ -79,7 +79,7 @@ def test_the_page_computes_what_torch_computes(page, adders):
     chosen = torch.arange(0, 10_000, 97)
     inputs, _ = adders.task.encode(chosen)
     script = """const data = JSON.parse(document.getElementById('data').textContent);
-    return data.panels.map(panel => { const bert = bertOf(panel.model);
+    return data.panels.map(panel => { const bert = bertOf(panel.model, panel.closed);
       return arguments[0].map(ids => { const run = runBert(bert, ids);
         const names = ['layer', 'head', 'query', 'key', 'weight', 'contribution'];
         return [run.answers, ...names.map(n => [...run.edges[n]])]; }); })"""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from gossamer.circuits.circuit import Circuit
+from gossamer.circuits.circuit import Circuit, UnitsLeft
 from gossamer.models.run_report import RunReport
 from gossamer.viz.monitor import History, watch_page
 from gossamer.viz.report.page import report_page
@@ -105,6 +106,35 @@ def test_a_single_circuit_has_one_panel(browser, tmp_path):
     browser.open(page)
     assert browser.run("return document.querySelectorAll('.panel').length") == 1
     quiet(browser)
+
+
+def test_a_closed_head_is_grey_in_the_table_and_what_is_left_stands_below(browser, axe, tmp_path):
+    tokens, left = list("abcdef"), UnitsLeft(((0, 1), (1, 0)), ((2, 8), (8, 8)))
+    whole = circuit(tokens, layers=2, heads=2, edges=40, seed=1)
+    inside = [pair in left.closed_heads for pair in zip(whole.layer, whole.head, strict=True)]
+    sparse = replace(whole.select(~np.array(inside)), left=left)
+    page = tmp_path / "closed.html"
+    page.write_text(view(whole, sparse), encoding="utf-8")
+    browser.open(page)
+    closed = "return [...document.querySelectorAll('#heads button.closed')].map(b => [b.id, b.ariaLabel])"
+    said = [
+        ["head-1-0", "layer 1 head 0, closed in Sparse Model"],
+        ["head-0-1", "layer 0 head 1, closed in Sparse Model"],
+    ]
+    assert browser.run(closed) == said
+    assert "2 of 4 heads closed; 10 of 16 neurons left" in browser.find("#panel-sparse .count").text
+    assert "closed" not in browser.find("#panel-base .count").text
+    assert browser.run("return document.querySelectorAll('#left table').length") == 2
+    # Its switch is still there for the base, whose head is open.
+    lines = int(browser.panel("base")["edges"])
+    browser.find("#head-0-1").click()
+    assert int(browser.panel("base")["edges"]) < lines
+    quiet(browser)
+    for dark in (False, True):
+        browser.run(
+            "if ((document.documentElement.dataset.theme === 'dark') !== arguments[0]) theme.click()", dark
+        )
+        assert browser.faults(axe) == []
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +14,7 @@ import pandas
 import pytest
 import torch
 
-from gossamer.circuits.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
+from gossamer.circuits.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit, UnitsLeft
 from gossamer.circuits.components.graph import ComponentGraph
 from gossamer.circuits.export import export
 from gossamer.circuits.export.graphs import from_graphml, from_networkx, to_dataframe, to_graphml, to_networkx
@@ -40,7 +41,7 @@ def same(first: Circuit, second: Circuit) -> None:
         left, right = getattr(first, name), getattr(second, name)
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
-    for name in ("n_layers", "n_heads", "tokens", "answers", "outputs", "visible", "meta"):
+    for name in ("n_layers", "n_heads", "tokens", "answers", "outputs", "visible", "meta", "left"):
         assert getattr(first, name) == getattr(second, name)
 
 
@@ -51,6 +52,39 @@ def test_json_comes_back_as_it_went(circuit, tmp_path):
     same(circuit, load_circuit(path))
     empty = circuit.select(np.array([], dtype=int))
     same(empty, from_record(to_record(empty)))
+
+
+def test_closed_heads_and_neurons_make_a_record_of_version_2(circuit, tmp_path):
+    """Without them it is of version 1, which readers before them open, and which is opened still."""
+    assert to_record(circuit)["version"] == 1
+    assert set(to_record(circuit)["model"]) == {"n_layers", "n_heads"}
+    assert from_record(to_record(circuit)).left == UnitsLeft()
+    open_heads = circuit.select(circuit.head != 0)
+    left = UnitsLeft(tuple((layer, 0) for layer in range(circuit.n_layers)), ((3, 8),) * circuit.n_layers)
+    closed = replace(open_heads, left=left)
+    record = to_record(closed)
+    assert (record["version"], record["model"]["closed_heads"][1]) == (2, [1, 0])
+    same(closed, from_record(json.loads(json.dumps(record))))
+    same(closed, from_graphml(to_graphml(closed)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"closed_heads": [[9, 0]]}, "has closed head in layer 9 of 3: expected 0 to 2"),
+        ({"closed_heads": [[0, 9]]}, "has closed head in head 9 of 2"),
+        ({"closed_heads": [[0]]}, "closed_heads"),
+        ({"closed_heads": [[0, 0]]}, "has edges in head 0.0, which is closed: expected edges of open heads"),
+        ({"neurons": [[1, 2]]}, "has neurons .* of 3 layers"),
+        ({"neurons": [[3, 2]] * 3}, "has neurons .* of 3 layers"),
+        ({"neurons": [["many", 2]] * 3}, "neurons"),
+    ],
+)
+def test_units_that_cannot_be_are_refused(circuit, changed, message):
+    record = to_record(circuit)
+    record |= {"version": 2, "model": record["model"] | changed}
+    with pytest.raises(GossamerError, match=message):
+        from_record(record)
 
 
 def test_graphml_is_read_by_networkx_and_comes_back(circuit):
@@ -194,7 +228,7 @@ def test_bad_input_is_one_clear_line(circuit, tmp_path):
     record = to_record(circuit)
     with pytest.raises(GossamerError, match="is not a circuit"):
         from_record({"schema": "other"})
-    with pytest.raises(GossamerError, match="has version 9 of gossamer-circuit: expected version 1"):
+    with pytest.raises(GossamerError, match="has version 9 of gossamer-circuit: expected versions up to 2"):
         from_record({**record, "version": 9})
     with pytest.raises(GossamerError, match="head 1, query"):
         from_record({**record, "edges": {**record["edges"], "head": [1]}})

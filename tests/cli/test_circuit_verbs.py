@@ -10,13 +10,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gossamer.circuits.circuit import UnitsLeft
 from gossamer.circuits.export.mib import from_mib
 from gossamer.circuits.export.record import load_circuit
 from gossamer.cli import main
 from gossamer.data.pairs import Batch
 from gossamer.data.registry import task_vocabulary
 from gossamer.errors import GossamerWarning
-from gossamer.models.attach import attach
+from gossamer.gates.host import Options
+from gossamer.gates.learned import OPEN
+from gossamer.models.attach import attach, attach_missing, find_gate_sets
 from gossamer.models.checkpoint import load, save, save_folder
 from gossamer.recipes import compare, verify_task
 from gossamer.recipes.addition.explain.findings import FILE, edge_findings_beside, in_words
@@ -43,6 +46,34 @@ def folders(tmp_path_factory):
 def line(capsys) -> str:
     """What was refused: the only line on standard error besides progress of saving and loading."""
     return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("gossamer: "))
+
+
+def test_trace_says_which_heads_are_closed_and_how_many_neurons_are_left(tmp_path, capsys):
+    model = adder(1)
+    attach_missing(model, ("edges", "heads", "neurons"), Options("blockwise"))
+    sets = find_gate_sets(model)
+    sets.bias = 9.0
+    with torch.no_grad():
+        sets.of_kind("heads").logits["0"][1] = -OPEN
+        sets.of_kind("neurons").logits["1"][7:] = -OPEN
+    save(model, tmp_path / "sparse")
+    ask = [
+        "trace",
+        str(tmp_path / "sparse"),
+        "--sum",
+        "3+8",
+        "--digits",
+        "1",
+        "--out",
+        str(tmp_path / "c.json"),
+    ]
+    assert main(ask) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 4 heads are closed: 0.1" in shown
+    assert "neurons left in layers 0 to 1: 64, 7 of 64 each" in shown
+    circuit = load_circuit(tmp_path / "c.json")
+    assert circuit.left == UnitsLeft(((0, 1),), ((64, 64), (7, 64)))
+    assert set(zip(circuit.layer, circuit.head, strict=True)) == {(0, 0), (1, 0), (1, 1)}
 
 
 def test_trace_lists_edges_and_export_reads_what_it_wrote(folders, tmp_path, capsys):

@@ -7,6 +7,7 @@ import torch
 
 from gates.test_learned import output, some
 from gossamer import gates_of, trace
+from gossamer.circuits.circuit import UnitsLeft
 from gossamer.gates.gate_sets import GateSets
 from gossamer.models.attach import take_off
 from gossamer.models.forward import evaluating, first_output, probe_inputs
@@ -24,6 +25,8 @@ def test_an_edge_in_a_closed_head_is_not_open_and_is_not_counted() -> None:
     assert len(before) > len(after) > 0
     assert {edge[1] for edge in after.edges()} <= {0, 2, 3}
     assert {edge[1] for edge in before.edges()} == {0, 1, 2, 3}
+    assert (before.left, after.left) == (UnitsLeft(), UnitsLeft(((0, 1), (1, 1))))
+    assert after.units_in_words() == "2 of 8 heads closed"
     tally = Tally()
     with torch.no_grad(), counting(sets, tally):
         model.eval()(**rows(4, 1).columns)
@@ -32,6 +35,7 @@ def test_an_edge_in_a_closed_head_is_not_open_and_is_not_counted() -> None:
     assert all(layer[1] == 0 for layer in counted)
     assert all(layer[0] > 0 for layer in counted)
     with heads.opened():
+        assert trace(model, probe_inputs(model)["input_ids"][:1]).left == UnitsLeft()
         assert len(trace(model, probe_inputs(model)["input_ids"][:1])) == len(before)
     take_off(model, GateSets((heads,)), "eager")
     assert gates_of(model).holder is None

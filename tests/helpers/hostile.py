@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from gossamer.circuits.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
+from gossamer.circuits.circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit, UnitsLeft
 
 # Markup that ends elements, quotes, escapes, what a template or a table takes for its own, what XML forbids,
 # what editors and normalisers change, what looks like a number or like nothing.
@@ -62,9 +62,24 @@ def _circuits(draw: st.DrawFn, texts: st.SearchStrategy[str], values: st.SearchS
         outputs=tuple(draw(st.lists(st.integers(0, min(lengths) - 1), unique=True))),
         visible=tuple(draw(st.integers(0, 2**40)) for _ in lengths),
         meta=draw(st.dictionaries(texts, texts | NUMBERS, max_size=3)),
+        left=UnitsLeft(_closed(draw, edges, layers, heads), _neurons(draw, layers)),
         **dict(zip(EDGE_FIELDS, places.T, strict=True)),
         **{name: _column(draw, values, len(edges)) for name in VALUE_FIELDS},
     )
+
+
+def _closed(
+    draw: st.DrawFn, edges: list[tuple[int, ...]], layers: int, heads: int
+) -> tuple[tuple[int, int], ...]:
+    """Some of the heads that no edge is in."""
+    idle = sorted({(x, y) for x in range(layers) for y in range(heads)} - {edge[1:3] for edge in edges})
+    return tuple(head for head in idle if draw(st.booleans()))
+
+
+def _neurons(draw: st.DrawFn, layers: int) -> tuple[tuple[int, int], ...]:
+    """[left, of] of each layer, or of none."""
+    pairs = st.tuples(st.integers(0, 9), st.integers(9, 99))
+    return tuple(draw(st.just([]) | st.lists(pairs, min_size=layers, max_size=layers)))
 
 
 @st.composite
@@ -90,7 +105,7 @@ def assert_same(first: Circuit, second: Circuit) -> None:
     for name in (*EDGE_FIELDS, *VALUE_FIELDS):
         left, right = getattr(first, name), getattr(second, name)
         assert (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes()), name
-    for name in ("n_layers", "n_heads", "tokens", "answers", "outputs", "visible", "meta"):
+    for name in ("n_layers", "n_heads", "tokens", "answers", "outputs", "visible", "meta", "left"):
         assert getattr(first, name) == getattr(second, name), name
         assert repr(getattr(first, name)) == repr(getattr(second, name)), (
             name

@@ -6,6 +6,7 @@ import errno
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -15,10 +16,18 @@ import matplotlib
 import numpy as np
 import pytest
 
-from gossamer.circuits.circuit import Circuit, concatenate
+from gossamer.circuits.circuit import Circuit, UnitsLeft, concatenate
 from gossamer.errors import GossamerError
 from gossamer.viz.figure import draw, draw_one
-from gossamer.viz.figure.layout import Line, abbreviated, carried_rows, count_caption, visible_text
+from gossamer.viz.figure.layout import (
+    Line,
+    Squares,
+    abbreviated,
+    carried_rows,
+    count_caption,
+    row_pitch,
+    visible_text,
+)
 from gossamer.viz.figure.panel import blue, thickness
 from gossamer.viz.figure.paper import save, to_svg
 
@@ -219,6 +228,44 @@ def test_live_only_leaves_out_lines_off_the_path_but_counts_them(pair):
     said = ["".join(e.itertext()) for e in page.iter(tag("text"))]
     assert "8 of 1,936 attention edges open (0.4 %)" in said
     assert "1 of them never reaches the answer (not drawn)" in said
+
+
+def test_closed_heads_are_grey_and_neurons_are_bars(pair):
+    """Squares of open and of closed heads differ in colour; a bar is as long as its share; the base has all heads."""
+    left = UnitsLeft(((0, 0), (0, 2)), ((0, 64), (16, 64), (64, 64), (1, 640)))
+    base, closed = pair[0], replace(pair[1].select(pair[1].layer > 0), left=left)
+    page = ElementTree.fromstring(to_svg(draw(base, closed), prefix=""))
+    squares = {
+        name: len(list(x.iter(tag("use")))) for name, x in groups(page, "sparse-").items() if "heads-" in name
+    }
+    assert (squares["sparse-heads-0"], squares["sparse-closedheads-0"]) == (HEADS - 2, 2)
+    assert [squares[f"sparse-heads-{layer}"] for layer in range(1, LAYERS)] == [HEADS] * 3
+    assert not groups(page, "base-closedheads")
+    assert len(groups(page, "base-heads")) == LAYERS
+    bars = {name: ends(x) for name, x in groups(page, "sparse-").items() if "neurons-" in name}
+    long = {name: x2 - x1 for name, (x1, _, x2, _) in bars.items()}
+    whole = long["sparse-allneurons-1"]
+    assert "sparse-neurons-0" not in bars
+    assert long["sparse-neurons-1"] == pytest.approx(whole / 4, rel=1e-3)
+    assert long["sparse-neurons-2"] == pytest.approx(whole, rel=1e-3)
+    assert 0 < long["sparse-neurons-3"] < whole / 10
+    assert "heads, grey if closed" in words(page, "key-units")[0]
+    assert "2 of 16 heads closed, 81 of 832 neurons left" in draw(base, closed).description
+
+
+def test_a_model_whose_heads_are_all_open_has_no_squares(page):
+    assert not [x for x in page.iter() if "heads-" in x.get("id", "") or "neurons-" in x.get("id", "")]
+    assert not groups(page, "key-units")
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(4, 4), (12, 12), (30, 9), (2, 64)])
+def test_squares_and_bars_of_a_layer_stay_between_its_rows_of_nodes(layers, heads):
+    pitch = row_pitch(layers, 3.4)
+    squares = Squares.of(heads, pitch)
+    places = [squares.at(head) for head in range(heads)]
+    assert len(set(places)) == heads
+    assert max(y for _, y in places) + squares.step / 2 + 0.27 * pitch < pitch
+    assert max(x for x, _ in places) + squares.step / 2 <= squares.width + 1e-9
 
 
 def test_an_output_unlike_the_bases_is_boxed(pair):

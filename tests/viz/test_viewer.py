@@ -15,11 +15,11 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from gossamer.circuits.circuit import Circuit
+from gossamer.circuits.circuit import Circuit, UnitsLeft
 from gossamer.circuits.verify import verify
 from gossamer.errors import GossamerError
 from gossamer.models.attach import attach
-from gossamer.models.run_report import RunReport
+from gossamer.models.run_report import OpenUnits, RunReport
 from gossamer.recipes.addition.page import addition_of, pack_bert, view_addition
 from gossamer.recipes.addition.report import build_report
 from gossamer.recipes.addition.task import Addition
@@ -66,6 +66,25 @@ def test_both_panels_count_edges_from_the_same_weight_on():
         assert (panel["least"], unpack(panel["circuits"]["open"]).tolist()) == (0.5, [expected])
     whole = data_of(view(base, sparse))["panels"]
     assert [(panel["least"], unpack(panel["circuits"]["open"])[0]) for panel in whole] == [(0, 40)] * 2
+
+
+def test_closed_heads_and_neurons_stand_in_the_page_as_in_a_report():
+    """One drawing for both: the page's section is that of the report, and there is none where nothing is closed."""
+    left = UnitsLeft(((1, 0),), ((2, 8), (8, 8)))
+    circuit = small_circuit()
+    circuit = replace(circuit.select(~((circuit.layer == 1) & (circuit.head == 0))), left=left)
+    text = view(small_circuit(), circuit)
+    panels = data_of(text)["panels"]
+    assert [panel["closed"] for panel in panels] == [[], [[1, 0]]]
+    assert [panel["neurons"] for panel in panels] == [[], [[2, 8], [8, 8]]]
+    units = {"heads": OpenUnits([[1.0, 1.0], [0.0, 1.0]], of_layer=[2, 2])}
+    units["neurons"] = OpenUnits([[2.0], [8.0]], of_layer=[8, 8])
+    drawn = re.findall(r'<section id="left"[^>]*>(.*?)</section>', text, re.S)[0]
+    assert drawn
+    assert drawn in report_page(RunReport(gates=units))
+    assert "Layer 1, head 0: closed" in drawn
+    assert "2 of 8" in drawn
+    assert re.findall(r'<section id="left"[^>]*>(.*?)</section>', view(small_circuit()), re.S) == [""]
 
 
 @pytest.mark.parametrize(("layers", "tallest"), [(4, 0.55), (12, 0.62), (30, 0.62), (36, 0.62)])

@@ -41,6 +41,23 @@ class Standing(NamedTuple):
     never: int | None  # visible edges that no prompt opens; None where prompts see different pairs
 
 
+class UnitsLeft(NamedTuple):
+    """What gates that do not depend on the prompt leave of a model; empty where it has none, or all are open.
+
+    Attributes:
+        closed_heads: (layer, head), in that order; none of their edges is open.
+        neurons: per layer, how many are left and how many there were.
+    """
+
+    closed_heads: tuple[tuple[int, int], ...] = ()
+    neurons: tuple[tuple[int, int], ...] = ()
+
+    def heads(self, n_layers: int, n_heads: int) -> list[list[bool]]:
+        """[layer][head]: whether it is open."""
+        closed = set(self.closed_heads)
+        return [[(layer, head) not in closed for head in range(n_heads)] for layer in range(n_layers)]
+
+
 @dataclass(frozen=True)
 class Circuit:
     """The open attention edges of a model on some prompts.
@@ -57,6 +74,7 @@ class Circuit:
         contribution: (E,) float32, the length of what the edge adds to the residual stream, weight * v W_h; where
             meta["contribution"] is "head", of weight * v inside the head.
         meta: where the circuit came from; JSON values.
+        left: the heads that are closed, and the neurons that are left.
     """
 
     n_layers: int
@@ -74,6 +92,7 @@ class Circuit:
     weight: np.ndarray
     contribution: np.ndarray
     meta: dict[str, Any] = field(default_factory=dict)
+    left: UnitsLeft = field(default_factory=UnitsLeft)
 
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in (*EDGE_FIELDS, *VALUE_FIELDS)}
@@ -103,6 +122,16 @@ class Circuit:
     def density(self) -> float:
         """Open edges over visible pairs, all prompts together, in [0, 1]."""
         return len(self) / max(1, sum(self.visible))
+
+    def units_in_words(self) -> str:
+        """`5 of 16 heads closed, 33 of 1,024 neurons left`; empty where no gate is on either."""
+        closed, (left, whole) = (
+            len(self.left.closed_heads),
+            map(sum, zip(*self.left.neurons or [(0, 0)], strict=True)),
+        )
+        heads = f"{closed:,} of {self.n_layers * self.n_heads:,} heads closed" if closed else ""
+        neurons = f"{left:,} of {whole:,} neurons left" if whole else ""
+        return ", ".join(filter(None, (heads, neurons)))
 
     def select(self, chosen: np.ndarray) -> Circuit:
         """The same circuit with only the edges where `chosen` (E,) is true, or at those indices."""
@@ -197,9 +226,8 @@ def concatenate(parts: Sequence[Circuit]) -> Circuit:
     if not parts:
         raise refuse("no circuits", "one or more", "pass at least one")
     first = parts[0]
-    if any(
-        (p.n_layers, p.n_heads, p.outputs) != (first.n_layers, first.n_heads, first.outputs) for p in parts
-    ):
+    kept = ("n_layers", "n_heads", "outputs", "left")
+    if any(getattr(p, name) != getattr(first, name) for p in parts for name in kept):
         raise refuse("circuits of different models or outputs", "one model, one set of outputs", "separate")
     starts = np.cumsum([0, *(p.n_prompts for p in parts)])
     arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in (*EDGE_FIELDS, *VALUE_FIELDS)}

@@ -2,8 +2,9 @@
 
 A gated model's edges are its open gates, s + c > 0. A dense model is traced through open gates, which repeat
 it exactly and are taken off again; its edges are those whose softmax weight is at least `threshold`, or among
-the `top_k` largest of its query and head. Edges that an intervention closes (`EdgeGates.keep`) are not edges. One
-layer of one batch is looked at at a time, and what is kept grows with the open edges.
+the `top_k` largest of its query and head. Edges that an intervention closes (`EdgeGates.keep`) are not edges, nor
+are those of a closed head; the circuit names these heads, and says how many neurons are left. One layer of one
+batch is looked at at a time, and what is kept grows with the open edges.
 
 The contribution of an edge is the length of weight * v W_h, what it adds to the residual stream through its head's
 slice W_h of the output projection, before any norm that may follow. Where that projection is not known (adapters
@@ -16,11 +17,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..data.prompts import Prompt
@@ -28,11 +30,13 @@ from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_edges
 from ..gates.attention_call import AttentionCall
 from ..gates.edges import EdgeGates
-from ..models.attach import gated
+from ..gates.learned import LearnedGates
+from ..models.attach import find_gate_sets, gated
 from ..models.forward import evaluating, first_output, prompt_inputs
 from ..models.inputs import require_inputs, require_memory
+from ..models.remaining import units
 from ..training.counted import counted
-from .circuit import Circuit, concatenate
+from .circuit import Circuit, UnitsLeft, concatenate
 from .contribution import Writing
 
 
@@ -82,7 +86,7 @@ def trace(
     positions = output_positions(outputs, input_ids.shape[1])
     text = text or (lambda ids: tuple(str(i) for i in ids.tolist()))
     parts = []
-    choice = Choice(threshold, top_k)
+    choice, left = Choice(threshold, top_k), units_left(model)
     with gated(model) as gates, evaluating(model):
         _require_memory(model, gates, min(batch_size, len(input_ids)), input_ids.shape[1], choice)
         writing = _writing(model)
@@ -91,7 +95,21 @@ def trace(
             mask = None if attention_mask is None else attention_mask[rows]
             inputs = prompt_inputs(model, input_ids[rows], mask)
             parts.append(_trace_batch(model, gates, inputs, text, positions, choice, writing))
-    return concatenate(parts)
+    return replace(concatenate(parts), left=left)
+
+
+def units_left(model: nn.Module) -> UnitsLeft:
+    """Which heads gates close, and how many neurons of each layer they leave."""
+    found = {one.kind: units(one) for one in find_gate_sets(model) if isinstance(one, LearnedGates)}
+    heads, neurons = found.get("heads"), found.get("neurons")
+    closed = [
+        (layer, head)
+        for layer, row in enumerate(heads.per_group if heads else ())
+        for head, opened in enumerate(row)
+        if not opened
+    ]
+    per_layer = zip(neurons.per_group, neurons.of_layer, strict=True) if neurons else ()
+    return UnitsLeft(tuple(closed), tuple((int(sum(left)), whole) for left, whole in per_layer))
 
 
 def _require_memory(model: PreTrainedModel, gates: EdgeGates, rows: int, length: int, choice: Choice) -> None:
@@ -167,7 +185,7 @@ def _trace_batch(
             **_mixing(gates),
             "contribution": "head" if writing is None else "residual",
         },
-        **edges,
+        **edges,  # type: ignore[arg-type]
     )
 
 

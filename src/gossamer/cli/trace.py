@@ -49,7 +49,12 @@ def trace(
         else:
             circuit = trace_text(model, str(prompt), **options)
     circuit = circuit.live() if live else circuit
-    finish(to_record(circuit), out, json_output, lambda: [_edge_table(circuit), *_standing(circuit)])
+    finish(
+        to_record(circuit),
+        out,
+        json_output,
+        lambda: [_edge_table(circuit), *_standing(circuit), *_units(circuit)],
+    )
 
 
 def _edge_table(circuit: Any) -> Any:
@@ -77,6 +82,25 @@ def _standing(circuit: Any) -> list[str]:
     found = circuit.standing()
     never = "" if found.never is None else f", {found.never:,} open on none"
     return [f"{len(found.always)} edges are open on every prompt, {len(found.sometimes)} on some{never}"]
+
+
+def _units(circuit: Any) -> list[str]:
+    """What gates close besides edges: which heads, and how many neurons of each layer are left."""
+    closed, neurons = circuit.left
+    heads = ", ".join(f"{layer}.{head}" for layer, head in closed)
+    counts = ", ".join(f"{left:,}" for left, _ in neurons)
+    return [
+        *(
+            [f"{len(closed)} of {circuit.n_layers * circuit.n_heads} heads are closed: {heads}"]
+            if closed
+            else []
+        ),
+        *(
+            [f"neurons left in layers 0 to {len(neurons) - 1}: {counts} of {neurons[0][1]:,} each"]
+            if neurons
+            else []
+        ),
+    ]
 
 
 def register(app: typer.Typer, panel: str) -> None:

@@ -107,9 +107,10 @@ def with_caption(svg: str, circuit: Circuit) -> str:
 def in_words(circuit: Circuit) -> str:
     """What a circuit is, in one sentence."""
     more = "" if circuit.n_prompts < 2 else f", of which the figure shows the first of {circuit.n_prompts:,}"
+    units = f", {circuit.units_in_words()}" if circuit.units_in_words() else ""
     return (
         f"Circuit of {circuit.n_layers} layers with {circuit.n_heads} heads: {circuit.mean_edges:,.1f} "
-        f"open edges per prompt ({100 * circuit.density:.2g} % of those visible){more}."
+        f"open edges per prompt ({100 * circuit.density:.2g} % of those visible){units}{more}."
     )
 
 

@@ -1,39 +1,44 @@
-"""A circuit as JSON, without loss: the schema `gossamer-circuit`, version 1.
+"""A circuit as JSON, without loss: the schema `gossamer-circuit`, versions 1 and 2.
 
-    schema    "gossamer-circuit"          version   1
+    schema    "gossamer-circuit"          version   1, or 2 where gates close heads or neurons
     model     {n_layers, n_heads}         outputs   output positions
+              version 2: closed_heads [[layer, head]] and neurons [[left, of]], one per layer or none
     prompts   [{tokens, answers, visible}]
     edges     {prompt, layer, head, query, key, logit, weight, contribution}: columns of one length
     meta      JSON values
 
-A number is written with as many digits as float32 needs to come back as itself.
+Version 1, which 0.1.0 reads, is written where it says it all. A number is written with as many digits as float32 needs
+to come back as itself.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Len
 from typing_extensions import TypedDict
 
 from ...errors import CheckpointError, refuse
 from ...files import parse_json, read_json, require_shape, write_json
-from ..circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit
+from ..circuit import EDGE_FIELDS, VALUE_FIELDS, Circuit, UnitsLeft
 
-SCHEMA, VERSION = "gossamer-circuit", 1
+SCHEMA, VERSION = "gossamer-circuit", 2
 COLUMNS = (*EDGE_FIELDS, *VALUE_FIELDS)
 
 Size = Annotated[int, Ge(1), Le(10_000)]  # of a model; assumed: ten times the largest there is
 Place = Annotated[int, Ge(0), Le(2**31 - 1)]
 Value = Annotated[float, Ge(-3.4028235e38), Le(3.4028235e38)]  # what float32 holds; NaN and infinity fail
+_Pair = Annotated[list[Place], Len(2, 2)]
 
 
 class _Model(TypedDict):
     n_layers: Size
     n_heads: Size
+    closed_heads: NotRequired[list[_Pair]]
+    neurons: NotRequired[list[_Pair]]
 
 
 class _Prompt(TypedDict):
@@ -50,7 +55,7 @@ _Edges = TypedDict(
 
 class _Record(TypedDict):
     schema: Literal["gossamer-circuit"]
-    version: Literal[1]
+    version: Literal[1, 2]
     model: _Model
     outputs: list[Place]
     prompts: list[_Prompt]
@@ -77,13 +82,17 @@ def to_record(circuit: Circuit) -> dict[str, Any]:
         raise refuse(f"{bad[0]} with infinite or missing values", "finite numbers", "trace again")
     return {
         "schema": SCHEMA,
-        "version": VERSION,
-        "model": {"n_layers": circuit.n_layers, "n_heads": circuit.n_heads},
+        "version": VERSION if any(circuit.left) else 1,
+        "model": {"n_layers": circuit.n_layers, "n_heads": circuit.n_heads, **_left_record(circuit.left)},
         "outputs": list(circuit.outputs),
         "prompts": [{"tokens": list(t), "answers": list(a), "visible": v} for t, a, v in rows],
         "edges": {name: _plain(column) for name, column in columns.items()},
         "meta": circuit.meta,
     }
+
+
+def _left_record(left: UnitsLeft) -> dict[str, list[list[int]]]:
+    return {name: [list(pair) for pair in pairs] for name, pairs in left._asdict().items() if any(left)}
 
 
 def _plain(column: np.ndarray) -> list[int] | list[float]:
@@ -104,10 +113,10 @@ def from_record(record: Any, *, where: str = "the record") -> Circuit:
             "check the file",
             CheckpointError,
         )
-    if record.get("version") != VERSION:
+    if record.get("version") not in (1, VERSION):
         raise refuse(
             f"{where} has version {record.get('version')!r} of {SCHEMA}",
-            f"version {VERSION}",
+            f"versions up to {VERSION}",
             "upgrade gossamer",
             CheckpointError,
         )
@@ -129,6 +138,9 @@ def _built(record: dict[str, Any]) -> Circuit:
         outputs=tuple(record["outputs"]),
         visible=tuple(row["visible"] for row in prompts),
         meta=dict(record["meta"]),
+        left=UnitsLeft(
+            *(tuple(map(tuple, record["model"].get(name, ()))) for name in UnitsLeft._fields)  # type: ignore[arg-type]
+        ),
         **{name: np.array(record["edges"][name], dtype=kind) for name, kind in kinds.items()},
     )
 
@@ -153,8 +165,25 @@ def _require_inside(circuit: Circuit, where: str) -> None:
     _require_below(where, "prompt", circuit.prompt, circuit.n_prompts)
     _require_below(where, "layer", circuit.layer, circuit.n_layers)
     _require_below(where, "head", circuit.head, circuit.n_heads)
+    _require_left(circuit, where)
     for end in ("query", "key"):
         _require_below(where, end, getattr(circuit, end), lengths[circuit.prompt])
+
+
+def _require_left(circuit: Circuit, where: str) -> None:
+    """Raise unless closed heads and layers are those of the model, and no edge is in a closed head."""
+    closed, neurons = circuit.left
+    for place, (name, size) in enumerate((("layer", circuit.n_layers), ("head", circuit.n_heads))):
+        _require_below(
+            where, f"closed head in {name}", np.array([x[place] for x in closed], dtype=np.int64), size
+        )
+    if neurons and (len(neurons) != circuit.n_layers or any(left > whole for left, whole in neurons)):
+        raise refuse(f"{where} has neurons {[list(pair) for pair in neurons]} of {circuit.n_layers} layers",
+                     "[left, of] for each layer", "export it again", CheckpointError)  # fmt: skip
+    inside = set(closed) & set(zip(circuit.layer.tolist(), circuit.head.tolist(), strict=True))
+    if inside:
+        raise refuse(f"{where} has edges in head {'.'.join(map(str, min(inside)))}, which is closed",
+                     "edges of open heads", "export it again", CheckpointError)  # fmt: skip
 
 
 def _require_mixing(circuit: Circuit, where: str) -> None:

@@ -18,13 +18,12 @@ import torch
 from transformers import BertForMaskedLM, PreTrainedModel
 
 from ...circuits.circuit import Circuit
-from ...circuits.trace import trace
+from ...circuits.trace import trace, units_left
 from ...errors import refuse
 from ...gates.edges import EdgeGates
-from ...gates.heads import HeadGates
 from ...gates.learned import LearnedGates
 from ...models.attach import find_gate_sets
-from ...viz.viewer import MOST_EDGES, Carries, page_data, panel
+from ...viz.viewer import MOST_EDGES, Carries, left_of, page_data, panel, panel_data
 from ...viz.viewer.pack import array
 from ...viz.viewer.page import page
 from .explain.facts import position_names
@@ -71,7 +70,7 @@ def view_addition(
     data = page_data(
         "addition", panels, edge_findings=edge_findings, places=position_names(task), start=start, **extra
     )
-    return page(data, title=title)
+    return page(data, title=title, left=left_of(data))
 
 
 def trace_all(task: Addition, model: PreTrainedModel) -> Circuit:
@@ -92,8 +91,8 @@ def addition_of(config: Any) -> Addition | None:
 
 def _panel(name: str, title: str, model: PreTrainedModel) -> dict[str, Any]:
     assert isinstance(model, BertForMaskedLM)
-    size = {"layers": model.config.num_hidden_layers, "heads": model.config.num_attention_heads}
-    return {"name": name, "title": title, **size, "least": 0.0, "circuits": None, "model": pack_bert(model)}
+    size = model.config.num_hidden_layers, model.config.num_attention_heads
+    return panel_data(name, title, size, units_left(model), model=pack_bert(model))
 
 
 def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
             "build the model with Addition.model_config",
         )
     state = {name: value.detach().float().cpu().numpy() for name, value in model.state_dict().items()}
-    closed = _close(model, state)
+    _close(model, state)
     tensors = {short: state[long] for short, long in bert_names(config.num_hidden_layers).items()}
     bias = math.inf if gates is None else gates.bias
     return {
@@ -116,15 +115,13 @@ def pack_bert(model: BertForMaskedLM) -> dict[str, Any]:
         "epsilon": config.layer_norm_eps,
         "bias": bias if math.isfinite(bias) else None,
         "reads": "logit" if gates is None else gates.reads,
-        "closed": closed,
         "tensors": [{"name": name, "shape": list(value.shape)} for name, value in tensors.items()],
         "weights": array(np.concatenate([value.ravel() for value in tensors.values()])),
     }
 
 
-def _close(model: BertForMaskedLM, state: dict[str, np.ndarray]) -> list[list[int]]:
-    """Set the weights of closed units to zero, in place; returns the (layer, head) that are closed."""
-    closed = []
+def _close(model: BertForMaskedLM, state: dict[str, np.ndarray]) -> None:
+    """Set the weights of closed units to zero, in place."""
     for one in find_gate_sets(model):
         if not isinstance(one, LearnedGates):
             continue
@@ -133,9 +130,6 @@ def _close(model: BertForMaskedLM, state: dict[str, np.ndarray]) -> list[list[in
             for mask in masks:
                 name = f"{mask.path}.weight"
                 state[name] = state[name] * mask.spread(hard[mask.units]).cpu().numpy()
-            if one.kind == HeadGates.kind:
-                closed += [[layer, head] for head in torch.nonzero(hard == 0)[:, 0].tolist()]
-    return closed
 
 
 def bert_names(n_layers: int) -> dict[str, str]:

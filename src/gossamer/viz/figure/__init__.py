@@ -10,9 +10,13 @@ What a number is. Captions count open edges per (layer, head, query, key), not l
 not live (`Circuit.live_mask`: no path into the circuit's outputs) are grey and dashed, and counted
 apart.
 
+Where a model has closed heads or neurons, a column at the right shows for each layer its heads as squares, grey if
+closed, and the neurons that are left as a bar.
+
 Every artist that means something has a gid: `sparse-edge-2-7-3` (layer, query, key), `sparse-offpath-...`
-for edges that are not live, `sparse-input-7`, `sparse-output-7`, `sparse-title`, `sparse-count`, `arrow-
-text`; in the SVG they are ids. Nothing is shown, pyplot is not used, and no global setting is changed.
+for edges that are not live, `sparse-input-7`, `sparse-output-7`, `sparse-title`, `sparse-count`, `arrow-text`,
+and of layer 2 `sparse-heads-2`, `sparse-closedheads-2`, `sparse-neurons-2`; in the SVG they are ids. Nothing is
+shown, pyplot is not used, and no global setting is changed.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from collections.abc import Sequence
 
 from ...circuits.circuit import Circuit
 from ...errors import refuse
-from .panel import Look, Pen, arrow_beside, describe, grid_for, key_below, panel
+from .panel import UNITS_KEY, Look, Pen, arrow_beside, describe, grid_for, key_below, panel
 from .paper import CircuitFigure, house_style, save, to_svg
 
 __all__ = ["CircuitFigure", "draw", "draw_one", "save", "to_svg"]
@@ -88,16 +92,17 @@ def _compose(
     titles, arrow = [look.words(title, "bold") for title in titles], look.words(arrow)
     left = ARROW_MARGIN if len(circuits) > 1 else EDGE
     with house_style(**{"font.family": look.font}):
-        bottom, grids = KEY_HEIGHT, []
+        units = any(any(circuit.left) for circuit in circuits)
+        bottom, grids = KEY_HEIGHT + UNITS_KEY * units, []
         for circuit in reversed(circuits):
-            grids.insert(0, grid_for(circuit, left, bottom, look))
+            grids.insert(0, grid_for(circuit, left, bottom, look, units=units))
             bottom = grids[0].top + PANEL_GAP
         pen = Pen(CircuitFigure(width=look.width, height=bottom - PANEL_GAP + EDGE), look)
         for circuit, name, title, grid in zip(circuits, names, titles, grids, strict=True):
             panel(pen, circuit, name, title, grid, expected=circuits[0].answers[0])
         if len(circuits) > 1:
             arrow_beside(pen, arrow, grids)
-        key_below(pen, left)
+        key_below(pen, left, units=units)
     pen.figure.title = f"{arrow}: {' and '.join(titles)}" if arrow else " and ".join(titles)
     pen.figure.description = " ".join(describe(c, t) for c, t in zip(circuits, titles, strict=True))
     return pen.figure

@@ -12,6 +12,7 @@ readers lose nothing. Lengths are in inches, font sizes in points.
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -154,13 +155,14 @@ class Grid:
     labels: Labels
     n_layers: int
     n_tokens: int
+    strip: float = 0.0  # width of the column of heads and neurons
 
     PAD, GAP, HEAD = 0.06, 0.065, 0.25
 
     def x(self, position: int) -> float:
         """Centre of a token's column."""
         start = self.left + self.gutter
-        return start + (position + 0.5) * (self.right - self.GAP - start) / self.n_tokens
+        return start + (position + 0.5) * (self.right - self.GAP - self.strip - start) / self.n_tokens
 
     def y(self, row: int) -> float:
         """Height of a row of nodes; row 0 is the input."""
@@ -180,6 +182,32 @@ class Grid:
     def top(self) -> float:
         """Upper edge of the panel."""
         return self.y(self.n_layers) + self.GAP + self.labels.height + self.HEAD
+
+
+class Squares(NamedTuple):
+    """How a layer's heads stand beside it: squares in rows, the neurons that are left as a bar below.
+
+    Attributes:
+        columns, step: squares in a row, and inches from one to the next.
+        width: inches of a row, and of the bar.
+    """
+
+    columns: int
+    step: float
+    width: float
+
+    @classmethod
+    def of(cls, n_heads: int, pitch: float) -> Squares:
+        """About four times as wide as high, so that rows and a bar fit between two rows of nodes."""
+        columns = math.ceil((4 * n_heads) ** 0.5)
+        rows = math.ceil(n_heads / columns)
+        step = min(0.075, 0.44 * pitch / rows)
+        return cls(columns, step, max(0.3, columns * step))
+
+    def at(self, head: int) -> tuple[float, float]:
+        """Centre of a head's square, in inches to the right of and below the first row's upper left corner."""
+        row, column = divmod(head, self.columns)
+        return (column + 0.5) * self.step, (row + 0.5) * self.step
 
 
 def row_pitch(n_layers: int, width: float) -> float:

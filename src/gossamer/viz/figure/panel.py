@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from .paper import CircuitFigure
 
 INK, MUTED, GUIDE, CARRIED, FRAME = "#111111", "#5f5f5f", "#e9e9e9", "#a3a3a3", "#a8a8a8"
 TITLE, ARROW, ROW, SMALL = 8.0, 7.0, 6.0, 5.5  # points
+OPEN_UNIT, CLOSED_UNIT = "#08519c", "#d0d0d0"  # a head or neurons: there, and closed
+UNITS_KEY = 0.12  # inches of its line in the key
 DOTS = {"linestyle": "", "marker": "o", "markersize": 2.0, "markeredgewidth": 0.0}
 
 
@@ -106,15 +109,20 @@ class Pen:
             self.figure.notes[gid] = note
 
 
-def grid_for(circuit: Circuit, left: float, bottom: float, look: Look) -> Grid:
-    """Where a panel goes whose lower left corner is given, and how its tokens are set."""
+def grid_for(circuit: Circuit, left: float, bottom: float, look: Look, *, units: bool = False) -> Grid:
+    """Where a panel goes whose lower left corner is given, and how its tokens are set.
+
+    Args:
+        units: leave a column for heads and neurons.
+    """
     n_layers, n_tokens = circuit.n_layers, len(circuit.tokens[0])
     widest = max(look.measure(look.label(token)) for token in (*circuit.tokens[0], *circuit.answers[0]))
     gutter = 0.11 + max(map(look.measure, layout.row_names(n_layers))) * ROW / POINTS
     right = look.width - 0.02
-    labels = layout.fit_labels(widest, n_tokens, look.width, frame=left + gutter + 0.02 + Grid.GAP)
     pitch = layout.row_pitch(n_layers, look.width)
-    return Grid(left, right, bottom, pitch, gutter, labels, n_layers, n_tokens)
+    strip = layout.Squares.of(circuit.n_heads, pitch).width + Grid.GAP if units else 0.0
+    labels = layout.fit_labels(widest, n_tokens, look.width, frame=left + gutter + 0.02 + Grid.GAP + strip)
+    return Grid(left, right, bottom, pitch, gutter, labels, n_layers, n_tokens, strip)
 
 
 def panel(pen: Pen, circuit: Circuit, name: str, title: str, grid: Grid, *, expected: Sequence[str]) -> None:
@@ -131,6 +139,8 @@ def panel(pen: Pen, circuit: Circuit, name: str, title: str, grid: Grid, *, expe
     _nodes(pen, name, grid, lines, outputs)
     for line in lines:
         _edge(pen, circuit.tokens[0], name, grid, line)
+    if grid.strip:
+        _units(pen, circuit, name, grid)
 
 
 def _heading(pen: Pen, circuit: Circuit, name: str, title: str, grid: Grid) -> None:
@@ -189,6 +199,46 @@ def _nodes(pen: Pen, name: str, grid: Grid, lines: Sequence[Line], outputs: set[
         pen.line(xs, ys, gid=f"{name}-{kind}", color=color, zorder=4, **DOTS)
 
 
+def _units(pen: Pen, circuit: Circuit, name: str, grid: Grid) -> None:
+    """Heads as squares, dark where open, and the neurons that are left as a bar, beside the edges of each layer."""
+    squares = layout.Squares.of(circuit.n_heads, grid.row_pitch)
+    left = grid.right - Grid.GAP - squares.width
+    rows = math.ceil(circuit.n_heads / squares.columns)
+    style: dict[str, Any] = {"linestyle": "", "marker": "s", "markersize": 0.72 * squares.step * POINTS}
+    for layer, heads in enumerate(circuit.left.heads(circuit.n_layers, circuit.n_heads)):
+        middle = (grid.y(layer) + grid.y(layer + 1)) / 2
+        top = middle + (rows * squares.step + 0.27 * grid.row_pitch * bool(circuit.left.neurons)) / 2
+        for opened, color in ((True, OPEN_UNIT), (False, CLOSED_UNIT)):
+            here = [head for head, state in enumerate(heads) if state == opened]
+            if not here:
+                continue
+            xs, ys = zip(*((left + x, top - y) for x, y in map(squares.at, here)), strict=True)
+            gid, state = (
+                f"{name}-{'heads' if opened else 'closedheads'}-{layer}",
+                "open" if opened else "closed",
+            )
+            note = f"layer {layer}: head{'s' * (len(here) > 1)} {', '.join(map(str, here))} {state}"
+            pen.line(xs, ys, gid=gid, note=note, color=color, markeredgewidth=0.0, **style)
+        if circuit.left.neurons:
+            place = left, top - rows * squares.step - 0.2 * grid.row_pitch, squares.width
+            _neurons(pen, *circuit.left.neurons[layer], place, 0.14 * grid.row_pitch, f"{name}-{{}}-{layer}")
+
+
+def _neurons(
+    pen: Pen, kept: int, whole: int, place: tuple[float, float, float], thick: float, gid: str
+) -> None:
+    """A bar at (x, y, width): a layer's neurons pale, those that are left dark; of any that are, at least a tick."""
+    (x, y, width), style = place, {"linewidth": min(2.6, thick * POINTS), "solid_capstyle": "butt"}
+    note = f"layer {gid.rpartition('-')[2]}: {kept:,} of {whole:,} neurons left"
+    ends = {
+        "allneurons": (x + width, CLOSED_UNIT),
+        "neurons": (x + max(0.012, width * kept / whole), OPEN_UNIT),
+    }
+    for what, (end, color) in ends.items():
+        if kept or what == "allneurons":
+            pen.line([x, end], [y, y], gid=gid.format(what), note=note, color=color, **style)
+
+
 def _edge(pen: Pen, tokens: Sequence[str], name: str, grid: Grid, line: Line) -> None:
     t = layout.shade(line.weight, pen.look.strongest)
     style = {"color": blue(t), "linewidth": thickness(t), "zorder": 3, "solid_capstyle": "butt"}
@@ -218,9 +268,10 @@ def arrow_beside(pen: Pen, words: str, grids: Sequence[Grid]) -> None:
     pen.text(0.08, (high + low) / 2, words, ARROW, gid="arrow-text", room=room, **place)
 
 
-def key_below(pen: Pen, left: float) -> None:
-    """What light, dark and direction mean."""
-    x, y, step = left + 0.02, 0.2, 0.12
+def key_below(pen: Pen, left: float, *, units: bool = False) -> None:
+    """What light, dark and direction mean, and the squares and bars where there are some."""
+    base = UNITS_KEY if units else 0.0
+    x, y, step = left + 0.02, base + 0.2, 0.12
     muted: dict[str, Any] = {"color": MUTED}
     x += 0.04 + pen.text(x, y, "0", SMALL, gid="key-low", **muted)
     for index in range(5):
@@ -233,7 +284,10 @@ def key_below(pen: Pen, left: float) -> None:
     words = "attention weight of the strongest head"
     pen.text(x, y, words, SMALL, gid="key-words", room=room - x, **muted)
     words = "Lines rise from what is read to what reads; grey: the residual stream."
-    pen.text(left + 0.02, 0.08, words, SMALL, gid="key-direction", room=room - left, **muted)
+    pen.text(left + 0.02, base + 0.08, words, SMALL, gid="key-direction", room=room - left, **muted)
+    if units:
+        words = "Squares: heads, grey if closed. Bars: neurons, dark what is left of each layer."
+        pen.text(left + 0.02, 0.08, words, SMALL, gid="key-units", room=room - left, **muted)
 
 
 def describe(circuit: Circuit, title: str) -> str:
@@ -241,5 +295,5 @@ def describe(circuit: Circuit, title: str) -> str:
     rows = (circuit.tokens[0], circuit.answers[0])
     inputs, outputs = (" ".join(layout.visible_text(token, lambda _: True) for token in row) for row in rows)
     off_path = layout.off_path_caption(int((~circuit.live_mask()).sum()), drawn=True).partition(" (")[0]
-    counts = ", ".join(filter(None, (layout.count_caption(circuit), off_path)))
+    counts = ", ".join(filter(None, (layout.count_caption(circuit), off_path, circuit.units_in_words())))
     return f"{title}: input {inputs}; output {outputs}; {counts}."

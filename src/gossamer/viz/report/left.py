@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from ...circuits.circuit import UnitsLeft
 from ...models.run_report import OpenUnits, RunReport, describe_sizes
 from .html import bars, grid, parts, section, table, text
 
@@ -16,7 +17,24 @@ def what_is_left(report: RunReport, told: Collection[str] = ()) -> str:
     """
     sizes = describe_sizes(report.sizes) if _static(report) else []
     whole = table(("", "base model", "left"), sizes) if sizes else ""
-    return whole + "".join(_kind(kind, left) for kind, left in report.gates.items() if kind not in told)
+    return whole + units_left({kind: left for kind, left in report.gates.items() if kind not in told})
+
+
+def units_left(units: Mapping[str, OpenUnits]) -> str:
+    """Each kind of gate by layer: heads as a grid, others as bars."""
+    return "".join(_kind(kind, left) for kind, left in units.items())
+
+
+def units_of_circuit(left: UnitsLeft, n_layers: int, n_heads: int) -> dict[str, OpenUnits]:
+    """Heads and neurons that are left, by kind; a kind of which nothing is closed is left out."""
+    found = {}
+    if left.closed_heads:
+        heads = left.heads(n_layers, n_heads)
+        found["heads"] = OpenUnits([list(map(float, row)) for row in heads], of_layer=[n_heads] * n_layers)
+    if left.neurons:
+        counts = [[float(n)] for n, _ in left.neurons]
+        found["neurons"] = OpenUnits(counts, of_layer=[whole for _, whole in left.neurons])
+    return found
 
 
 def _static(report: RunReport) -> bool:

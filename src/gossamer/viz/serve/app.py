@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from ...errors import GossamerError
 from ..report.page import bare_page
+from ..viewer import left_of
 from ..viewer.page import asset, page
 from .guard import Refusal, RequestGuard
 from .session import Session
@@ -67,9 +68,9 @@ def app(
         if not isinstance(session, Session):
             return HTMLResponse(failure_page(session), status_code=503)
         script = asset("serve.js", __name__.rpartition(".")[0])
-        return HTMLResponse(
-            page(session.page_data(start), title="Attention circuits", connect="'self'", start=script)
-        )
+        data = session.page_data(start)
+        text = page(data, title="Attention circuits", left=left_of(data), connect="'self'", start=script)
+        return HTMLResponse(text)
 
     @made.post("/api/look")
     async def look(request: Request) -> JSONResponse:

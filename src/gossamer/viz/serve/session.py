@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...circuits.trace import trace_prompt
+from ...circuits.trace import trace_prompt, units_left
 from ...data.prompts import Prompt, open_tokenizer, pieces, positions_of
 from ...errors import refuse
 from ...models.attach import attach, gates_of
 from ...models.checkpoint import load, load_dense
 from ...models.forward import evaluating, first_output
-from ..viewer import page_data
+from ..viewer import page_data, panel_data
 from ..viewer.pack import circuits
 
 TITLES = ("Base Model", "Sparse Model")
@@ -143,17 +143,15 @@ class Session:
 
     def page_data(self, start: str = "") -> dict[str, Any]:
         """What the page knows before the first prompt."""
-        sizes = [{"layers": gates_of(m).n_layers, "heads": gates_of(m).n_heads} for m in self.models]
         panels = [
-            {
-                "name": name,
-                "title": title,
-                "circuits": None,
-                "model": None,
-                **size,
-                "least": self.limits.threshold,
-            }
-            for name, title, size in zip(NAMES, TITLES, sizes, strict=True)
+            panel_data(
+                name,
+                title,
+                (gates_of(m).n_layers, gates_of(m).n_heads),
+                units_left(m),
+                least=self.limits.threshold,
+            )
+            for name, title, m in zip(NAMES, TITLES, self.models, strict=True)
         ]
         limits = {"tokens": self.most_tokens, "characters": self.limits.characters}
         return page_data("server", panels, start=start, limits=limits)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...circuits.circuit import Circuit
+from ...circuits.circuit import Circuit, UnitsLeft
 from ...errors import refuse
+from ..report.left import units_left, units_of_circuit
 from .pack import circuits
 from .page import page
 
@@ -60,7 +61,8 @@ def view(
         panel(name, words, parts, most=most_edges, least=least)
         for name, words, parts in zip(names, titles, sides, strict=False)
     ]
-    return page(page_data("prompts", panels, edge_findings=edge_findings, places=places), title=title)
+    data = page_data("prompts", panels, edge_findings=edge_findings, places=places)
+    return page(data, title=title, left=left_of(data))
 
 
 def _parts(side: Circuit | Sequence[Circuit]) -> list[Circuit]:
@@ -71,15 +73,31 @@ def panel(
     name: str, title: str, parts: Sequence[Circuit], *, most: int = MOST_EDGES, least: float = 0.0
 ) -> dict[str, Any]:
     """One panel of stored circuits of one model."""
-    size = {"layers": parts[0].n_layers, "heads": parts[0].n_heads}
-    return {
-        "name": name,
-        "title": title,
-        **size,
-        "least": least,
-        "circuits": circuits(parts, most=most),
-        "model": None,
-    }
+    size, stored = (parts[0].n_layers, parts[0].n_heads), circuits(parts, most=most)
+    return panel_data(name, title, size, parts[0].left, least=least, circuits=stored)
+
+
+def panel_data(
+    name: str,
+    title: str,
+    size: tuple[int, int],
+    left: UnitsLeft,
+    *,
+    least: float = 0.0,
+    circuits: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the scripts call PanelData; `size` is layers and heads."""
+    closed, neurons = ([list(pair) for pair in pairs] for pairs in left)
+    shape = {"layers": size[0], "heads": size[1], "least": least, "closed": closed, "neurons": neurons}
+    return {"name": name, "title": title, **shape, "circuits": circuits, "model": model}
+
+
+def left_of(data: dict[str, Any]) -> str:
+    """The heads and neurons that are left of the last panel's model, drawn as in a report."""
+    last = data["panels"][-1]
+    left = UnitsLeft(*(tuple(map(tuple, last[name])) for name in ("closed", "neurons")))
+    return units_left(units_of_circuit(left, last["layers"], last["heads"]))
 
 
 def page_data(

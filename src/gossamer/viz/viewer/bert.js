@@ -17,15 +17,14 @@
  * @property {number} epsilon  of the layer norms
  * @property {number | null} bias  c in nats; null: every gate is open
  * @property {string} reads  what a gate adds c to: the logit, or the log of the attention weight
- * @property {number[][]} closed  (layer, head) whose edges are all closed
  * @property {TensorNote[]} tensors  in the order in which they lie in `weights`
  * @property {Packed} weights
  */
-/** @typedef {{data: BertData, of: (name: string) => Float32Array}} Bert */
+/** @typedef {{data: BertData, closed: number[][], of: (name: string) => Float32Array}} Bert  closed: (layer, head) whose edges are all closed */
 /** @typedef {(layer: number, head: number, query: number, key: number) => boolean} IsCut */
 
-/** @param {BertData} data @returns {Bert} */
-function bertOf(data) {
+/** @param {BertData} data @param {number[][]} closed  (layer, head) @returns {Bert} */
+function bertOf(data, closed) {
   const all = /** @type {Float32Array} */ (unpack(data.weights));
   /** @type {Map<string, Float32Array>} */
   const found = new Map();
@@ -35,7 +34,7 @@ function bertOf(data) {
     found.set(name, all.subarray(at, at + size));
     at += size;
   }
-  return { data, of: (name) => /** @type {Float32Array} */ (found.get(name)) };
+  return { data, closed, of: (name) => /** @type {Float32Array} */ (found.get(name)) };
 }
 
 /**
@@ -120,7 +119,7 @@ function runBert(bert, ids, isCut) {
     const dense = (name, input) => linear(input, of(`${layer}.${name}.weight`), of(`${layer}.${name}.bias`));
     /** @param {string} name @param {Float64Array} input */
     const norm = (name, input) => layerNorm(input, of(`${layer}.${name}.scale`), of(`${layer}.${name}.shift`), epsilon);
-    const mixed = attend(data, layer, T, dense("q", x), dense("k", x), dense("v", x), of(`${layer}.o.weight`), found, isCut);
+    const mixed = attend(bert, layer, T, dense("q", x), dense("k", x), dense("v", x), of(`${layer}.o.weight`), found, isCut);
     x = norm("norm1", add(dense("o", mixed), x));
     x = norm("norm2", add(dense("down", gelu(dense("up", x))), x));
   }
@@ -156,18 +155,18 @@ function writtenLengths(T, width, heads, v, o) {
 
 /**
  * Gated attention of one layer; open edges are appended to `found`.
- * @param {BertData} data @param {number} layer @param {number} T
+ * @param {Bert} bert @param {number} layer @param {number} T
  * @param {Float64Array} q @param {Float64Array} k @param {Float64Array} v (T, width)
  * @param {Float32Array} o  output projection, (width, width)
  * @param {EdgeRow[]} found @param {IsCut} [isCut] @returns {Float64Array} (T, width)
  */
-function attend(data, layer, T, q, k, v, o, found, isCut) {
+function attend({ data, closed }, layer, T, q, k, v, o, found, isCut) {
   const { width, heads } = data, D = width / heads, bias = data.bias === null ? Infinity : data.bias;
   const out = new Float64Array(T * width), s = new Float64Array(T), p = new Float64Array(T);
   const lengths = writtenLengths(T, width, heads, v, o);
   for (let query = 0; query < T; query++) {
     for (let head = 0; head < heads; head++) {
-      if (data.closed.some(([l, h]) => l === layer && h === head)) continue;
+      if (closed.some(([l, h]) => l === layer && h === head)) continue;
       let top = -Infinity, total = 0;
       for (let key = 0; key < T; key++) {
         let dot = 0;

@@ -150,14 +150,17 @@ function buildHeads(page) {
 /** How many edges each head of the last panel has open. @param {Page} page */
 function headCounts(page) {
   const { state, nHeads, layers, panels } = page, view = panels[panels.length - 1].view, counts = new Uint32Array(layers * nHeads);
+  const { data } = panels[panels.length - 1], closed = new Set(data.closed.map(([l, h]) => l * nHeads + h));
   if (view) for (let i = 0; i < view.edges.n; i++) counts[view.edges.layer[i] * nHeads + view.edges.head[i]]++;
   for (let l = 0; l < layers; l++)
     for (let h = 0; h < nHeads; h++) {
       const button = byId(`head-${l}-${h}`), n = counts[l * nHeads + h];
-      button.textContent = n > 999 ? `${Math.round(n / 1000)}k` : String(n);
+      const gone = closed.has(l * nHeads + h);
+      button.textContent = gone ? "–" : n > 999 ? `${Math.round(n / 1000)}k` : String(n);
+      button.classList.toggle("closed", gone);
       const cut = state.cuts[panels.length - 1].has(`${l},${h}`);
       button.setAttribute("aria-pressed", String(state.heads[l * nHeads + h] === 1 && !cut));
-      button.setAttribute("aria-label", `${button.textContent} edges in layer ${l} head ${h}${cut ? ", cut" : ""}`);
+      button.setAttribute("aria-label", gone ? `layer ${l} head ${h}, closed in ${data.title}` : `${button.textContent} edges in layer ${l} head ${h}${cut ? ", cut" : ""}`);
     }
 }
 

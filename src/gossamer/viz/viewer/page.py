@@ -35,12 +35,15 @@ SCRIPTS = (
 START = "start.js"
 
 
-def page(data: dict[str, Any], *, title: str, connect: str = "'none'", start: str | None = None) -> str:
+def page(
+    data: dict[str, Any], *, title: str, left: str = "", connect: str = "'none'", start: str | None = None
+) -> str:
     """The whole page as text.
 
     Args:
         data: what `source.js` calls PageData.
         title: of the page.
+        left: HTML of the heads and neurons that are left of the last panel's model.
         connect: whom the page's script may talk to; nobody, unless a server is behind it.
         start: the script that runs last, where it is not the viewer's own.
     """
@@ -59,6 +62,7 @@ def page(data: dict[str, Any], *, title: str, connect: str = "'none'", start: st
         policy=html.escape("; ".join(f"{name} {value}" for name, value in allowed.items()), quote=True),
         style=asset("page.css"),
         help=asset("help.html"),
+        left=left,
         data=as_json(data),
         script=script,
     )

@@ -56,6 +56,9 @@ function filterPanel(panel, filter) {
   const alive = live.reduce((sum, x) => sum + x, 0), offPath = alive < view.edges.n ? view.open - alive : 0, missing = view.open - view.edges.n, number = (/** @type {number} */ x) => x.toLocaleString("en");
   const percent = (100 * view.open) / Math.max(1, view.visible);
   const parts = [`${number(view.open)} of ${number(view.visible)} attention edges open${data.least > 0 ? ` with a weight of ${data.least} and more` : ""}` + (percent < 99.95 ? ` (${percent.toPrecision(2)} %)` : "")];
+  const { closed, neurons, layers, heads } = data, [kept, whole] = [0, 1].map((i) => neurons.reduce((sum, pair) => sum + pair[i], 0));
+  if (closed.length) parts.push(`${number(closed.length)} of ${number(layers * heads)} heads closed`);
+  if (whole) parts.push(`${number(kept)} of ${number(whole)} neurons left`);
   let sink = 0;
   for (let i = 0; i < view.edges.n; i++) sink += Number(isSink(view.edges, i));
   if (filter.noSink) parts.push(`${number(sink)} of them read position 0 and are hidden`);

@@ -7,6 +7,7 @@
  * @typedef {object} PanelData
  * @property {string} name @property {string} title @property {number} layers @property {number} heads
  * @property {number} least  smallest weight that counts as an edge here
+ * @property {number[][]} closed  (layer, head) of heads that are closed @property {number[][]} neurons  [left, of] per layer; none without gates on them
  * @property {PackedCircuit | null} circuits @property {BertData | null} model
  */
 /**
@@ -57,7 +58,7 @@ const sumText = (data, index) => `${Math.floor(index / 10 ** data.digits)} + ${i
 
 /** Stored circuits where there are any and nothing is cut; else the model runs here. @param {PageData} data @returns {Source} */
 function additionSource(data) {
-  const panels = data.panels.map(({ circuits, model }) => ({ stored: circuits && circuitsOf(circuits), bert: model && bertOf(model) }));
+  const panels = data.panels.map(({ circuits, model, closed }) => ({ stored: circuits && circuitsOf(circuits), bert: model && bertOf(model, closed) }));
   const outputs = Array.from({ length: data.digits + 3 }, (_, i) => 2 * data.digits + 2 + i);
   return {
     prompts: [],
