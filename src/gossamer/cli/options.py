@@ -72,6 +72,16 @@ Gates = Annotated[
 ]
 
 
+Uniform = Annotated[
+    bool,
+    typer.Option(
+        "--uniform",
+        help="Keep the same number of heads, and of neurons, in every layer, so that gossamer shrink can cut whatever "
+        "is closed at level uniform; short for --set gate.uniform=true.",
+    ),
+]
+
+
 def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
     """The options that a person gave and that are fields of `kind`."""
     found = {}

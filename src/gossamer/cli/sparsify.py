@@ -10,7 +10,7 @@ import typer
 
 from ..errors import CeilingMissed
 from ..recipes.sparsify_settings import SparsifySettings
-from .options import Config, Gates, RecipeName, Set, explicit, parse_settings
+from .options import Config, Gates, RecipeName, Set, Uniform, explicit, parse_settings
 
 Option = typer.Option
 DEFAULT = SparsifySettings(model="")  # the one place of every default
@@ -33,6 +33,7 @@ def sparsify(
         ),
     ] = str(DEFAULT.ceiling),
     gates: Gates = DEFAULT.gates,
+    uniform: Uniform = False,
     out: Annotated[Path, Option(help="Folder for checkpoints, model and report.")] = DEFAULT.out,
     steps: Annotated[int, Option(help="Optimizer steps, at most.")] = DEFAULT.steps,
     max_minutes: Annotated[
@@ -76,7 +77,7 @@ def sparsify(
     from ..recipes.text import report_text, run_job
     from ..training.distributed import first_process, leave
 
-    changes = parse_settings(settings or [])
+    changes = ({"gate.uniform": True} if uniform else {}) | parse_settings(settings or [])
     given = explicit(context, SparsifySettings)
     job = settings_of(
         SparsifySettings, "sparsify", config=config, given=given, recipe=recipe, changes=changes

@@ -38,6 +38,8 @@ class GateSet(ABC):
             a kind's price does not matter.
         emphasis: factor on the price in the objective; a run sets it so that every whole kind costs the same, if its
             recipe says so.
+        can_be_uniform: the units have a shape, of which every layer may keep as many.
+        uniform: every layer has the same count of open units (`uniform.py`).
         waits: a run has not let the gates learn yet: they are hard, and get no gradient.
         holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
@@ -54,6 +56,8 @@ class GateSet(ABC):
     version: ClassVar[int] = 1
     parent: ClassVar[str | None] = None
     readings: ClassVar[tuple[str, ...]] = ("logit",)
+    can_be_uniform: ClassVar[bool] = False
+    uniform: bool = False
     reads: str = "logit"
     waits: bool = False
     price: float = 1.0

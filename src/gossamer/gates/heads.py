@@ -20,6 +20,7 @@ class HeadGates(LearnedGates):
     block: ClassVar[str] = "head_gates"
     stream: ClassVar[int] = 2
     one_by_one: ClassVar[bool] = True
+    can_be_uniform: ClassVar[bool] = True
 
     def masks(self, layer: Any) -> list[Mask]:
         """The columns of o."""
@@ -30,6 +31,10 @@ class HeadGates(LearnedGates):
         """Those of a query head, of its columns of o, and of its share of the keys and values."""
         made = [x.count * x.width * x.across for x in (layer.q, layer.k, layer.v, layer.o)]
         return sum(made) / layer.n_heads
+
+    def groups_of(self, layer: Any) -> int:
+        """Those that share a key-value head."""
+        return layer.n_kv_heads
 
     def open_groups(self, layer: int) -> Tensor:
         """(H,): 1 for the heads that hard gates leave open, for the edges inside."""

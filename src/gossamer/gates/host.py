@@ -52,7 +52,9 @@ class Options(NamedTuple):
     Attributes:
         impl: implementation of gated attention; auto is resolved by the model's device.
         reads: what gates add the bias to; None for each kind's own.
+        uniform: every layer has as many open units of a kind whose units have a shape.
     """
 
     impl: str = "auto"
     reads: str | None = None
+    uniform: bool = False

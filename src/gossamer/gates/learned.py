@@ -32,6 +32,7 @@ from .gate_set import GateSet
 from .host import Host, Options
 from .noise import NoiseKey, edge_uniform
 from .openness import Count, Openness
+from .uniform import require_alike, shared_logits
 
 OPEN = (
     4.0  # where a logit starts, in nats: sigma(4) = 0.98, so that sampled gates are nearly all open (assumed)
@@ -96,6 +97,10 @@ class LearnedGates(nn.Module, GateSet):
     def multiply_adds(self, layer: Any) -> float:
         """Multiply-adds a token that one open unit of a layer costs."""
 
+    def groups_of(self, layer: Any) -> int:
+        """How many groups a layer's units are in, all of one size; by default each is one of its own."""
+        return self.masks(layer)[-1].units.stop
+
     # ---- on a model ----
 
     @property
@@ -108,24 +113,34 @@ class LearnedGates(nn.Module, GateSet):
         """Open gates that read what the run asks for, where they can."""
         made = cls()
         made.reads = options.reads if options.reads in cls.readings else cls.reads
+        made.uniform = options.uniform and cls.can_be_uniform
         return made
 
+    def require(self, options: Options) -> None:
+        """Raise for a set with a count in each layer, if the run wants one in all."""
+        if options.uniform and self.can_be_uniform and not self.uniform:
+            what = f"gate.uniform for gates on {self.kind} with a count of their own in each layer"
+            raise refuse(what, "gates that were trained with gate.uniform", "start from the dense model")
+
     def state(self) -> dict[str, Any]:
-        """The block in config.json, with what the gates read where it is no logit."""
-        return super().state() | ({} if self.reads == "logit" else {"reads": self.reads})
+        """The block in config.json, with what the gates read where it is no logit, and whether counts are shared."""
+        reads = {} if self.reads == "logit" else {"reads": self.reads}
+        return super().state() | reads | ({"uniform": True} if self.uniform else {})
 
     @classmethod
     def from_state(cls, state: Any, where: object, options: Options) -> Self:
         """The gates that a block describes."""
         made = super().from_state(state, where, options)
-        made.reads = state.get("reads", cls.reads)
-        if made.reads not in cls.readings:
-            raise refuse(
-                f"{where}: gates on {cls.kind} that read {made.reads!r}",
-                f"one of {', '.join(cls.readings)}",
-                "save it again",
-                CheckpointError,
-            )
+        for name, possible in (("reads", cls.readings), ("uniform", (False, True)[: 1 + cls.can_be_uniform])):
+            value = state.get(name, getattr(cls, name))
+            if value not in possible:
+                raise refuse(
+                    f"{where}: gates on {cls.kind} with {name} {value!r}",
+                    f"one of {', '.join(map(str, possible))}",
+                    "save it again",
+                    CheckpointError,
+                )
+            setattr(made, name, value)
         return made
 
     def attach(self, host: Host) -> None:
@@ -135,6 +150,9 @@ class LearnedGates(nn.Module, GateSet):
         layers = list(host.anatomy)
         self.places = {layer.number: self.masks(layer) for layer in layers}
         self._require_float()
+        self._groups = self.groups_of(layers[0])
+        if self.uniform:
+            require_alike(self.kind, [(self.masks(x)[-1].units.stop, self.groups_of(x)) for x in layers])
         self.n_layers = 1 + max(self.places)
         self.price = sum(self.multiply_adds(layer) for layer in layers) / len(layers)
         for number, masks in self.places.items():
@@ -190,13 +208,23 @@ class LearnedGates(nn.Module, GateSet):
 
     def _decide(self, layer: int, *, training: bool) -> tuple[Tensor, Tensor]:
         """(z, p) of a layer's units; sampled in training, and with a gradient through z there."""
-        logits = self.logits[str(layer)].float()
+        logits = self._deciding(layer)
         if math.isinf(self.bias):
             return torch.ones_like(logits), torch.ones_like(logits)
         if not self.learns:
             return hard_gate(logits.detach())
         noise = self._noise(layer, logits) if training and self.sampling else None
         return hard_gate(logits, noise, straight_through=self.straight_through or training)
+
+    def _deciding(self, layer: int) -> Tensor:
+        """The logits that decide a layer's gates, with a gradient to its own."""
+        own = self.logits[str(layer)].float()
+        if not self.uniform:
+            return own
+        with torch.no_grad():
+            every = torch.stack([self.logits[str(number)].float() for number in self.places])
+            shared = shared_logits(every.view(len(every), self._groups, -1))
+        return shared[list(self.places).index(layer)].flatten() + (own - own.detach())
 
     def _noise(self, layer: int, logits: Tensor) -> Tensor:
         key, at = NoiseKey(self.seed, self.step, layer), logits.device

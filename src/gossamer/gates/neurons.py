@@ -13,6 +13,7 @@ class NeuronGates(LearnedGates):
     kind: ClassVar[str] = "neurons"
     block: ClassVar[str] = "neuron_gates"
     stream: ClassVar[int] = 3
+    can_be_uniform: ClassVar[bool] = True
 
     def masks(self, layer: Any) -> list[Mask]:
         """The columns of the second matrix."""

@@ -150,7 +150,9 @@ def rows_of(
 
 def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
     """A dense model with gates, and with adapters where the job has them."""
-    attach_missing(model, config.gate_kinds, Options(config.impl, config.recipe.gate.reads))
+    attach_missing(
+        model, config.gate_kinds, Options(config.impl, config.recipe.gate.reads, config.recipe.gate.uniform)
+    )
     set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
     return add_adapters(model, rank=job.lora) if job.lora else model
 

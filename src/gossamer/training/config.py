@@ -95,6 +95,9 @@ class SparsityConfig(TrainingArguments):
         super().__post_init__()
         require_makeable(self)
         self.gates = ",".join(kinds_in(self.gates))
+        if self.recipe.gate.uniform and not any(kinds()[kind].can_be_uniform for kind in self.gate_kinds):
+            raise refuse(f"gate.uniform with gates={self.gates}", "gates on heads or neurons, which have counts",
+                         "add one of them to gates, or leave it out")  # fmt: skip
 
     def _choose_best(self) -> None:
         """Let the score choose the best model: by another metric a run could end outside its ceiling."""

@@ -94,9 +94,10 @@ def _of_kind(name: str, value: Any, kind: Any) -> Any:
         raise refuse(f"{name}={value!r}", "two numbers, [low, high]", "pass for example [0.001, 10000]")
     if float in kinds and _is_number(value):
         return float(value)  # type: ignore[arg-type]
-    if str in kinds and isinstance(value, str):
+    if any(type(value) is one for one in kinds if one in (str, bool)):
         return value
-    raise refuse(f"{name}={value!r}", f"a {'number' if float in kinds else 'word'}", "pass one")
+    expected = "a number" if float in kinds else "true or false" if bool in kinds else "a word"
+    raise refuse(f"{name}={value!r}", expected, "pass one")
 
 
 def _is_number(value: Any) -> bool:

@@ -74,6 +74,11 @@ class GateRecipe:
         "How far the ceiling must have tightened, 0 to 1, before gates that hold others learn: a head that closes "
         "early takes its edges with it.",
     )
+    uniform: bool = _says(
+        False,
+        "Whether every layer keeps the same number of heads, and of neurons, so that gossamer shrink loses nothing at "
+        "level uniform.",
+    )
     learning_rate: float = _says(
         0.03,
         "Learning rate of the logits that gates of their own have (heads, neurons, weights), in nats; it follows the "

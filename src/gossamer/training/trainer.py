@@ -73,7 +73,8 @@ class SparsityTrainer(Evaluation):
             model, base, gated=gated, needed=self.ceiling.needs_base, use_cache=args.use_cache
         )
         self.same_pairs = SamePairs(sharded=bool(args.fsdp))
-        options = Options(resolve(args.impl, args.device), args.recipe.gate.reads)
+        gate = args.recipe.gate
+        options = Options(resolve(args.impl, args.device), gate.reads, gate.uniform)
         self.gates = attach_missing(model, args.gate_kinds, options)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
         for one in self.gates:
