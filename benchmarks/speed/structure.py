@@ -2,11 +2,15 @@
 
     python -m benchmarks.speed.structure              Llama-shaped and GPT-2-shaped models; a record
     python -m benchmarks.speed.structure --quick      one share of small ones, nothing kept
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.structure --steps      what gates on units add to a training step
 
 Weights are random: which units are left does not change the time. Heads and neurons are closed in every layer until
 the share is left, and `shrunk` makes the smaller model, which must compute what the gated one does before anything is
 timed. GPT-2 has no config for fewer heads: they are zeros at level uniform and gone at level per-layer. Llama's counts
 divide its width: of 8 heads of 256 features, 6 are no count, so that they are zeros at a share of 0.75.
+
+A step is forward, KL against the frozen base, backward, clipping and AdamW, with sampled gates, as in `training.py`;
+its contestants take turns in one process, each with a model of its own, and ratios are taken round by round.
 
 onnxruntime runs the prompt (no cache) of the same models, exported by the exporters of transformers, where onnx,
 onnxscript and onnxruntime are installed; a model that does not export has its reason in the record in place of a time.
@@ -15,9 +19,12 @@ onnxscript and onnxruntime are installed; a model that does not export has its r
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
+import itertools
+import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +34,28 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from benchmarks.lib.machine import circumstances
 from benchmarks.lib.record import save
-from benchmarks.lib.timing import medians
+from benchmarks.lib.timing import medians, ratio, timed
 from benchmarks.speed import RESULTS
+from benchmarks.speed.training import Setting, addition, language, logits, lost, stepper
 from gossamer.gates.host import Options
 from gossamer.gates.learned import LearnedGates
+from gossamer.gates.reads import MAGNITUDE
 from gossamer.models.attach import attach_missing, detach
 from gossamer.models.latency import PROMPT, latencies
 from gossamer.models.same_function import require_same
 from gossamer.models.shrink import shrunk
+from gossamer.training.constraint import Ceiling
+from gossamer.training.controller import Controller
+from gossamer.training.recipe import Recipe
 
+KINDS = {
+    "edges": "edges",
+    "units": "edges,heads,neurons",
+    "all": "edges,heads,neurons,weights",
+    "all, weights by magnitude": "edges,heads,neurons,weights",
+}
 SHARES = (0.75, 0.5, 0.25)
+BIAS = 1.0  # nats; about half-open edges, as in the middle of a run
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 ROUNDS = 9
 NEAR = 1e-3  # nats; onnxruntime sums in another order
@@ -145,11 +164,77 @@ def line(row: dict[str, Any], base: dict[str, Any]) -> str:
     )
 
 
+def step_of(setting: Setting, name: str) -> Callable[[], None]:
+    """A training step of a model with some kinds of gates."""
+    model = copy.deepcopy(setting.base)
+    sets = attach_missing(model, KINDS[name].split(","), Options("blockwise", "logit"))
+    sets.bias = BIAS
+    if "magnitude" in name:
+        sets.of_kind("weights").reads = MAGNITUDE
+    model.train()
+    controller, count = Controller(Ceiling("kl", 0.02), Recipe()), itertools.count()
+
+    def loss() -> Tensor:
+        sets.name_noise(step=next(count))
+        with torch.no_grad():
+            expected = logits(setting.base, setting.inputs)
+        with sets.recording() as seen:
+            output = logits(model, setting.inputs)
+        return controller.lagrangian(sets.penalty(seen), lost(setting, "kl", output, expected))
+
+    return stepper(model, loss)
+
+
+def steps(settings: Iterable[Setting], rounds: int) -> list[dict[str, Any]]:
+    """What a step costs beside one with gates on edges alone, for several models and batches."""
+    rows = []
+    for setting in settings:
+        times = timed({name: step_of(setting, name) for name in KINDS}, rounds)
+        batch, length = setting.inputs["input_ids"].shape
+        row: dict[str, Any] = {"model": setting.name, "B": batch, "T": length}
+        row |= {name: round(statistics.median(taken), 2) for name, taken in times.items()}
+        rows.append(
+            row
+            | {f"{name}/edges": round(ratio(times, name, "edges"), 3) for name in KINDS if name != "edges"}
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def keep_steps(rows: list[dict[str, Any]], message: dict[str, Any], *, kept: bool) -> None:
+    """Print the table of steps, and keep its record."""
+    names = list(rows[0])
+    lines = [
+        "# Gates on units: time of a whole step",
+        "",
+        ", ".join(f"{k} {v}" for k, v in message.items()),
+        "",
+    ]
+    lines += [
+        "Milliseconds, medians over interleaved rounds; ratios are medians of those within a round.",
+        "",
+    ]
+    lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
+    print("\n".join(lines))
+    if kept:
+        save(RESULTS, "structure-steps", "cpu", {"circumstances": message, "rows": rows}, lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure and, unless --quick, keep the record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one share of small models, nothing kept")
-    quick = parser.parse_args(argv).quick
+    parser.add_argument(
+        "--steps", action="store_true", help="training steps, not the latency of smaller models"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="steps of each contestant")
+    asked = parser.parse_args(argv)
+    quick = asked.quick
+    if asked.steps:
+        message = circumstances("cpu", torch.float32) | {"clock": "processor time", "rounds": asked.rounds}
+        found = steps((addition(), *(language(n) for n in ((128,) if quick else (128, 512)))), asked.rounds)
+        return keep_steps(found, message, kept=not quick)
     message = circumstances("cpu", torch.float32) | {
         "clock": "wall; onnxruntime: processor time",
         "prompt": PROMPT,

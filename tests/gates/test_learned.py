@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from gossamer import detach, load, save
+from gossamer.data.sequences import collate_rows
 from gossamer.errors import GossamerError, UnsupportedModel
 from gossamer.gates.gate_sets import GateSets
 from gossamer.gates.heads import HeadGates
+from gossamer.gates.host import Options
 from gossamer.gates.learned import OPEN, LearnedGates
-from gossamer.models.attach import find_gate_sets
+from gossamer.models.attach import attach_missing, find_gate_sets
+from gossamer.models.checkpoint import load_dense, save_adapter, save_folder
 from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.models.host import ModelHost
+from gossamer.training.adapters import add_adapters
 from gossamer.training.metrics import Tally, counting
 from gossamer.training.trainer import SparsityTrainer
 from helpers.closed_units import gated
@@ -168,12 +172,17 @@ def test_gates_train_at_a_rate_of_their_own_without_decay(tmp_path: Path) -> Non
     assert sorted(together) == sorted(id(p) for p in made.model.parameters() if p.requires_grad)
 
 
-def test_a_run_on_every_kind_resumes_to_the_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "gate"),
+    [(ALL, {}), (("heads", "neurons"), {"uniform": True}), (("edges", "weights"), {"reads": "magnitude"})],
+    ids=["all", "uniform", "magnitude"],
+)
+def test_a_run_on_every_kind_resumes_to_the_uninterrupted_one(
+    kinds: tuple[str, ...], gate: dict[str, Any], tmp_path: Path
+) -> None:
     def run(name: str) -> Any:
-        made = trainer(
-            str(tmp_path / name), gates=list(ALL), ceiling="kl=9", max_steps=8, save_total_limit=None
-        )
-        return made
+        given = {"gates": list(kinds), "ceiling": "kl=9", "max_steps": 8, "save_total_limit": None}
+        return trainer(str(tmp_path / name), **given, recipe={"gate": {"anneal": 0.3, **gate}})
 
     whole, part = run("whole"), run("part")
     whole.train()
@@ -192,6 +201,49 @@ def test_an_adapter_around_a_gated_matrix_is_refused(tmp_path: Path) -> None:
     adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["mlp.c_proj"], fan_in_fan_out=True))
     with pytest.raises(GossamerError, match=r"an adapter on .*mlp.c_proj, which has gates on neurons"):
         SparsityTrainer(adapted, config(str(tmp_path), gates="neurons"), base=build("gpt2"))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_adapters_leave_gated_matrices_out_and_train_beside_them(name: str, tmp_path: Path) -> None:
+    """Gates and adapters move, the base's weights do not, and the folder of the adapter computes the same."""
+    save_folder(build(name), tmp_path / "base")
+    model = load_dense(tmp_path / "base")
+    attach_missing(model, ("edges", "heads", "neurons"), Options("eager"))
+    before = {key: x.clone() for key, x in model.named_parameters()}
+    adapted = add_adapters(model, rank=2)
+    wrapped = {key.rpartition(".")[2] for key, x in adapted.named_modules() if hasattr(x, "lora_A")}
+    assert wrapped == ({"c_attn"} if name == "gpt2" else {"q_proj", "k_proj", "v_proj"})
+    given = {"gates": "edges,heads,neurons", "ceiling": "kl=9", "max_steps": 4}
+    made = SparsityTrainer(
+        adapted, config(str(tmp_path / "run"), **given), base=build(name),
+        train_dataset=rows(64, 1), eval_dataset=rows(8, 2), data_collator=collate_rows,
+    )  # fmt: skip
+    made.train()
+    made._load_from_checkpoint(str(tmp_path / "run" / "checkpoint-4"))
+    after = {key.replace(".base_layer", ""): x for key, x in model.named_parameters()}
+    for key, old in before.items():
+        assert torch.equal(old, after[key]) != ("_gates.logits" in key), key
+    assert all(bool((x != 0).any()) for key, x in adapted.named_parameters() if "lora_B" in key)
+    save_adapter(adapted, tmp_path / "adapter")
+    again = load(tmp_path / "adapter", impl="eager")
+    assert find_gate_sets(again).kinds == ("edges", "heads", "neurons")
+    torch.testing.assert_close(output(again), output(adapted.eval()))
+
+
+def test_adapters_beside_gates_on_every_matrix_are_refused() -> None:
+    pytest.importorskip("peft", reason="needs the extra gossamer[lora]")
+    model, _ = gated("llama", "weights")
+    with pytest.raises(
+        UnsupportedModel, match="has no linear layers without gates inside its attention modules"
+    ):
+        add_adapters(model, rank=2)
+
+
+def test_layers_that_run_many_times_are_refused_by_name() -> None:
+    for kind in KINDS:
+        with pytest.raises(UnsupportedModel, match="AlbertForMaskedLM"):
+            attach_missing(build("albert"), (kind,), Options("eager"))
 
 
 def test_quantised_weights_are_refused_by_name() -> None:

@@ -12,7 +12,7 @@ For each, a child runs the command in PLACE/WHEN/here with a relative --out, and
 What they end with is in PLACE/WHEN/ended.json. Children are forks, so that each costs no imports.
 
 An event is one that Python tells of (https://docs.python.org/3/library/audit_events.html) and that changes something
-below --out.
+below --out, or below the folder beside it in which it is made.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Events:
 
     def __init__(self, folder: Path, how: str, when: str) -> None:
         self.folder, self.how, self.when, self.seen = str(folder), how, when, list[str]()
+        self.places = (str(folder), str(folder.parent / f".{folder.name}."))
         self.happened = when == "0"
 
     def __call__(self, event: str, about: tuple[Any, ...]) -> None:
@@ -43,7 +44,7 @@ class Events:
         if not (writes or event in CHANGES) or not isinstance(about[0], str | os.PathLike):
             return
         path = os.path.abspath(os.fspath(about[0]))
-        if path.startswith(self.folder):
+        if path.startswith(self.places):
             self.seen.append(f"{event} {os.path.relpath(path, self.folder)}")
             if not self.happened and (str(len(self.seen)) == self.when or path.endswith(f"/{self.when}")):
                 self.happened = True

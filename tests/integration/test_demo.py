@@ -16,12 +16,15 @@ from transformers import BertForMaskedLM
 from gossamer.circuits.trace import trace
 from gossamer.circuits.verify import answers
 from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.gates.learned import OPEN
+from gossamer.gates.neurons import NeuronGates
 from gossamer.models.attach import gates_of
 from gossamer.models.checkpoint import load, load_dense
 from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
+from gossamer.training.presets import PRESETS
 
 SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
 
@@ -143,3 +146,33 @@ def test_a_newer_or_torn_checkpoint_is_refused(made: tuple[Path, RunReport, str]
         GossamerError, match=r"has no config\.json: expected a checkpoint folder. Check the path"
     ):
         load(tmp_path.parent)
+
+
+def test_the_neurons_that_are_left_are_listed_and_each_claim_holds(tmp_path: Path) -> None:
+    """One digit: closing a listed neuron by its own logit breaks as many sums as its line says."""
+    settings = DemoSettings(
+        digits=1,
+        base_steps=250,
+        steps=300,
+        gates="edges,heads,neurons",
+        recipe=PRESETS["addition_structure"].recipe,
+    )
+    report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=io.StringIO()))
+    model, task = load(tmp_path / "sparse"), Addition(1)
+    inputs, labels = task.encode(torch.arange(task.n_sums))
+    gates = NeuronGates.on(model)
+    assert gates is not None
+    opened = {(n, i) for n in gates.layer_numbers for i in torch.nonzero(gates.hard(n))[:, 0].tolist()}
+    listed = {(one["layer"], one["neuron"]): one for one in report.neurons}
+    assert listed.keys() == opened
+    assert 0 < len(opened) < sum(report.gates["neurons"].of_layer)
+    right = (answers(model, inputs) == labels).all(1)
+    for (layer, neuron), one in listed.items():
+        logits = gates.logits[str(layer)]
+        before = logits[neuron].item()
+        with torch.no_grad():
+            logits[neuron] = -OPEN
+            wrong = int((right & (answers(model, inputs) != labels).any(1)).sum())
+            logits[neuron] = before
+        assert one["wrong"] == wrong, one["sentence"]
+    assert any(one["wrong"] for one in listed.values())

@@ -19,6 +19,7 @@ from torch.distributed.run import get_args_parser
 
 from gossamer import load
 from gossamer.cli import app
+from gossamer.models.remaining import remaining
 from gossamer.training.distributed import rank_seed
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
@@ -98,6 +99,36 @@ def test_two_ranks_that_share_one_model_are_one_process(form: str, place: Path, 
     for name, weight in one.items():
         assert torch.equal(two[name], whole[name]), name
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [("edges,heads,neurons,weights",), ("heads,neurons", "--uniform")])
+def test_gates_on_units_of_a_shared_model_are_those_of_one_process(
+    more: tuple[str, ...], place: Path, tmp_path: Path
+) -> None:
+    last = (
+        "--set",
+        "eval_strategy=no",
+        "--set",
+        "gate.bias=4",
+        "--set",
+        "gate.learning_rate=2",
+        "--gates",
+        *more,
+    )
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    done = launched(2, ["-m", "helpers.run_sharded", *sparsify(place, tmp_path / "two", 4, *last)], **asked)
+    assert done.returncode == 0, done.stderr
+    done = launched(1, ["-m", "gossamer", *sparsify(place, tmp_path / "one", 8, *last)])
+    assert done.returncode == 0, done.stderr
+    models = [load(tmp_path / name / "model") for name in ("two", "one")]
+    two, one = (model.state_dict() for model in models)
+    for name, weight in one.items():
+        # A rate of 2 nats, so that units close in four steps; other weights move by 1e-4.
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-3 if "_gates" in name else 1e-5)
+    left = [remaining(model).units for model in models]
+    assert left[0] == left[1]
+    assert any(sum(map(sum, units.per_group)) < sum(units.of_layer) for units in left[0].values())
 
 
 def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from gossamer import save
 from gossamer.cli import main
 from gossamer.training.resume import checkpoints
 from helpers import zoo
+from helpers.closed_units import closing
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import another_writer, environment
 
@@ -127,6 +129,24 @@ def test_interrupted_or_out_of_disk_inside_a_checkpoint(
     assert ("interrupted" if how == "interrupt" else "cannot be written (File too large)") in told[0]
     out = tmp_path / when.replace("/", "_") / "here" / "out"
     assert left(out, "model") == left(place / "0" / "here" / "out", "model")
+
+
+@pytest.mark.parametrize(("how", "code"), [("interrupt", 130), ("full", 2)])
+@pytest.mark.parametrize("when", ["out/config.json", "out/shrink.json"])
+def test_shrinking_that_is_interrupted_or_out_of_disk_leaves_nothing(
+    how: str, code: int, when: str, tmp_path: Path
+) -> None:
+    """One line, and the same command works afterwards: a folder that was half-written would be in its way."""
+    model, _ = closing("llama", "heads", "neurons")
+    save(model, tmp_path / "sparse")
+    (tmp_path / "command.json").write_text(json.dumps(["shrink", str(tmp_path / "sparse")]))
+    said = happens(tmp_path, how, when, more=())
+    assert "Traceback" not in said
+    assert ended(tmp_path, when) == [code, 0]
+    told = [line for line in said.splitlines() if line.startswith("gossamer: ")]
+    assert len(told) == 1
+    assert ("interrupted" if how == "interrupt" else "cannot be written (File too large)") in told[0]
+    assert [x.name for x in (tmp_path / when.replace("/", "_") / "here").iterdir()] == ["out"]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from gossamer.cli import main
 from gossamer.data.prompts import positions_of, training_tokenizer
 from gossamer.errors import GossamerWarning
 from gossamer.models.interface import attention_modules
+from gossamer.models.run_report import RunReport
 from gossamer.recipes.sparsify_settings import SparsifySettings
 from gossamer.recipes.text import rows_of
 from helpers import zoo
@@ -116,6 +117,22 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     assert len(attention_modules(model)) == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_a_model_with_adapters_has_the_sizes_that_it_has_once_they_are_merged(
+    place: Path, tmp_path: Path
+) -> None:
+    units = ("--ceiling", "kl=9", "--lora", "2", "--gates", "edges,heads,neurons")
+    found = {}
+    for name, more in (("adapter", ()), ("model", ("--merge",))):
+        assert run(place, tmp_path / name, *units, *more) == 0
+        report = RunReport.load(tmp_path / name)
+        found[name] = report.sizes, report.gates["neurons"].of_layer
+        assert "multiply-adds a token" in (tmp_path / name / name / "README.md").read_text()
+    assert found["adapter"] == found["model"]
+    assert found["adapter"][0]["parameters"]["base"] == zoo.build("gpt2").num_parameters()
+    assert load(tmp_path / "adapter" / "adapter").peft_config  # they are there still
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (("--length", "999"), "length 999 on a model of 64 positions"),
     (("--ceiling", "kl=-1"), "ceiling kl=-1"),
@@ -133,6 +150,8 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     (("--lora", "-1"), "lora=-1 is out of range"),
     (("--learning-rate", "-1"), "learning_rate=-1"),
     (("--merge",), "--merge without adapters"),
+    (("--uniform",), "gate.uniform with gates=edges"),
+    (("--set", "gate.uniform=3"), "gate.uniform=3"),
     (("--set", "max_steps=9"), "--set max_steps, which has an option of its own: expected --steps"),
     (("--data", "{place}/empty.jsonl"), "gives 0 rows of 16 tokens to train on"),
     (("--data", "{place}/one.txt"), "a larger --held-out-share"),

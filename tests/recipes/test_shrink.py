@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.models.run_report import RunReport
 from gossamer.models.summary import describe
 from gossamer.recipes.shrink import shrink
-from helpers.closed_units import closing
+from helpers.closed_units import closing, gated
 from helpers.letters import save_tokenizer
 from helpers.processes import environment
 from helpers.zoo import build
@@ -178,6 +179,24 @@ def _dense(folder: Path) -> None:
     build("llama").save_pretrained(folder / "sparse")
 
 
+def _edges(folder: Path) -> None:
+    model = closing("llama", "edges")[0]
+    save(model, folder / "sparse")
+
+
+def _open(folder: Path) -> None:
+    save(gated("llama", "heads", "neurons")[0], folder / "sparse")
+
+
+def _nowhere(folder: Path) -> None:
+    (folder / "sparse").mkdir()
+
+
+def _shrunk(folder: Path) -> None:
+    sparse(folder / "whole")
+    shrink(folder / "whole", folder / "sparse", level="per-layer")
+
+
 def _missed(folder: Path) -> None:
     sparse(folder / "sparse")
     RunReport(ceiling="kl=0.02", feasible=False, missed="kl is 0.05").write(folder)
@@ -205,6 +224,10 @@ def _adapter(folder: Path) -> None:
     ("make", "line"),
     [
         (_dense, "is a dense checkpoint"),
+        (_edges, "has gates on edges alone: expected gates on heads, neurons or weights"),
+        (_open, "every gate of the model is open: expected closed units"),
+        (_nowhere, "sparse"),
+        (_shrunk, "sparse is a dense checkpoint"),
         (_missed, r"missed its ceiling kl=0.02 \(kl is 0.05\).*--anyway"),
         (_taken, "small exists: expected a folder that is new or empty"),
         (_quantised, "is quantised: expected weights in floating point"),
@@ -222,6 +245,55 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert main(["shrink", str(tmp_path / "sparse"), "--out", str(tmp_path / "small")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "level", "line"),
+    [
+        (
+            "gpt2",
+            ("heads", "neurons"),
+            "uniform",
+            "level uniform for heads: .*expected level per-layer or masked",
+        ),
+        ("llama", ("edges", "heads"), "uniform", "gates on edges, which have no place in a plain checkpoint"),
+        ("llama", ("edges", "heads"), "masked", "gates on edges, which have no place in a plain checkpoint"),
+        ("gpt2", ("weights",), "per-layer", "level per-layer for weights: single weights have no shape"),
+        ("llama", ("heads",), "smallest", "level='smallest' is not known"),
+    ],
+)
+def test_a_level_that_cannot_be_is_one_line_and_nothing_is_written(
+    name: str,
+    kinds: tuple[str, ...],
+    level: str,
+    line: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sparse(tmp_path / "sparse", name, kinds)
+    command = ["shrink", str(tmp_path / "sparse"), "--out", str(tmp_path / "small"), "--level", level]
+    capsys.readouterr()
+    assert main(command) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(line, said)
+    assert [x.name for x in tmp_path.iterdir()] == ["sparse"]
+
+
+def test_an_interruption_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sparse(tmp_path / "sparse")
+
+    def half(self: Any, folder: Path, **_: Any) -> None:
+        Path(folder).mkdir()
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", half)
+    capsys.readouterr()
+    assert main(["shrink", str(tmp_path / "sparse"), "--out", str(tmp_path / "small")]) == 130
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert [x.name for x in tmp_path.iterdir()] == ["sparse"]
 
 
 def test_a_missed_ceiling_is_shrunk_on_demand(tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ from ..errors import GossamerWarning, UnsupportedModel, refuse, require_range
 from ..gates.attention.edge_list import EdgeList, is_open, open_edges, strong_edges
 from ..gates.attention_call import AttentionCall
 from ..gates.edges import EdgeGates
-from ..gates.learned import LearnedGates
-from ..models.attach import find_gate_sets, gated
+from ..gates.heads import HeadGates
+from ..gates.neurons import NeuronGates
+from ..models.attach import gated
 from ..models.forward import evaluating, first_output, prompt_inputs
 from ..models.inputs import require_inputs, require_memory
 from ..models.remaining import units
@@ -100,16 +101,16 @@ def trace(
 
 def units_left(model: nn.Module) -> UnitsLeft:
     """Which heads gates close, and how many neurons of each layer they leave."""
-    found = {one.kind: units(one) for one in find_gate_sets(model) if isinstance(one, LearnedGates)}
-    heads, neurons = found.get("heads"), found.get("neurons")
+    heads, neurons = HeadGates.on(model), NeuronGates.on(model)
     closed = [
         (layer, head)
-        for layer, row in enumerate(heads.per_group if heads else ())
+        for layer, row in enumerate(units(heads).per_group if heads else ())
         for head, opened in enumerate(row)
         if not opened
     ]
-    per_layer = zip(neurons.per_group, neurons.of_layer, strict=True) if neurons else ()
-    return UnitsLeft(tuple(closed), tuple((int(sum(left)), whole) for left, whole in per_layer))
+    left = units(neurons) if neurons else None
+    per_layer = zip(left.per_group, left.of_layer, strict=True) if left else ()
+    return UnitsLeft(tuple(closed), tuple((int(sum(groups)), whole) for groups, whole in per_layer))
 
 
 def _require_memory(model: PreTrainedModel, gates: EdgeGates, rows: int, length: int, choice: Choice) -> None:

@@ -126,8 +126,7 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     if config.process_index == 0:
         if job.lora and job.merge:
             model = model.merge_and_unload()
-        report = report if job.lora and not job.merge else with_remaining(report, model)
-        write(job, model, tokenizer, report)
+        report = write(job, model, tokenizer, report)
     return report
 
 
@@ -247,17 +246,23 @@ def open_units(trainer: SparsityTrainer, kind: str) -> OpenUnits:
     return OpenUnits(trainer.tally.per_group(kind), trainer.tally.keys_per_query(kind))
 
 
-def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) -> None:
-    """Write the best checkpoint with its tokenizer and its card as one folder, and the report."""
-    folder = job.out / ("adapter" if job.lora and not job.merge else "model")
-    card = model_card(report, title=f"{Path(job.model).name}, sparse", where=str(folder))
+def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) -> RunReport:
+    """Write the best checkpoint with its tokenizer and its card as one folder, and the report, which is returned.
+
+    The sizes of a model with adapters are those that it has once they are merged; afterwards it is without them.
+    """
+    adapted = job.lora and not job.merge
+    folder = job.out / ("adapter" if adapted else "model")
     with writing(folder) as temporary:
-        (save_adapter if job.lora and not job.merge else save)(model, temporary)
+        (save_adapter if adapted else save)(model, temporary)
+        report = with_remaining(report, model.unload() if adapted else model)
         tokenizer.save_pretrained(temporary)
+        card = model_card(report, title=f"{Path(job.model).name}, sparse", where=str(folder))
         write_text(temporary / "README.md", card)
     report.write(job.out)
     write_text(job.out / "report.md", report_text(report))
     write_text(job.out / "report.html", report_page(report))
+    return report
 
 
 def report_text(report: RunReport) -> str:

@@ -7,18 +7,25 @@ modules, with the modules' path where a name also occurs outside (GPT-2 has a `c
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UnsupportedModel, refuse, require_range
+from ..gates.gate_sets import GateSets
+from ..gates.learned import LearnedGates
 from ..models.anatomy import Anatomy
 from ..models.attach import gate_sets_of
 
 
 def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = None) -> Any:
-    """Wrap a gated model in LoRA adapters on all attention projections; its own weights are frozen, its gates not.
+    """Wrap a gated model in LoRA adapters on its attention projections; its own weights are frozen, its gates not.
+
+    A projection whose matrix has gates, as the output projection has with gates on heads, gets none: an adapter would
+    pass closed units by.
 
     Args:
         rank: of the adapters, from 1.
@@ -38,7 +45,7 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,  # type: ignore[arg-type]  # a float will do
-        target_modules=targets(anatomy),
+        target_modules=targets(anatomy, gated_matrices(sets)),
         fan_in_fan_out=transposed,  # GPT-2 stores weights as (in, out)
     )
     adapted = get_peft_model(model, config)  # which freezes everything else
@@ -47,15 +54,27 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: float | None = Non
     return adapted
 
 
-def targets(anatomy: Anatomy) -> list[str]:
-    """PEFT target names of every linear layer inside the attention modules, e.g. `attn.c_attn`.
+def gated_matrices(sets: GateSets) -> set[nn.Module]:
+    """The linear layers whose weight has gates."""
+    learned = (one for one in sets if isinstance(one, LearnedGates))
+    return {mask.module for one in learned for masks in one.places.values() for mask in masks}
 
-    Raises: `UnsupportedModel` where attention has none (projections made elsewhere).
+
+def targets(anatomy: Anatomy, gated: Collection[nn.Module] = ()) -> list[str]:
+    """PEFT target names of every linear layer inside the attention modules that is not gated, e.g. `attn.c_attn`.
+
+    Raises: `UnsupportedModel` where attention has none (projections made elsewhere, or gates on all of them).
     """
-    found = {f"{layer.path.rpartition('.')[2]}.{name}" for layer in anatomy for name in layer.linears}
+    found = {
+        f"{layer.path.rpartition('.')[2]}.{name}"
+        for layer in anatomy
+        for name, module in layer.linears.items()
+        if module not in gated
+    }
     if not found:
         raise refuse(
-            f"{type(anatomy.model).__name__} has no linear layers inside its attention modules",
+            f"{type(anatomy.model).__name__} has no linear layers{' without gates' if gated else ''} inside its "
+            "attention modules",
             "a model with some",
             "leave out --lora",
             UnsupportedModel,
