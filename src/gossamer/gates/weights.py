@@ -69,4 +69,4 @@ def _largest(module: nn.Module, share: float) -> Tensor:
     """(n,) {0, 1}: the weights of a matrix that are among its largest."""
     size = module.weight.detach().float().abs().flatten()  # type: ignore[operator]
     k = math.ceil(min(1.0, share) * len(size))
-    return (size >= size.topk(k).values[-1]).float() if k else torch.zeros_like(size)
+    return (size >= size.kthvalue(len(size) - k + 1).values).float() if k else torch.zeros_like(size)

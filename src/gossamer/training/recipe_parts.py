@@ -17,8 +17,8 @@ BIAS_PACES = (*PACES, "bidirectional", "proportional")
 TIGHTEN_PACES = (*PACES, "slow_when_violated")
 # Where the bias starts on a dense model without held-out rows to measure on, in nats. Logits: sigma(4) = 0.98, so
 # nearly all gates are open (worked on addition; assumed elsewhere). Weights: gates open above exp(-5.8) = 0.003,
-# which cost SmolLM2-135M 0.002 nats.
-OPEN_START = {"logit": 4.0, "weight": 5.8}
+# which cost SmolLM2-135M 0.002 nats. Magnitudes: exp(6.9) of a thousand weights are open, which is nearly all.
+OPEN_START = {"logit": 4.0, "weight": 5.8, MAGNITUDE: 6.9}
 
 
 def _says(default: Any, text: str) -> Any:
