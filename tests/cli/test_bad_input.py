@@ -259,6 +259,7 @@ def test_a_trace_that_does_not_fit_is_refused_before_it_begins(
     ("compare", "gpt2", "gpt2", "--task", "ioi", "--seed", -1),
     ("export", "gpt2", "--format", "mib", "--task", "ioi", "--n-prompts", 10**12, "--out", "x"),
     ("demo", "--digits", 4, "--out", "x"), ("demo", "--digits", 0, "--out", "x"),
+    ("demo", "--gates", "weights", "--out", "x"), ("demo", "--gates", "heads,neurons", "--out", "x"),
     ("verify", "gpt2", "gated", "--digits", 4), ("trace", "gpt2", "--sum", "1+2", "--digits", 10**9),
     ("trace", "gpt2", "--prompt", "abc", "--threshold", "nan"), ("trace", "gpt2", "--prompt", "abc", "--top-k", 0),
 ])  # fmt: skip

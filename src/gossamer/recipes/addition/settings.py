@@ -13,8 +13,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from ...errors import require_range
-from ...training.config import SparsityConfig
+from ...errors import refuse, require_range
+from ...gates.edges import EdgeGates
+from ...training.config import SparsityConfig, kinds_in
 from ...training.constraint import Ceiling
 from ...training.presets import PRESETS
 from ...training.recipe import Recipe
@@ -44,6 +45,12 @@ class DemoSettings:
         require_range("base_steps", self.base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
         Addition(self.digits)
+        if EdgeGates.kind not in kinds_in(self.gates):
+            raise refuse(
+                f"gates={self.gates} in a demo, whose proof lists every open edge of every sum",
+                "edges among them",
+                f"pass --gates edges,{self.gates}",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml and report.json hold them."""
