@@ -17,7 +17,9 @@ from .page import page
 
 __all__ = ["view"]
 
-MOST_EDGES = 300_000  # per panel; about 3.2 MB of page, and still redrawn smoothly (measured, docs/how-to/look.md)
+MOST_EDGES = (
+    300_000  # per panel; about 3.2 MB of page, and still redrawn smoothly (measured, docs/how-to/look.md)
+)
 Carries = Mapping[tuple[int, ...], str]
 
 
