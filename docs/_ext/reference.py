@@ -117,8 +117,10 @@ def presets() -> Iterator[str]:
     """The named recipes."""
     for name, preset in PRESETS.items():
         changes = ", ".join(f"`{setting}={value}`" for setting, value in preset.recipe.changes().items())
+        path, _, rest = preset.record.partition("; ")
+        record = f"Record: `{path}`" + (f"; {rest}." if rest else ".")
         yield from entry(
-            f"`{name}`", f"{preset.purpose[0].upper()}{preset.purpose[1:]}.", f"Record: `{preset.record}`.",
+            f"`{name}`", f"{preset.purpose[0].upper()}{preset.purpose[1:]}.", record,
             f"It changes {changes}." if changes else "It is the default recipe.",
         )  # fmt: skip
 
