@@ -389,3 +389,24 @@ def test_a_long_prompt_stays_smooth(browser, tmp_path):
     )  # measured values are in docs/how-to/look.md; a loaded build server gets several times that
     assert slide < 1500
     quiet(browser)
+
+
+def test_the_sink_at_position_0_is_faded_and_counted(browser, tmp_path):
+    pair = [circuit("abcdefgh", layers=3, heads=2, edges=n, seed=0) for n in (120, 60)]
+    page = tmp_path / "page.html"
+    page.write_text(view(*pair), encoding="utf-8")
+    browser.open(page).size(1280)
+    whole = browser.panel("sparse")
+    sink = {(layer, query) for layer, _, query, key in pair[1].edges() if key == 0 < query}
+    edges = sum(key == 0 < query for _, _, query, key in pair[1].edges())
+    browser.find("#sink").click()
+    faded = browser.panel("sparse")
+    count = "return document.querySelectorAll('#panel-sparse svg .' + arguments[0]).length"
+    assert browser.run(count, "sink") == len(sink) > 0
+    assert browser.run(count, "edge") == int(faded["drawn"]) == int(whole["drawn"]) - len(sink)
+    assert (faded["edges"], faded["lines"]) == (whole["edges"], whole["lines"])
+    assert f"{edges} of them read position 0 and are faded" in browser.find("#panel-sparse .count").text
+    assert 'class="sink"' in browser.saved()
+    browser.find("#sink").click()
+    assert browser.run(count, "sink") == 0
+    quiet(browser)

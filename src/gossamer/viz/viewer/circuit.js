@@ -37,8 +37,7 @@
  * @typedef {object} Filter
  * @property {number} threshold @property {number} low @property {number} high  layers, both included
  * @property {(layer: number, head: number) => boolean} headOn
- * @property {boolean} noSink  without what reads position 0 from elsewhere
- * @property {boolean} liveOnly @property {Stop | null} through
+ * @property {boolean} paleSink @property {boolean} liveOnly @property {Stop | null} through
  */
 /**
  * @typedef {object} Lines  edges of one (layer, query, key) merged; weight is the strongest head's
@@ -145,8 +144,8 @@ function outOf(edges, position, bottom, among) {
   return mask;
 }
 
-/** Whether an edge reads position 0 from elsewhere, where heads put the weight that they have no use for. @param {Edges} edges @param {number} i */
-const isSink = (edges, i) => edges.key[i] === 0 && edges.query[i] > 0;
+/** Whether position 0 is read from elsewhere, where heads put the weight that they have no use for. @param {number} key @param {number} query */
+const isSink = (key, query) => key === 0 && query > 0;
 
 /** Which edges reach the answer, whatever is hidden. @param {View} view @returns {Uint8Array} */
 function liveMask(view) {
@@ -160,7 +159,7 @@ function liveMask(view) {
 function shownMask(view, filter, live) {
   const { edges } = view, mask = new Uint8Array(edges.n);
   for (let i = 0; i < edges.n; i++)
-    if (edges.weight[i] >= filter.threshold && !(filter.noSink && isSink(edges, i)) && (!filter.liveOnly || live[i]) && filter.headOn(edges.layer[i], edges.head[i])) mask[i] = 1;
+    if (edges.weight[i] >= filter.threshold && (!filter.liveOnly || live[i]) && filter.headOn(edges.layer[i], edges.head[i])) mask[i] = 1;
   if (filter.through) {
     const { row, position } = filter.through;
     const below = into(edges, [position], row, mask), above = outOf(edges, position, row, mask);

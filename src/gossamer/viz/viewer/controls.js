@@ -174,8 +174,8 @@ function buildButtons(page) {
   on("every", () => setLayers(page, 0, page.layers - 1));
   byId("sink").hidden = page.data.kind === "addition";
   on("sink", () => {
-    state.noSink = !state.noSink;
-    byId("sink").setAttribute("aria-pressed", String(state.noSink));
+    state.paleSink = !state.paleSink;
+    byId("sink").setAttribute("aria-pressed", String(state.paleSink));
     refilter(page);
   });
   on("live", () => {

@@ -16,6 +16,7 @@ const MOST_DRAWN = 12000, MOST_MIST = 3000, MOST_MOVING = 2500;
 /**
  * @typedef {object} Share  indices of lines
  * @property {number[]} drawn  the weakest first, so that the strong lie on top @property {number[]} mist
+ * @property {number[]} sink  faded: they read position 0 from elsewhere, and count in none of the numbers below
  * @property {number} within  lines with both ends in the window @property {number} leaving  with one
  * @property {number} passing  with neither, and the window between them
  * @property {number} full  drawn lines with both ends in the window @property {number} strokes  drawn ones with one
@@ -43,12 +44,12 @@ function ranksOf(view, lines) {
 /**
  * Sort the lines of a window by what becomes of them.
  * @param {Grid} grid @param {View} view @param {Lines} lines @param {Ranks} ranks @param {number} left
- * @param {number} most  lines to draw; 0: as many as can be read @param {boolean} moving @returns {Share}
+ * @param {number} most  lines to draw; 0: as many as can be read @param {boolean} paleSink @param {boolean} moving @returns {Share}
  */
-function shareOf(grid, view, lines, ranks, left, most, moving) {
+function shareOf(grid, view, lines, ranks, left, most, paleSink, moving) {
   /** @type {Share} */
-  const share = { drawn: [], mist: [], within: 0, leaving: 0, passing: 0, full: 0, strokes: 0 };
-  const inside = insideOf(grid, ranks, left, share), { layer } = view.edges;
+  const share = { drawn: [], mist: [], sink: [], within: 0, leaving: 0, passing: 0, full: 0, strokes: 0 };
+  const inside = insideOf(grid, ranks, left, share, paleSink), { layer } = view.edges;
   const all = most > 0 || share.within + share.leaving <= FEW, band = all ? Infinity : COVER * (grid.width - grid.gutter) * grid.rowPitch;
   const room = new Float64Array(grid.layers).fill(band), limit = Math.min(moving ? MOST_MOVING : MOST_DRAWN, most || MOST_DRAWN);
   for (const r of inside) {
@@ -64,15 +65,20 @@ function shareOf(grid, view, lines, ranks, left, most, moving) {
   }
   share.drawn.reverse();
   share.mist = moving ? [] : thinned(share.mist, MOST_MIST);
+  share.sink = moving ? [] : thinned(share.sink, MOST_MIST);
   return share;
 }
 
-/** The ranks with an end in the window; counts into `share`. @param {Grid} grid @param {Ranks} ranks @param {number} left @param {Share} share @returns {number[]} */
-function insideOf(grid, ranks, left, share) {
+/** The ranks with an end in the window; counts into `share`, and puts faded lines there. @param {Grid} grid @param {Ranks} ranks @param {number} left @param {Share} share @param {boolean} paleSink @returns {number[]} */
+function insideOf(grid, ranks, left, share, paleSink) {
   const { key, query } = ranks, found = [], first = xOf(grid, 0);
   const low = Math.ceil((grid.gutter - 1 + left - first) / grid.pitch), high = Math.floor((grid.width + left - first) / grid.pitch); // columns
   for (let r = 0; r < key.length; r++) {
     const a = key[r], b = query[r], read = a >= low && a <= high, reads = b >= low && b <= high;
+    if (paleSink && isSink(a, b)) {
+      if (read && reads) share.sink.push(ranks.line[r]);
+      continue;
+    }
     if (read || reads) found.push(r);
     if (read && reads) share.within++;
     else if (read || reads) share.leaving++;

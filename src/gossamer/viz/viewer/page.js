@@ -12,7 +12,7 @@
  * @typedef {object} State
  * @property {number | string} prompt @property {number} threshold @property {number} low @property {number} high
  * @property {Uint8Array} heads  1 where layer * n_heads + head is on
- * @property {boolean} noSink @property {boolean} liveOnly @property {Stop | null} through @property {number} zoom @property {number} most  lines drawn in a window; 0: what can be read
+ * @property {boolean} paleSink  whether what reads position 0 from elsewhere is faded @property {boolean} liveOnly @property {Stop | null} through @property {number} zoom @property {number} most  lines drawn in a window; 0: what can be read
  * @property {boolean} knife  whether a click cuts @property {boolean} liveChosen @property {boolean} stackChosen  whether a person chose, or the size of the prompt
  * @property {{panel: number, line: LineKey} | null} hovered @property {{panel: number, line: LineKey} | null} pinned
  * @property {Map<string, number>[]} whole  per panel, the next tokens before anything was cut
@@ -28,7 +28,7 @@ function startPage(data, source) {
   /** @type {State} */
   const state = {
     prompt: data.kind === "addition" ? parseSum(data, data.start) : data.kind === "server" ? data.start : 0,
-    threshold: 0, low: 0, high: layers - 1, heads: new Uint8Array(layers * heads).fill(1), noSink: false, liveOnly: false, through: null, zoom: 0, most: 0, liveChosen: false, stackChosen: false, knife: false,
+    threshold: 0, low: 0, high: layers - 1, heads: new Uint8Array(layers * heads).fill(1), paleSink: false, liveOnly: false, through: null, zoom: 0, most: 0, liveChosen: false, stackChosen: false, knife: false,
     hovered: null, pinned: null, cuts: data.panels.map(() => new Set()), whole: [], dark: matchMedia("(prefers-color-scheme: dark)").matches, beside: true,
   };
   const panels = data.panels.map(makePanel);

@@ -60,8 +60,8 @@ function filterPanel(panel, filter) {
   if (closed.length) parts.push(`${number(closed.length)} of ${number(layers * heads)} heads closed`);
   if (whole) parts.push(`${number(kept)} of ${number(whole)} neurons left`);
   let sink = 0;
-  for (let i = 0; i < view.edges.n; i++) sink += Number(isSink(view.edges, i));
-  if (filter.noSink) parts.push(`${number(sink)} of them read position 0 and are hidden`);
+  for (let i = 0; i < view.edges.n; i++) sink += Number(isSink(view.edges.key[i], view.edges.query[i]));
+  if (filter.paleSink) parts.push(`${number(sink)} of them read position 0 and are faded`);
   if (offPath) parts.push(`${number(offPath)} never reach the answer${filter.liveOnly ? " and are hidden" : ""}`);
   const some = panel.lines.edges === view.edges.n ? "drawn" : `${number(panel.lines.edges)} shown,`;
   parts.push(`${some} as ${number(panel.lines.n)} ${panel.lines.n === 1 ? "line" : "lines"}`);
@@ -70,8 +70,8 @@ function filterPanel(panel, filter) {
   Object.assign(panel.root.dataset, { open: view.open, edges: panel.lines.edges, lines: panel.lines.n, answers: view.answers.slice(0, 64).join("") });
 }
 
-/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {number} widest @param {{zoom: number, most: number, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
-function paintPanel(panel, width, tall, widest, { zoom, most, through }, theme, moving) {
+/** Draw what the window shows. @param {Panel} panel @param {number} width @param {number} tall @param {number} widest @param {{zoom: number, most: number, paleSink: boolean, through: Stop | null}} state @param {Theme} theme @param {boolean} moving */
+function paintPanel(panel, width, tall, widest, { zoom, through, ...ink }, theme, moving) {
   const { view, data, svg } = panel;
   if (!view) return;
   const old = panel.grid, grid = (panel.grid = gridFor(view, data.layers, width, tall, zoom, widest)), held = panel.left; // as last drawn: a window that grew has moved the scroll already
@@ -90,7 +90,7 @@ function paintPanel(panel, width, tall, widest, { zoom, most, through }, theme, 
   svg.setAttribute("width", String(grid.width));
   svg.setAttribute("height", String(grid.height));
   svg.setAttribute("aria-label", describe(panel));
-  const shapes = panelShapes(panel, theme, most, panel.lines.n > MOST_SVG, moving);
+  const shapes = panelShapes(panel, theme, ink, panel.lines.n > MOST_SVG, moving);
   svg.replaceChildren(...shapes.map(toDom), toDom({ tag: "g", attrs: { class: "overlay" } }));
   nameTokens(panel, through);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
@@ -102,17 +102,18 @@ function heldScroll(old, grid, left) {
   return ((left + old.width / 2 - old.gutter) / old.pitch) * grid.pitch + grid.gutter - grid.width / 2;
 }
 
-/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {number} most @param {boolean} onCanvas @param {boolean} [moving] @returns {Shape[]} */
-function panelShapes(panel, theme, most, onCanvas, moving = false) {
+/** Everything in the window, bottom to top; with `onCanvas` the edges go there instead. @param {Panel} panel @param {Theme} theme @param {{most: number, paleSink: boolean}} ink @param {boolean} onCanvas @param {boolean} [moving] @returns {Shape[]} */
+function panelShapes(panel, theme, { most, paleSink }, onCanvas, moving = false) {
   const view = /** @type {View} */ (panel.view), { grid, lines, canvas, isWrong } = panel;
   const left = (panel.left = panel.scroller.scrollLeft), columns = columnsShown(grid, left);
-  const share = shareOf(grid, view, lines, panel.ranks, left, most, moving);
+  const share = shareOf(grid, view, lines, panel.ranks, left, most, paleSink, moving);
   panel.chosen = share.drawn;
   if (!moving) panel.shared.textContent = shareWords(share);
   panel.root.dataset.drawn = String(panel.chosen.length);
   panel.root.dataset.mode = onCanvas ? "canvas" : "svg";
   const under = [
     ...(grid.pitch < 6 ? [] : streamShapes(grid, view, lines, panel.chosen, columns, left, theme)),
+    ...mistShapes(grid, view, lines, share.sink, left, theme, "sink"),
     ...mistShapes(grid, view, lines, share.mist, left, theme),
     ...edgeShapes(grid, view, lines, panel.chosen, left, theme),
   ];

@@ -178,9 +178,9 @@ function paintDots(pen, shapes) {
   }
 }
 
-/** The lines that only say how many there are: thin and pale. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} mist @param {number} left @param {Theme} theme @returns {Shape[]} */
-function mistShapes(grid, view, lines, mist, left, theme) {
-  const pen = { class: "mist", stroke: theme.mist, "stroke-opacity": 0.3, "stroke-width": 0.8 };
+/** The lines that only say how many there are: thin and pale. @param {Grid} grid @param {View} view @param {Lines} lines @param {number[]} mist @param {number} left @param {Theme} theme @param {string} [kind] @returns {Shape[]} */
+function mistShapes(grid, view, lines, mist, left, theme, kind = "mist") {
+  const pen = { class: kind, stroke: theme.mist, "stroke-opacity": 0.3, "stroke-width": 0.8 };
   return mist.map((i) => ({ tag: "line", attrs: { ...pen, ...rounded(endsOf(grid, view, lines, i, left)) } }));
 }
 

@@ -68,7 +68,7 @@ function svgFile(rows, theme) {
 /** What a panel shows, drawn anew as vectors. @param {Page} page @param {Panel} panel @returns {Sheet} */
 function sheetOf(page, panel) {
   const { state } = page, theme = themeOf(page), captions = [panel.count, panel.shared].map((words) => words.textContent ?? "").filter(Boolean);
-  const shapes = [...panelShapes(panel, theme, state.most, false), ...markShapes(panel, state.pinned && state.pinned.line, state.through, theme)];
+  const shapes = [...panelShapes(panel, theme, state, false), ...markShapes(panel, state.pinned && state.pinned.line, state.through, theme)];
   return { name: panel.data.name, title: panel.data.title, captions, width: panel.grid.width, height: panel.grid.height, shapes };
 }
 
