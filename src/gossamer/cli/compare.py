@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Out
+from .options import Json, Out, Trust
 from .output import finish, table
 
 
@@ -22,15 +22,17 @@ def compare(
         int, typer.Option(help="Prompts to score on, and as many others to measure on.")
     ] = 64,
     seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    trust_remote_code: Trust = False,
     out: Out = None,
     json_output: Json = False,
 ) -> None:
     """Count the heads, edges and attention edges that each of two models needs for 90 % of its effect on a task."""
+    from ..data.trust import trusting
     from ..models.quiet import quiet
     from ..recipes.compare import compare as compare_models
     from ..training.counted import told
 
-    with quiet(), told("compare"):
+    with quiet(), told("compare"), trusting(trust_remote_code):
         record = compare_models(base, sparse, task, ablation=ablation, n=n_prompts, seed=seed).as_record()
     refused = record.get("attention_edges_refused")
     more = [] if refused is None else [f"attention edges: {refused}"]

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .options import refuse_given, with_room
+from .options import Trust, refuse_given, with_room
 
-OF_MIB = ("edges", "ablation", "n_prompts", "seed")
+OF_MIB = ("edges", "ablation", "n_prompts", "seed", "trust_remote_code")
 OF_CIRCUITS = ("prompt_index", "limit", "links")
 
 
@@ -43,6 +43,7 @@ def export(
     ablation: Annotated[str, typer.Option(help="For mib: resample, mean or zero.")] = "resample",
     n_prompts: Annotated[int, typer.Option(help="For mib: prompts to score on, as many to measure on.")] = 64,
     seed: Annotated[int, typer.Option(help="For mib: seed of the prompts.")] = 0,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write a circuit in a format that other tools read; mib scores a model's components on a task first."""
     from ..errors import refuse
@@ -52,13 +53,14 @@ def export(
         raise refuse(got, "--format mib with --task", "write for example --format mib --task ioi")
     refuse_given(context, OF_CIRCUITS if form == "mib" else OF_MIB, f"--format {form}")
     if task is not None:
+        from ..data.trust import trusting
         from ..files import write_json
         from ..models.quiet import quiet
         from ..recipes.compare import component_circuit
         from ..training.counted import told
 
         options = {"edges": edges, "ablation": ablation, "n": n_prompts, "seed": seed}
-        with quiet(), told("export"):
+        with quiet(), told("export"), trusting(trust_remote_code):
             found = component_circuit(circuit, task, **options)
         write_json(out, found)
         typer.echo(str(out))

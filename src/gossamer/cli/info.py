@@ -7,20 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import Trust
 from .output import finish
 
 
 def info(
     place: Annotated[str, typer.Argument(help="Folder of a model or of a run, or a hub id.")],
     out: Annotated[Path | None, typer.Option(help="Also write the record to this JSON file.")] = None,
+    trust_remote_code: Trust = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the record as JSON on standard output.")
     ] = False,
 ) -> None:
     """Say what a model is, which gates it has, its ceiling, and what runs its attention here."""
+    from ..data.trust import trusting
     from ..models.summary import describe
 
-    record = describe(place)
+    with trusting(trust_remote_code):
+        record = describe(place)
     finish(record, out, json_output, lambda: _lines(record))
 
 

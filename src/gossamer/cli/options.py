@@ -82,6 +82,15 @@ Uniform = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that comes with a model or its tokenizer; read it first. No config.yaml keeps this.",
+    ),
+]
+
+
 def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
     """The options that a person gave and that are fields of `kind`."""
     found = {}

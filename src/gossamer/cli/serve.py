@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Trust
+
 
 def serve(
     folder: Annotated[Path, typer.Argument(help="Folder that holds base/, sparse/ and a tokenizer.")],
@@ -25,8 +27,10 @@ def serve(
     threshold: Annotated[
         float, typer.Option(help="Smallest weight that counts as an edge, of either model.")
     ] = 0.01,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""
+    from ..data.trust import trusting
     from ..errors import refuse
     from ..models.quiet import quiet
 
@@ -37,7 +41,7 @@ def serve(
         do = "run pip install 'gossamer[serve]'"
         raise refuse(f"{error.name} is not installed", "the extra gossamer[serve]", do) from error
     limits = Limits(tokens=max_tokens, waiting=max_requests, threshold=threshold)
-    with quiet():
+    with quiet(), trusting(trust_remote_code):
         run(folder, host=host, port=port, token=auth_token, start=prompt, limits=limits)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json
+from .options import Json, Trust
 from .output import finish, table
 
 
@@ -28,13 +28,15 @@ def shrink(
         ),
     ] = None,
     anyway: Annotated[bool, typer.Option(help="Also shrink a model that missed its ceiling.")] = False,
+    trust_remote_code: Trust = False,
     json_output: Json = False,
 ) -> None:
     """Cut closed heads and neurons out of a sparse model, prove that it computes the same, and measure its speed."""
+    from ..data.trust import trusting
     from ..models.quiet import quiet
     from ..recipes.shrink import shrink as write
 
-    with quiet():
+    with quiet(), trusting(trust_remote_code):
         found = write(sparse, out, level=level, data=data, anyway=anyway)
     finish(found.as_record(), None, json_output, lambda: _lines(found))
 

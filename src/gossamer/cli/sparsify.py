@@ -10,7 +10,7 @@ import typer
 
 from ..errors import CeilingMissed
 from ..recipes.sparsify_settings import SparsifySettings
-from .options import Config, Gates, RecipeName, Set, Uniform, explicit, parse_settings
+from .options import Config, Gates, RecipeName, Set, Trust, Uniform, explicit, parse_settings
 
 Option = typer.Option
 DEFAULT = SparsifySettings(model="")  # the one place of every default
@@ -61,6 +61,7 @@ def sparsify(
         bool, Option("--checkpointing", help="Recompute activations in backward.")
     ] = False,
     report_to: Annotated[str, Option(help="none, tensorboard, wandb, trackio.")] = DEFAULT.report_to,
+    trust_remote_code: Trust = False,
     recipe: RecipeName = None,
     settings: Set = None,
     config: Config = None,
@@ -73,6 +74,7 @@ def sparsify(
     from rich.console import Console
     from transformers.utils import logging
 
+    from ..data.trust import trusting
     from ..recipes.run_config import settings_of
     from ..recipes.text import report_text, run_job
     from ..training.distributed import first_process, leave
@@ -83,7 +85,8 @@ def sparsify(
         SparsifySettings, "sparsify", config=config, given=given, recipe=recipe, changes=changes
     )
     logging.disable_progress_bar()  # its bars would tear ours in a terminal, and fill a log file
-    report = run_job(job, Console(stderr=True), resume=resume)
+    with trusting(trust_remote_code):
+        report = run_job(job, Console(stderr=True), resume=resume)
     if first_process():
         typer.echo(json.dumps(report.as_dict(), indent=2) if json_output else report_text(report))
     leave()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Model, Out, Sums, refuse_given
+from .options import Json, Model, Out, Sums, Trust, refuse_given
 from .output import finish, table
 
 ROWS = 30  # edges shown in a table; all of them are in the record
@@ -27,11 +27,13 @@ def trace(
         int | None, typer.Option(help="Only the k largest weights of each query and head.")
     ] = None,
     live: Annotated[bool, typer.Option(help="Only edges on a path into the answer.")] = False,
+    trust_remote_code: Trust = False,
     out: Out = None,
     json_output: Json = False,
 ) -> None:
     """List the open attention edges of a model on sums or on a text."""
     from ..circuits.export.record import to_record
+    from ..data.trust import trusting
     from ..errors import refuse
     from ..models.quiet import quiet
     from ..recipes.addition.verify import trace_sums
@@ -43,7 +45,7 @@ def trace(
     if not sums:
         refuse_given(context, ("digits",), "--prompt")
     options = {"threshold": threshold, "top_k": top_k}
-    with quiet(), told("trace"):
+    with quiet(), told("trace"), trusting(trust_remote_code):
         if sums:
             circuit = trace_sums(model, sums, digits=digits, **options)
         else:

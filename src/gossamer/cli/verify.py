@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Json, Others, Out, refuse_given, with_room
+from .options import Json, Others, Out, Trust, refuse_given, with_room
 from .output import finish, table
 
 
@@ -25,6 +25,7 @@ def verify(
         bool, typer.Option(help="For addition: also search the smallest working subset of edges.")
     ] = False,
     others: Others = None,
+    trust_remote_code: Trust = False,
     out: Out = None,
     json_output: Json = False,
 ) -> None:
@@ -32,11 +33,14 @@ def verify(
 
     For an adding model, what each edge carries is written to SPARSE/edge_findings.json, which `gossamer view` shows.
     """
+    from ..data.trust import trusting
+
     refuse_given(
         context, *((("n_prompts", "seed"), "sums") if task is None else (("digits", "smallest"), "--task"))
     )
     if task is not None:
-        _verify_task(base, sparse, task, n_prompts, seed, others or [], out, json_output)
+        with trusting(trust_remote_code):
+            _verify_task(base, sparse, task, n_prompts, seed, others or [], out, json_output)
         return
     from ..circuits.verify import all_claims_hold
     from ..models.quiet import quiet
@@ -45,7 +49,7 @@ def verify(
     from ..training.counted import told
 
     with_room(sparse / FILE if sparse.is_dir() else None)
-    with quiet(), told("verify"):
+    with quiet(), told("verify"), trusting(trust_remote_code):
         found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
     if sparse.is_dir():
         path = write_edge_findings(sparse, found.explanation.as_record(), found.weights)

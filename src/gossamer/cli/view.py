@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Trust
+
 Folder = Annotated[
     Path, typer.Argument(help="Folder that holds base/ and sparse/, as gossamer demo writes it.")
 ]
@@ -33,10 +35,12 @@ def view(
             help="What edges carry, as gossamer verify writes it; SPARSE/edge_findings.json by default."
         ),
     ] = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
     from rich.console import Console
 
+    from ..data.trust import trusting
     from ..files import require_room, write_text
     from ..models.quiet import quiet
     from ..recipes.view import view_folders
@@ -45,7 +49,7 @@ def view(
     target = folder / "view.html" if out is None else out
     require_room(target)
     dense, gated = base or folder / "base", sparse or folder / "sparse"
-    with quiet(), told("view"):
+    with quiet(), told("view"), trusting(trust_remote_code):
         html = view_folders(
             dense, gated, prompts or [], start=sum_, threshold=threshold, edge_findings=edge_findings
         )

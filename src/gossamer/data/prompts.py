@@ -16,13 +16,16 @@ from tokenizers.decoders import ByteLevel
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ..errors import GossamerError, loading, refuse
+from ..errors import GossamerError, UnsupportedModel, loading, refuse
 from .frame import Frame
 from .places import reaching
 from .registry import task_vocabulary
+from .trust import trusted, untrusted
 
 # A folder without one of these has no tokenizer; transformers makes an empty one for it, and says nothing.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
+
+PROBE = "a B, 1\n\u00e9\u4e16\U0001f389"  # what a vocabulary has, and what it may lack
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Prompt:
         return len(self.pieces)
 
 
-def require_text(text: str) -> None:
+def require_text(text: str, where: str = "a text") -> None:
     """Raise unless a text can be written as UTF-8; half of a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise refuse(
-            f"a text with {text[error.start]!a}, half of a character", "whole characters", "remove it"
+            f"{where} with {text[error.start]!a}, half of a character", "whole characters", "remove it"
         ) from error
 
 
@@ -94,13 +97,7 @@ def open_tokenizer(*folders: Path | str) -> Any:
     for folder in folders:
         if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
             continue
-        with (
-            loading(
-                f"the tokenizer of {folder}", "one that transformers reads", "save it again", GossamerError
-            ),
-            reaching(folder),
-        ):
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = _load_tokenizer(folder)
         if not tokenizer.vocab_size:
             raise refuse(f"{folder} has an empty tokenizer", "a model with its tokenizer", "save it again")
         return tokenizer
@@ -111,12 +108,32 @@ def open_tokenizer(*folders: Path | str) -> Any:
     )
 
 
+def _load_tokenizer(folder: Path | str) -> Any:
+    what, expected = f"the tokenizer of {folder}", "one that transformers reads"
+    try:
+        with loading(what, expected, "save it again", GossamerError), reaching(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted())
+            tokenizer(PROBE)  # some values of its files are read by no one before
+            return tokenizer
+    except GossamerError as error:
+        if "trust_remote_code" in str(error.__cause__):
+            raise untrusted(folder, "a tokenizer") from error
+        raise
+
+
 def training_tokenizer(name: str, model: Any, length: int) -> Any:
     """The tokenizer of a model that is trained on rows of `length` tokens, checked against it.
 
     Raises: `GossamerError` where the two do not belong together, or the model has fewer positions.
     """
     tokenizer = open_tokenizer(name)
+    if model.main_input_name != "input_ids":
+        raise refuse(
+            f"{type(model).__name__} reads {model.main_input_name}",
+            "a model that reads token ids",
+            "choose one of them, or use gossamer.sparsify with a data set of its own",
+            UnsupportedModel,
+        )
     vocabulary = model.config.get_text_config().vocab_size
     if len(tokenizer) > vocabulary:
         raise refuse(

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from ..data.places import reaching
+from ..data.trust import trusted
 from ..errors import CheckpointError, UnsupportedModel, loading, refuse
 from ..files import writing
 from ..gates.gate_sets import GateSets
@@ -23,10 +24,11 @@ from ..gates.host import Options
 from .attach import gate_sets_of, put_on, write_config
 from .config_file import adapter_base
 from .cut import sized
-from .declared import architecture, architecture_of_its_own, layer_sizes, read_config
+from .declared import class_of, layer_sizes, read_config
 from .forward import evaluating, first_output, probe_inputs
 from .gate_block import blocks_of, require_adapter_blocks, sets_of, write_adapter_blocks
 from .gate_tensors import FILE, load_tensors, save_tensors
+from .host import ModelHost
 from .load_report import require_adapter_tensors, require_all_tensors
 from .sentence_encoder import keep_files
 
@@ -91,7 +93,7 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
     if (Path(path) / "adapter_config.json").is_file():
         return _load_adapter(Path(path), impl=impl, check=check, **options)
     on_hub = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
-    config = read_config(path, **on_hub, trust_remote_code=options.get("trust_remote_code", False))
+    config = read_config(path, **on_hub, trust_remote_code=options.get("trust_remote_code", trusted()))
     blocks = blocks_of(config.__dict__, path)
     if not blocks and layer_sizes(config, path):
         return load_dense(path, config=config, **options)
@@ -135,11 +137,9 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
 
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
     """Load the architecture that config.json names, dense, in evaluation mode; layers may have sizes of their own."""
-    trusted = bool(options.pop("trust_remote_code", False))
-    config = config if config is not None else read_config(path, trust_remote_code=trusted)
-    cls = (architecture_of_its_own(config, path, **options) if trusted else None) or architecture(
-        config, path
-    )
+    trust = bool(options.pop("trust_remote_code", trusted()))
+    config = config if config is not None else read_config(path, trust_remote_code=trust)
+    cls = class_of(config, path, trust_remote_code=trust, **options)
     with (
         loading(path, "a whole checkpoint", "copy it again, config.json and weights together"),
         reaching(path),
@@ -149,26 +149,37 @@ def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTr
         model, report = loaded
         model.__class__ = cls
         require_all_tensors(path, model, report)
-        _run(model.eval())
+    _require_runs(path, model.eval())
     return model
 
 
-def _run(model: PreTrainedModel) -> None:
+def _require_runs(path: Path | str, model: PreTrainedModel) -> None:
     """Run a model once on a few tokens, since some values of a config are read by no one before.
 
     One that is only shapes, or whose weights are offloaded, is left alone, for it has no numbers here.
+    Raises: `CheckpointError` for one that fails, or computes what is not finite.
     """
     here = all(weight.device.type != "meta" for weight in model.parameters())
-    if here and model.main_input_name == "input_ids" and not model.config.is_encoder_decoder:
+    if not here or model.main_input_name != "input_ids" or model.config.is_encoder_decoder:
+        return
+    with loading(path, "a model that runs on token ids alone", "check its config.json", done="run"):
         with evaluating(model):
-            first_output(model, probe_inputs(model))
+            output = first_output(model, probe_inputs(model))
+        if not output.isfinite().all():
+            raise refuse(
+                f"{path} computes numbers that are not finite",
+                "finite weights, and a config.json that divides by no zero",
+                "copy it again, or check what made it",
+                CheckpointError,
+            )
 
 
 def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a dense model to be made sparse.
 
     Raises: `CheckpointError` for what cannot be reached, and for a model that is sparse already and would be
-        taken for its own dense base; `UnsupportedModel` for `output_attentions` in its config.
+        taken for its own dense base; `UnsupportedModel` for what can have no gates, and for `output_attentions` in
+        its config.
     """
     config = read_config(name)
     if blocks_of(config.__dict__, name):
@@ -187,4 +198,6 @@ def load_for_training(name: Path | str, *, dtype: torch.dtype = torch.float32) -
         )
     # Adapters name the folder of their base, and are loaded from anywhere.
     place = Path(name).resolve() if Path(name).is_dir() else name
-    return load_dense(place, config=config, dtype=dtype)
+    model = load_dense(place, config=config, dtype=dtype)
+    ModelHost(model).require_gateable()
+    return model

@@ -11,6 +11,7 @@ from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from ..data.places import hub_answers, looks_like_path, reaching
+from ..data.trust import trusted, untrusted
 from ..errors import CheckpointError, GossamerWarning, loading, refuse
 from .config_file import read_config_file
 from .interface import KEY
@@ -27,7 +28,7 @@ def read_config(path: Path | str, **options: Any) -> Any:
         raise refuse(
             f"{path} does not exist", "a checkpoint folder, or a hub id", "check the path", CheckpointError
         )
-    options.setdefault("trust_remote_code", False)  # unset, transformers asks at a prompt
+    options.setdefault("trust_remote_code", trusted())  # unset, transformers asks at a prompt
     if folder.is_dir():
         read_config_file(folder)  # says what is wrong with a file that is no JSON, or lies about its sizes
         fix = "check its model_type, or upgrade transformers"
@@ -36,14 +37,14 @@ def read_config(path: Path | str, **options: Any) -> Any:
                 return _as_built(AutoConfig.from_pretrained(path, **options), path)
         except CheckpointError as error:
             if "trust_remote_code" in str(error.__cause__):
-                raise _untrusted(path) from error
+                raise untrusted(path) from error
             raise
     try:
         with reaching(path):
             return _as_built(AutoConfig.from_pretrained(path, **options), path)
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
-            raise _untrusted(path) from error
+            raise untrusted(path) from error
         why = "" if hub_answers() else " (the hub does not answer)"
         raise refuse(
             f"{path} is neither a checkpoint folder nor a model that can be reached{why}",
@@ -65,6 +66,14 @@ def _as_built(config: Any, path: Path | str) -> Any:
     return config
 
 
+def class_of(
+    config: Any, path: Path | str, *, trust_remote_code: bool, **options: Any
+) -> type[PreTrainedModel]:
+    """The class that a config names, in code of its own where that may run; `CheckpointError` if there is none."""
+    own = architecture_of_its_own(config, path, **options) if trust_remote_code else None
+    return own or architecture(config, path)
+
+
 def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
     """The class of transformers that a model config names; `CheckpointError` if there is none."""
     names = getattr(config, "architectures", None) or []
@@ -80,7 +89,7 @@ def architecture(config: Any, path: Path | str) -> type[PreTrainedModel]:
         )
     if cls is None:
         if getattr(config, "auto_map", None):
-            raise _untrusted(path)
+            raise untrusted(path)
         if names:
             raise refuse(
                 f"{path} is of a class that is neither in transformers nor imported here ({names})",
@@ -118,8 +127,10 @@ def architecture_of_its_own(config: Any, path: Path | str, **options: Any) -> ty
             on_hub = {
                 k: v for k, v in options.items() if k in ("revision", "token", "cache_dir", "code_revision")
             }
-            cls = get_class_from_dynamic_module(reference, str(path), **on_hub)
-            cls.register_for_auto_class(name)  # so that saving keeps the code
+            expected = f"{name} in {reference}"
+            with loading(f"the code of {path}", expected, "check it"), reaching(path):
+                cls = get_class_from_dynamic_module(reference, str(path), **on_hub)
+                cls.register_for_auto_class(name)  # so that saving keeps the code
             return cls
     return None
 
@@ -137,15 +148,6 @@ def layer_sizes(config: Any, path: Path | str) -> dict[str, dict[str, int]]:
             CheckpointError,
         )
     return block.get("per_layer_config", {})
-
-
-def _untrusted(path: Path | str) -> Exception:
-    return refuse(
-        f"{path} is a model whose code comes with it",
-        "trust_remote_code=True, from a person who has read that code",
-        "call gossamer.load(path, trust_remote_code=True), or from_pretrained of transformers for a dense model",
-        CheckpointError,
-    )
 
 
 def _no_config(folder: Path) -> Exception:
