@@ -1,7 +1,8 @@
 """The sizes of a model, from its files: config.json, the headers of its weights, and the source of its architecture.
 
-Importing a model class of transformers takes 4 s, reading these files a tenth of one. What is not a folder of
-safetensors, such as a hub id, is built on torch's meta device instead, which holds shapes and no numbers.
+Importing transformers and a model class takes seconds, reading these files a tenth of one. What they do not say in
+the ordinary way is asked of the model, on torch's meta device, which holds shapes and no numbers; what no other verb
+could load is refused then.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.trust import trusted
 from ..errors import UnsupportedModel, loading
 from .config_file import HEADS, LAYERS, read_config_file
 from .gate_block import blocks_of
 from .gate_tensors import FILE
+from .ordinary import SHARED, is_ordinary
 
 INTERFACE = (
     "ALL_ATTENTION_FUNCTIONS.get_interface"  # what the source of an architecture that can be gated calls
 )
-# Any config keeps this name if it is given one; where the source of an architecture lacks it, no head shares its keys.
-SHARED = "num_key_value_heads"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Shape:
     Attributes:
         family: the `model_type` of transformers.
         gates: kind -> the block of gates in its config; empty for a dense model.
-        uses_interface: whether its attention goes through the attention interface, so that it can be gated.
+        gateable: whether it can have gates.
     """
 
     architecture: str
@@ -45,7 +46,7 @@ class Shape:
     key_value_heads: int
     parameters: int
     gates: dict[str, Any]
-    uses_interface: bool
+    gateable: bool
 
 
 def shape_of(place: Path | str) -> Shape:
@@ -61,24 +62,24 @@ def _from_files(folder: Path) -> Shape | None:
     if not (folder / "config.json").is_file():
         return None
     config = read_config_file(folder)
-    text = config.get("text_config") or config
     names, tensors = config.get("architectures") or [None], _tensors(folder)
     source = _source(str(names[0]), str(config.get("model_type", "")))
     sizes = [
-        next((text[n] for n in known if isinstance(text.get(n), int)), None) for known in (LAYERS, HEADS)
+        next((config[n] for n in known if isinstance(config.get(n), int)), None) for known in (LAYERS, HEADS)
     ]
     if source is None or tensors is None or None in sizes or "model_type" not in config:
         return None
     layers, heads = (int(size) for size in sizes if size is not None)
-    if not _has_whole_layers(tensors, layers):
-        _require_all_tensors(folder)
-    shares = SHARED in source or text is not config  # a text model inside another has a source of its own
+    if not is_ordinary(config, heads) or not _has_whole_layers(tensors, layers):
+        return None
+    # Any config keeps this name if it is given one; where the source lacks it, no head shares its keys.
+    shares = SHARED in source
     return Shape(
         str(names[0]),
         str(config["model_type"]),
         layers,
         heads,
-        int((text.get(SHARED) if shares else 0) or heads),
+        int((config.get(SHARED) if shares else 0) or heads),
         sum(map(math.prod, tensors.values())),
         blocks_of(config, folder),
         INTERFACE in source,
@@ -87,7 +88,7 @@ def _from_files(folder: Path) -> Shape | None:
 
 def _tensors(folder: Path) -> dict[str, list[int]] | None:
     """The shapes of the tensors of a folder, from the headers of its files; None without such files."""
-    files = sorted(x for x in folder.glob("*.safetensors") if x.name != FILE)
+    files = sorted(x for x in folder.glob("*.safetensors") if x.is_file() and x.name != FILE)
     if not files:
         return None
     found: dict[str, list[int]] = {}
@@ -111,15 +112,6 @@ def _has_whole_layers(tensors: Mapping[str, list[int]], layers: int) -> bool:
     return sorted(blocks) == list(range(layers)) and len(set(map(frozenset, blocks.values()))) == 1
 
 
-def _require_all_tensors(folder: Path) -> None:
-    """Load what the headers say, and no numbers, to learn whether these are the tensors of the config."""
-    from .checkpoint import load_dense
-    from .quiet import quiet
-
-    with quiet():
-        load_dense(folder, device_map="meta")
-
-
 def _source(name: str, family: str) -> str | None:
     """The source of the module of transformers that defines an architecture."""
     spec = importlib.util.find_spec("transformers")
@@ -137,32 +129,53 @@ def _source(name: str, family: str) -> str | None:
 
 def _from_model(place: Path | str) -> Shape:
     """The shape of the model built on the meta device."""
-    import torch
-
-    from .declared import architecture, read_config
-    from .interface import attention_modules
+    from .host import ModelHost
     from .layers import layers_of
     from .quiet import quiet
 
     with quiet():
-        config = read_config(place)
-        cls = architecture(config, place)
-        expected = "a config.json that its architecture can be built from"
-        with loading(place, expected, "check it"), torch.device("meta"):
-            model = cls(config)
+        model = _built(place)
+    config, heads, count = model.config, ModelHost(model).n_heads, layers_of(model).count
     text = config.get_text_config()
-    heads = int(getattr(text, "num_attention_heads", None) or getattr(text, "n_head", 0))
-    modules = attention_modules(model)
+    passes = max(
+        count, int(getattr(text, "num_hidden_layers", count))
+    )  # more than layers where these are shared
     return Shape(
         type(model).__name__,
         config.model_type,
-        layers_of(model).count,
+        passes,
         heads,
         _key_value_heads(model) or int(getattr(text, SHARED, None) or heads),
         sum(p.numel() for p in model.parameters()),
         blocks_of(config.__dict__, place),
-        bool(modules) and model._can_set_attn_implementation(),
+        passes == count and _is_gateable(model),
     )
+
+
+def _built(place: Path | str) -> Any:
+    """A model without its numbers: that of a hub id, and a quantised one, from its config alone."""
+    import torch
+
+    from .checkpoint import load_dense
+    from .declared import class_of, read_config
+
+    config = read_config(place)
+    if Path(place).is_dir() and getattr(config, "quantization_config", None) is None:
+        return load_dense(place, config=config, device_map="meta")
+    cls = class_of(config, place, trust_remote_code=trusted())
+    expected = "a config.json that its architecture can be built from"
+    with loading(place, expected, "check it"), torch.device("meta"):
+        return cls(config)
+
+
+def _is_gateable(model: Any) -> bool:
+    from .host import ModelHost
+
+    try:
+        ModelHost(model).require_gateable()
+    except UnsupportedModel:
+        return False
+    return True
 
 
 def _key_value_heads(model: Any) -> int:

@@ -84,7 +84,7 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         "heads": shape.heads,
         "key_value_heads": shape.key_value_heads,
         "parameters": shape.parameters,
-        "edges": shape.uses_interface,
+        "edges": shape.gateable,
         "gates": {
             one.kind: {"bias": "open" if math.isinf(one.bias) else one.bias, "reads": one.reads}
             for one in sets
