@@ -25,7 +25,8 @@ from ..data.sequences import IGNORED
 from ..errors import UnsupportedModel, refuse
 
 BASE_OUTPUT = "base_output"  # a column of the batch that holds the base model's output, computed beforehand
-LANGUAGE = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
+CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+LANGUAGE = (*CAUSAL, "ForMaskedLM")
 # By the end of a class's name in transformers; classifiers of `LABELLED` say in their config how logits are read.
 PER = {
     **dict.fromkeys((*LANGUAGE, "ForTokenClassification"), "token"),
@@ -66,23 +67,21 @@ class Head:
         Raises: `UnsupportedModel` for a head that is not known here.
         """
         inner = next((x for x in model.modules() if isinstance(x, PreTrainedModel)), model)
-        names = [c.__name__ for c in type(inner).__mro__]  # a subclass has the head of what it is made from
-        found = next((end for name in names for end in PER if name.endswith(end)), None)
+        name, found = type(inner).__name__, _ending(inner)
         bare = found is None and getattr(inner, "base_model", None) is inner
         columns = tuple(dict.fromkeys(("labels", *find_labels(type(inner)))))
         if embedding or bare:
-            return cls(names[0], "embedding", "vectors", columns=columns)
+            return cls(name, "embedding", "vectors", columns=columns)
         if found is None:
             raise refuse(
-                f"{names[0]} has a head that is not known",
+                f"{name} has a head that is not known",
                 f"a model without a head, or one of {', '.join(PER)}",
                 "take out its part that is one of those",
                 UnsupportedModel,
             )
         reads = _reads(inner.config) if found in LABELLED else "classes"
-        causal = found in LANGUAGE and found != "ForMaskedLM"
         columns += BOUNDARIES if PER[found] == "boundary" else ()
-        return cls(names[0], PER[found], reads, causal, found in LANGUAGE, tuple(dict.fromkeys(columns)))
+        return cls(name, PER[found], reads, found in CAUSAL, found in LANGUAGE, tuple(dict.fromkeys(columns)))
 
     def features(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The batch without what the model must not see: it would compute a second loss from the labels."""
@@ -177,6 +176,17 @@ class Head:
     def _unfit(self, labels: Tensor, expected: str, fix: str) -> Exception:
         kind = str(labels.dtype).removeprefix("torch.")
         return refuse(f"{self.model} with {kind} labels of shape {tuple(labels.shape)}", expected, fix)
+
+
+def is_causal_language_model(model: nn.Module) -> bool:
+    """Whether a model's head predicts the next token."""
+    return _ending(model) in CAUSAL
+
+
+def _ending(model: nn.Module) -> str | None:
+    """By which of `PER` the name of a model's class ends; a subclass has the head of what it is made from."""
+    names = [kind.__name__ for kind in type(model).__mro__]
+    return next((end for name in names for end in PER if name.endswith(end)), None)
 
 
 def first_tensor(inputs: dict[str, Any]) -> Tensor:
