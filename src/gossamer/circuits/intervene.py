@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from ..errors import refuse, require_choice
 from ..gates.edges import EdgeGates
 from ..models.attach import gated
-from ..models.forward import evaluating, first_output, prompt_inputs
+from ..models.forward import device_of, evaluating, first_output, prompt_inputs
 from ..models.interface import attention_modules
 from ..training.counted import counted
 from .circuit import Circuit, Edge, as_edge
@@ -101,7 +101,8 @@ class PatchedModel:
         """Per layer a (rows, H, T, S) bool tensor, all open or all closed."""
         shape = (rows, self.gates.n_heads, self.input_ids.shape[1], self.input_ids.shape[1])
         return {
-            layer: torch.full(shape, opened, device=self.model.device) for layer in range(self.gates.n_layers)
+            layer: torch.full(shape, opened, device=device_of(self.model))
+            for layer in range(self.gates.n_layers)
         }
 
     def keep_edges(self, edges: Sequence[Edge], chosen: Tensor | None = None) -> Keep:

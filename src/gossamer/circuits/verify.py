@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from ..errors import refuse
 from ..models.attach import gates_of
-from ..models.forward import evaluating, first_output
+from ..models.forward import device_of, evaluating, first_output
 from ..training.counted import counted
 from .circuit import Circuit
 from .intervene import SCOPES, Necessity, PatchedModel, Sufficiency, leaks, necessary, sufficient
@@ -145,7 +145,7 @@ def answers(model: PreTrainedModel, input_ids: Tensor, batch_size: int = 1024) -
     """Top-1 output tokens, (N, T) int64, of a model as it stands."""
     with evaluating(model):
         rows = [
-            first_output(model, {"input_ids": ids.to(model.device)})
+            first_output(model, {"input_ids": ids.to(device_of(model))})
             for ids in counted(input_ids.split(batch_size), "batches answered")
         ]
     return torch.cat([row.argmax(-1).cpu() for row in rows])

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModel, refuse
 from .anatomy import Anatomy
+from .forward import device_of
 from .interface import KEY, attention_modules
 from .layers import Layers, layers_of
 
@@ -33,7 +34,7 @@ class ModelHost:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.device
+        return device_of(self.model)
 
     @cached_property
     def anatomy(self) -> Anatomy:

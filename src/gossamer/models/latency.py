@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.prompts import positions_of
-from .forward import evaluating, first_output, probe_inputs
+from .forward import device_of, evaluating, first_output, probe_inputs
 from .same_function import generates
 
 PROMPT, STEPS, ROUNDS = (
@@ -62,6 +62,6 @@ def _read_and_write(model: PreTrainedModel, ids: Tensor) -> dict[str, float]:
 
 def _now(model: PreTrainedModel) -> float:
     """Milliseconds, once the device is done."""
-    if model.device.type == "cuda":
+    if device_of(model).type == "cuda":
         torch.cuda.synchronize(model.device)
     return 1e3 * time.perf_counter()

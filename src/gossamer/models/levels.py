@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from ..errors import GossamerError, UnsupportedModel, refuse
 from .anatomy import Anatomy
 from .cut import Kept, cut, require_own_sizes
+from .forward import device_of
 
 UNIFORM, PER_LAYER, MASKED = LEVELS = ("uniform", "per-layer", "masked")
 PLAIN = (UNIFORM, MASKED)  # opened by plain transformers
@@ -247,7 +248,7 @@ def rebuilt(model: PreTrainedModel, settings: Mapping[str, Any]) -> PreTrainedMo
     config = _config(model.config, settings)
     config._attn_implementation = model.config._attn_implementation
     made: PreTrainedModel = type(model)(config)
-    made.to(device=model.device, dtype=model.dtype)  # type: ignore[call-arg]
+    made.to(device=device_of(model), dtype=model.dtype)  # type: ignore[call-arg]
     made.load_state_dict(model.state_dict())
     if model.can_generate():
         made.generation_config = model.generation_config

@@ -24,7 +24,7 @@ from ...data.prompts import Prompt, open_tokenizer, pieces, positions_of
 from ...errors import refuse
 from ...models.attach import attach, gates_of
 from ...models.checkpoint import load, load_dense
-from ...models.forward import evaluating, first_output
+from ...models.forward import device_of, evaluating, first_output
 from ..viewer import page_data, panel_data
 from ..viewer.pack import circuits
 
@@ -125,12 +125,12 @@ class Session:
         model, last = self.models[number], len(prompt) - 1
         gates = gates_of(model)
         keep = closed(cut, gates.n_layers, gates.n_heads, len(prompt))
-        keep = None if keep is None else {layer: kept.to(model.device) for layer, kept in keep.items()}
+        keep = None if keep is None else {layer: kept.to(device_of(model)) for layer, kept in keep.items()}
         with self.turns[number]:
             check()
             with gates.using(keep=keep), gates.observing(lambda _: check()), evaluating(model):
                 circuit = trace_prompt(model, prompt, threshold=self.limits.threshold)
-                logits = first_output(model, {"input_ids": prompt.ids.to(model.device)})[0, last].float()
+                logits = first_output(model, {"input_ids": prompt.ids.to(device_of(model))})[0, last].float()
         check()
         return circuits([circuit], most=self.limits.edges), self._likeliest(logits)
 

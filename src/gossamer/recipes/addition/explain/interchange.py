@@ -19,7 +19,7 @@ from ....circuits.circuit import Edge
 from ....gates.attention.eager import attention_weights, repeat_heads
 from ....gates.attention_call import AttentionCall
 from ....models.attach import gates_of
-from ....models.forward import evaluating, first_output
+from ....models.forward import device_of, evaluating, first_output
 from ..task import Addition
 from .facts import slot_of
 from .program import HeadOutput
@@ -63,7 +63,9 @@ class Interchange:
         found = []
         for part in torch.arange(len(rows)).split(self.batch_size):
             self._part = part
-            logits = first_output(self.model, {"input_ids": self.inputs[rows[part]].to(self.model.device)})
+            logits = first_output(
+                self.model, {"input_ids": self.inputs[rows[part]].to(device_of(self.model))}
+            )
             found.append(logits[:, self.slots].argmax(-1).cpu())
         return torch.cat(found).numpy()
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from ....gates.neurons import NeuronGates
 from ....models.anatomy import Anatomy
-from ....models.forward import evaluating, first_output
+from ....models.forward import device_of, evaluating, first_output
 from ..task import Addition
 from .facts import Fact, Truth, digits_of, place_name, position_name
 
@@ -153,7 +153,7 @@ def _run(
     """Responses of the open neurons of each layer, (n, T, open), where gates are given; and the answers, (n, T)."""
     parts: dict[int, list[Tensor]] = {}
     with _listening(model, gates, parts), evaluating(model):
-        rows = inputs.to(model.device).split(batch)
+        rows = inputs.to(device_of(model)).split(batch)
         answers = [first_output(model, {"input_ids": ids}).argmax(-1).cpu() for ids in rows]
     return {layer: torch.cat(seen).numpy() for layer, seen in parts.items()}, torch.cat(answers)
 
