@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from gossamer import attach, load, save, trace
+from gossamer.circuits.verify import prove
 from gossamer.errors import CheckpointError, GossamerWarning, UnsupportedModel
+from gossamer.gates.edges import EdgeGates
+from gossamer.gates.host import Options
+from gossamer.models.anatomy import Anatomy
+from gossamer.models.attach import attach_missing
 from gossamer.models.checkpoint import load_for_training, save_folder
 from gossamer.models.forward import first_output, probe_inputs
 from gossamer.models.interface import attention_modules
 from gossamer.models.parity import eager_reference
 from gossamer.models.summary import describe_model
+from gossamer.training.adapters import add_adapters
 from helpers import zoo
 
 TEXT = {**zoo.DECODERS, **zoo.ENCODERS}
@@ -35,6 +42,67 @@ def test_dynamic_int8_is_gated(family: str) -> None:
     expected = eager_reference(model)
     attach(model, impl="eager")
     _agree(model, expected)
+
+
+class Packed(torch.nn.Linear):
+    """A linear layer as bitsandbytes has it: integers in a shape of their own, which say nothing without a scale."""
+
+    def __init__(self, plain: torch.nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=False, device="meta")
+        self.scale = plain.weight.detach().abs().max() / 127
+        packed = (plain.weight.detach() / self.scale).round().to(torch.int8).reshape(-1, 1)
+        self.weight = torch.nn.Parameter(packed, requires_grad=False)
+
+    def forward(self, x):
+        whole = self.weight.reshape(self.out_features, self.in_features).to(x.dtype) * self.scale
+        return torch.nn.functional.linear(x, whole)
+
+
+def test_weights_in_integers_are_gated_and_adapted_and_their_numbers_are_not_read() -> None:
+    model = zoo.build("llama")
+    for layer in model.model.layers:
+        for parent in (layer.self_attn, layer.mlp):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, torch.nn.Linear):
+                    setattr(parent, name, Packed(child))
+    attach(model, impl="eager")
+    with pytest.warns(
+        GossamerWarning, match="lengths inside the heads: the weights of Packed layers are quantised"
+    ):
+        found = trace(model, torch.arange(4, 12)[None], threshold=0.1)
+    assert found.meta["contribution"] == "head"
+    assert len(found)
+    anatomy = Anatomy.of(model)
+    assert (anatomy[0].q.count, anatomy[0].k.count, anatomy[0].mlp.out.count) == (4, 2, 48)
+    with pytest.raises(UnsupportedModel, match="whose weight is quantised"):
+        attach_missing(model, ("heads",), Options())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = add_adapters(model, rank=2)
+    assert sum("lora_A" in name for name, _ in adapted.named_parameters()) == 2 * 4
+
+
+class Leaking(EdgeGates):
+    """Gates through which every token learns that the last one is another than in the first forward pass."""
+
+    def attend(self, module, q, k, v, **given):
+        out, last = super().attend(module, q, k, v, **given), v[..., -1, :].sum((1, 2))
+        first = self.__dict__.setdefault("_first", {}).setdefault(id(module), last)
+        return out + 0.01 * (last - first)[:, None, None, None]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("family", zoo.DECODERS)
+def test_gates_that_leak_more_than_the_model_itself_are_refused(family: str, int8: bool) -> None:
+    """A model whose own attention lets the last token move earlier outputs, as int8 and experts do, is no excuse."""
+    model = zoo.build(family)
+    if int8:
+        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(UnsupportedModel, match="editing the last token changed earlier outputs"):
+        attach(model, impl="eager", gates=Leaking())
+    assert not hasattr(attention_modules(model)[0], EdgeGates.block)
 
 
 @pytest.mark.parametrize("family", zoo.DECODERS)
@@ -120,6 +188,21 @@ def test_weights_on_the_disk_are_gated_and_traced(family: str, tmp_path: Path) -
     found = trace(away, probe_inputs(model)["input_ids"], threshold=0.1)
     assert found.answers == expected.answers
     assert len(found) == len(expected)
+
+
+@pytest.mark.filterwarnings("ignore:contributions are lengths inside the heads")
+def test_a_circuit_of_weights_on_the_disk_is_proved(tmp_path: Path) -> None:
+    from accelerate import disk_offload
+
+    model, ids = zoo.build("gpt2"), torch.arange(4, 12)[None]
+    away = copy.deepcopy(model)
+    disk_offload(away, tmp_path, execution_device=torch.device("cpu"))
+    proofs = []
+    for one in (model, away):
+        attach(one, bias=0.0, impl="eager")
+        circuit = trace(one, ids, outputs=[-1])
+        proofs.append(prove(one, circuit, ids, smallest=False).as_record())
+    assert proofs[0] == proofs[1]
 
 
 def test_a_vision_model_is_told_why_it_has_no_circuit() -> None:

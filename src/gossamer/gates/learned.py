@@ -32,6 +32,7 @@ from .gate_set import GateSet
 from .host import Host, Options
 from .noise import NoiseKey, edge_uniform
 from .openness import Count, Openness
+from .quantised import is_quantised
 from .uniform import require_alike, shared_logits
 
 OPEN = (
@@ -175,8 +176,7 @@ class LearnedGates(nn.Module, GateSet):
 
     def _require_float(self) -> None:
         for mask in (mask for masks in self.places.values() for mask in masks):
-            weight = mask.module.weight
-            if not isinstance(weight, Tensor) or not weight.is_floating_point():
+            if is_quantised(mask.module.weight):
                 raise refuse(
                     f"gates on {self.kind} of {mask.path}, whose weight is quantised",
                     "weights in floating point",

@@ -15,7 +15,9 @@ from ..errors import UnsupportedModel, refuse
 from ..gates.edges import EdgeGates
 from ..gates.gate_set import GateSet
 from ..gates.gate_sets import GateSets
+from ..gates.quantised import of_quantising_library
 from .forward import PROBE_TOKENS, evaluating, first_output, probe_inputs
+from .head import is_causal_language_model
 from .interface import attention_modules, sees_the_past_only
 
 Run = Callable[[Any, dict[str, Tensor]], Tensor]
@@ -81,16 +83,15 @@ def check_attached(model: PreTrainedModel, sets: GateSets, reference: Tensor) ->
 
 def _quantised(model: PreTrainedModel) -> bool:
     """Whether layers compute in integers: those of bitsandbytes and torch, and the weights of torchao."""
-    layers = {type(module).__module__ for module in model.modules()}
-    weights = {type(weight.data).__module__ for weight in model.parameters()}
-    return any(part in name for name in layers | weights for part in ("quantized", "bitsandbytes", "torchao"))
+    parts = (*model.modules(), *(weight.data for weight in model.parameters()))
+    return any(map(of_quantising_library, parts))
 
 
 def _two_minds(model: PreTrainedModel) -> bool:
     """Whether a decoder's modules were made bidirectional, and its config, which masks are made from, was not."""
     ours = [getattr(m, "is_causal", None) for m in attention_modules(model)]
-    causal = "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__
-    return causal and False in ours and getattr(model.config, "is_causal", True) is not False
+    bidirectional = False in ours and getattr(model.config, "is_causal", True) is not False
+    return bidirectional and is_causal_language_model(model)
 
 
 def _check_passes(name: str, one: GateSet, passes: Counter[int]) -> None:

@@ -13,6 +13,9 @@ from typing import Literal, TypeGuard
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ..errors import UnsupportedModel, refuse
+from ..gates.quantised import is_quantised
+
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
     """Whether a module is a linear layer whose weight can be read: torch's, or GPT-2's Conv1D."""
@@ -20,13 +23,25 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The (out, in) weight of a linear layer, a view: a Conv1D stores it as (in, out)."""
+    """The (out, in) weight of a linear layer, a view: a Conv1D stores it as (in, out).
+
+    Raises: `UnsupportedModel` for a weight that is quantised.
+    """
     weight: Tensor = module.weight  # type: ignore[assignment]
+    if is_quantised(weight):
+        raise refuse(
+            f"the weights of {type(module).__name__} layers are quantised",
+            "weights in floating point",
+            "load the model without quantisation",
+            UnsupportedModel,
+        )
     return weight.T if isinstance(module, Conv1D) else weight
 
 
 def sizes_of(module: nn.Module) -> tuple[int, int]:
-    """(out, in): the features that a linear layer makes and reads, as its weight has them."""
+    """(out, in): the features that a linear layer makes and reads, as its weight has them, or says that it has."""
+    if is_quantised(module.weight):
+        return int(module.out_features), int(module.in_features)  # type: ignore[arg-type]
     out, into = weight_of(module).shape
     return out, into
 

@@ -10,6 +10,7 @@ edges are counted apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ..gates.learned import LearnedGates
 from .anatomy import Anatomy, LayerAnatomy
 from .attach import find_gate_sets
-from .projections import Projection, is_linear
+from .projections import Projection, is_linear, sizes_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def remaining(model: nn.Module) -> Remaining:
     sets = [one for one in find_gate_sets(model) if isinstance(one, LearnedGates)]
     gates = {id(p) for one in sets for p in one.parameters()}
     own = [p for p in model.parameters() if id(p) not in gates]
-    linear = sum(m.weight.numel() for m in model.modules() if is_linear(m))
+    linear = sum(math.prod(sizes_of(m)) for m in model.modules() if is_linear(m))
     base = Size(sum(p.numel() for p in own), float(linear), sum(p.numel() * p.element_size() for p in own))
     lost = Size(0, 0.0, 0)
     for layer in Anatomy.of(model) if sets else ():
