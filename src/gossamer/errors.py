@@ -106,6 +106,8 @@ def loading(
         said = str(error)
         bare = isinstance(error, KeyError) and said  # its text is the key alone
         cause = first_line(f"{type(error).__name__}: {said}" if bare else error)
+        if isinstance(error, ImportError):
+            expected, fix = "the packages that it needs", "install what is missing"
         if "ignore_mismatched_sizes" in said:  # transformers' advice is no way out of another model's weights
             cause = "its weights have other shapes than its config.json says"
         raise refuse(f"{what} cannot be {done} ({cause})", expected, fix, kind) from error

@@ -339,3 +339,19 @@ def test_a_graph_too_large_is_refused_with_its_size(folders, tmp_path, capsys):
     capsys.readouterr()
     assert main(["export", str(path), "--out", str(tmp_path / "x"), "--limit", "1"]) == 2
     assert "a graph of" in line(capsys)
+
+
+@pytest.mark.parametrize(("verb", "said"), [
+    (("trace", "x", "--prompt", "a"), "interrupted\n"),
+    (("demo", "--out", "x"), "interrupted; run the same command again to continue\n"),
+    (("sparsify", "x", "--out", "x"), "interrupted; run the same command again with --resume to continue\n"),
+])  # fmt: skip
+def test_ctrl_c_says_what_continues_a_verb(verb, said, tmp_path, capsys, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    for place in ("recipes.trace.trace_text", "recipes.addition.run.run_demo", "recipes.text.run_job"):
+        monkeypatch.setattr(f"gossamer.{place}", stopped)
+    assert main(verb) == 130
+    assert capsys.readouterr().err == f"gossamer: {said}"

@@ -126,7 +126,8 @@ def test_interrupted_or_out_of_disk_inside_a_checkpoint(
     assert ended(tmp_path, when) == [code, 0]
     told = [line for line in said.splitlines() if line.startswith("gossamer: ")]
     assert len(told) == 1
-    assert ("interrupted" if how == "interrupt" else "cannot be written (File too large)") in told[0]
+    interrupted = "interrupted; run the same command again with --resume to continue"
+    assert (interrupted if how == "interrupt" else "cannot be written (File too large)") in told[0]
     out = tmp_path / when.replace("/", "_") / "here" / "out"
     assert left(out, "model") == left(place / "0" / "here" / "out", "model")
 

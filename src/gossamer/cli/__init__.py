@@ -17,7 +17,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from ..errors import CeilingMissed, GossamerError, GossamerWarning
+from ..errors import CeilingMissed, GossamerError, GossamerWarning, first_line, refuse
 from . import compare, demo, export, info, recipes, serve, shrink, sparsify, trace, verify, view
 from .last_resort import last_resort
 
@@ -25,7 +25,9 @@ from .last_resort import last_resort
 ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 INTERRUPTED = 130
+CONTINUED = {"demo": "run the same command again", "sparsify": "run the same command again with --resume"}
 AS_PYTHON = warnings.formatwarning
+MAY_BE_EMPTY = ("--auth-token", "--prompt", "--sum")  # none, or an empty text, which has a line of its own
 
 VERBS = {
     "Start": (demo, sparsify, shrink, recipes, info),
@@ -81,17 +83,18 @@ def _cannot_print(error: OSError) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = int(app(args=None if arguments is None else list(arguments), standalone_mode=False) or 0)
+        _require_no_empty(given)
+        code = int(app(args=given, standalone_mode=False) or 0)
         if code == INTERRUPTED:  # newer typer turns the interruption into an exit code of its own
             raise KeyboardInterrupt
         return code
     except CeilingMissed as error:
-        errors.print(f"gossamer: {error}", markup=False)
+        _say(error)
         return 1
     except GossamerError as error:
-        errors.print(f"gossamer: {error}", markup=False)
+        _say(error)
         return 2
     except ClickException as error:
         error.show()
@@ -99,14 +102,52 @@ def _main(arguments: Sequence[str] | None) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("gossamer: interrupted; run the same command again to continue", markup=False)
+        _say(f"interrupted{_how_to_continue(given)}")
         return INTERRUPTED
     except Exception as error:  # the last resort, which nothing known may reach
         if _is_full(error):
             raise
-        line, code = last_resort(error)
-        errors.print(f"gossamer: {line}", markup=False)
+        line, code = _unusable(error) or last_resort(error)
+        _say(line)
         return code
+
+
+def _say(line: object) -> None:
+    """Print one line, whatever it repeats of what a person or a file gave: signs that cannot be seen are escaped."""
+    shown = "".join(x if x.isprintable() else repr(x)[1:-1] for x in f"gossamer: {line}")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(shown, markup=False)
+
+
+def _unusable(error: Exception) -> tuple[str, int] | None:
+    """The line for a file or folder that the system refuses by its name, as one that is too long or not ours."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    line = refuse(
+        f"{first_line(error.filename)} cannot be used ({error.strerror})",
+        "a file or folder that can be",
+        "check the path",
+    )
+    return str(line), 2
+
+
+def _require_no_empty(given: Sequence[str]) -> None:
+    """Raise for an empty argument, which a shell makes of a variable that is not set: as a path it is this folder."""
+    for before, argument in zip(("", *given), given, strict=False):
+        if not argument and before not in MAY_BE_EMPTY:
+            raise refuse(
+                f"an empty argument{f' after {before}' * bool(before)}",
+                "a value",
+                "write one, or leave it out",
+            )
+        option, sign, value = argument.partition("=")
+        if option.startswith("--") and sign and not value and option not in MAY_BE_EMPTY:
+            raise refuse(f"{option} without a value", "a value", "write one, or leave it out")
+
+
+def _how_to_continue(given: Sequence[str]) -> str:
+    """What continues a verb that leaves something to continue."""
+    fix = CONTINUED.get(given[0] if given else "")
+    return f"; {fix} to continue" if fix else ""
 
 
 def one_line(
@@ -128,4 +169,6 @@ def run() -> None:
         except OSError as error:
             code = code or _cannot_print(error)
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes again as it ends
+    if sys.argv[1:2] == ["serve"]:  # has nothing to write, and on a busy machine Python takes seconds to end
+        os._exit(code)
     sys.exit(code)
