@@ -9,9 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from gossamer.models.attach import attach
+from gossamer.models.checkpoint import save, save_folder
+from helpers import zoo
+from helpers.letters import save_tokenizer
 
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'gossamer[serve]'")
 
@@ -20,22 +26,39 @@ HALF = (
     b"POST /api/look HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
     b'{"prompt'
 )
+QUESTION = b'{"prompt": "abc"}'
+WHOLE = HALF.replace(b"99", str(len(QUESTION)).encode()).partition(b'{"prompt')[0] + QUESTION
+# A model that is inside one long operation, and hears of nothing.
+DEAF = """
+import time
+from gossamer.cli import run
+from gossamer.viz.serve import session
+session.trace_prompt = lambda *_, **__: time.sleep(600)
+run()
+"""
 
 
 def command(folder: Path, port: int) -> list[str]:
     return [sys.executable, "-m", "gossamer", "serve", str(folder), "--port", str(port)]
 
 
-@pytest.fixture
-def server(tmp_path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server without a model, which takes questions as one with a model does, and its port."""
-    with subprocess.Popen(command(tmp_path, 0), stderr=subprocess.PIPE, text=True) as process:
+@contextmanager
+def serving(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server as a process, and its port."""
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         port = next(
             int(found[1]) for line in process.stderr if (found := re.match(r"http://.*:(\d+)/", line))
         )
         yield process, port
         process.kill()
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server without a model, which takes questions as one with a model does, and its port."""
+    with serving(command(tmp_path, 0)) as found:
+        yield found
 
 
 def half(port: int) -> socket.socket:
@@ -62,6 +85,33 @@ def test_ctrl_c_ends_while_half_a_question_is_there(server):
         seconds, errors = ended(process)
     assert seconds < 5
     assert (process.returncode, errors) == (0, "")
+
+
+def test_ctrl_c_ends_while_a_model_computes_and_hears_of_nothing(tmp_path):
+    save_folder(zoo.build("llama"), tmp_path / "base")
+    gated = zoo.build("llama")
+    attach(gated, bias=0.0)
+    save(gated, tmp_path / "sparse")
+    save_tokenizer(tmp_path / "sparse")
+    deaf = [sys.executable, "-c", DEAF, *command(tmp_path, 0)[3:], "--max-requests", "1"]
+    with (
+        serving(deaf) as (process, port),
+        socket.create_connection(("127.0.0.1", port), timeout=30) as client,
+    ):
+        client.sendall(WHOLE)
+        while b" 429 " not in answer(port):  # until the first one is being answered
+            time.sleep(0.1)
+        seconds, errors = ended(process)
+    assert seconds < 5
+    assert (process.returncode, errors) == (0, "")
+
+
+def answer(port: int) -> bytes:
+    """What one more question is answered; nothing where it is the one that the model works on."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as other, suppress(TimeoutError):
+        other.sendall(WHOLE)
+        return other.recv(4096)
+    return b""
 
 
 def test_a_client_that_leaves_in_mid_question_leaves_no_word(server):

@@ -21,7 +21,7 @@ from .session import Limits, Session
 
 LEAST_TOKEN = 16  # characters; what `--auth-token new` makes has 43
 END_SECONDS = 2  # in which answers that are on their way may leave after Ctrl+C
-LAST_SECONDS = 4.0  # after Ctrl+C, whatever is still running
+LAST_SECONDS = 3.0  # after Ctrl+C, whatever is still running
 INTERRUPTED = 130
 
 
