@@ -6,6 +6,7 @@ The hub is a folder here: the calls that would go over the network are replaced,
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,33 @@ def test_a_model_that_was_asked_for_dense_is_noticed_by_attach(out: Path) -> Non
         UserWarning, match=r"loaded without them, so it has been running DENSE; load it with gossamer.load"
     ):
         attach(model)
+
+
+def test_a_demo_is_shared_with_the_numbers_of_its_proof(out: Path, shelf: Shelf) -> None:
+    (out / "model").rename(out / "sparse")
+    proof = {
+        "prompts": 100,
+        "base_exact": 100,
+        "sparse_exact": 99,
+        "edges_mean": 6.5,
+        "leaks": 0,
+        "recall": 1.0,
+    }
+    write_json(out / "report.json", {**REPORT, "recipe": "addition", "model": "base", "local": ["base"],
+                                     "data": "addition", "held_out": {}, "proof": proof})  # fmt: skip
+    push_to_hub(out, REPO)
+    card = shelf.files["README.md"].decode()
+    assert "| on all 100 prompts | |\n|---|---|\n| exact answers of the base model | 100 |\n" in card
+    assert "| open attention edges a sum, mean | 6.500 |\n" in card
+    assert "base_model" not in card
+    assert "datasets" not in card
+
+
+def test_no_card_has_a_table_without_rows(out: Path) -> None:
+    for report in (
+        REPORT,
+        {**REPORT, "held_out": {}, "proof": {"prompts": 4, "leaks": 1}},
+        {**REPORT, "held_out": {}},
+    ):
+        card = model_card(RunReport.of(report), title="x", where="x")
+        assert re.search(r"\|---\|---\|\n\n", card) is None

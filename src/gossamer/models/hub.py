@@ -29,7 +29,7 @@ def push_to_hub(
     """Upload a run's model, its tokenizer, its card and its report to `repo_id`; returns the commit's address.
 
     Args:
-        folder: OUT of `gossamer sparsify`: report.json, and model or adapter.
+        folder: OUT of `gossamer sparsify` or `gossamer demo`: report.json, and model, adapter or sparse.
         repo_id: owner/name.
         private: whether a repository that this call creates is private; None for the owner's default.
         token: None for the one stored by `hf auth login`.
@@ -76,11 +76,12 @@ def shared(folder: Path) -> tuple[Path, RunReport]:
                 CheckpointError,
             )
         return adapter, report
-    if not blocks_of(read_config(folder / "model").__dict__, folder / "model"):
+    model = folder / ("sparse" if report.recipe == "addition" else "model")
+    if not blocks_of(read_config(model).__dict__, model):
         raise refuse(
-            f"{folder / 'model'} is a dense checkpoint",
+            f"{model} is a dense checkpoint",
             "a model that gossamer sparsify kept",
             "make it sparse first",
             CheckpointError,
         )
-    return folder / "model", report
+    return model, report

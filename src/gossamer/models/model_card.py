@@ -25,11 +25,7 @@ model = gossamer.load("{where}")  # gates on, and proven to be on
 
 `{base}`, finetuned until few {kinds} are open, with a ceiling on what may be lost: **{ceiling}**
 ({kept}).
-
-| on held-out data | |
-|---|---|
-{rows}
-{left}
+{measured}{left}
 What is closed is multiplied by zero; an attention weight after the softmax, and the rest is not renormalised (arXiv
 2512.05865). config.json has a block for each kind of gate.
 """
@@ -72,9 +68,33 @@ def held_out_rows(held_out: dict[str, float]) -> list[tuple[str, str]]:
     return rows
 
 
-def number_rows(held_out: dict[str, float]) -> list[str]:
-    """The same as rows of a Markdown table."""
-    return [f"| {words} | {message} |" for words, message in held_out_rows(held_out)]
+# The same of a run on addition, where every prompt is a row of the proof.
+PROOF_ROWS = (
+    ("base_exact", "exact answers of the base model", "{:,}"),
+    ("sparse_exact", "exact answers of the sparse model", "{:,}"),
+    ("edges_possible", "attention edges a sum has", "{:,}"),
+    ("edges_mean", "open attention edges a sum, mean", "{:.3f}"),
+    ("edges_max", "open attention edges a sum, most", "{:,}"),
+    ("leaks", "answers that closed edges change", "{:,}"),
+    ("precision", "share of open edges that addition needs", "{:.4f}"),
+    ("recall", "share of needed paths that are open", "{:.4f}"),
+)
+
+
+def number_rows(report: RunReport) -> list[str]:
+    """What was measured, as rows of a Markdown table."""
+    found = held_out_rows(report.held_out)
+    if not found:
+        known = [row for row in PROOF_ROWS if report.proof.get(row[0]) is not None]
+        found = [(words, form.format(report.proof[name])) for name, words, form in known]
+    return [f"| {words} | {message} |" for words, message in found]
+
+
+def _measured(report: RunReport) -> str:
+    """The numbers of a report as a Markdown table; nothing where there are none."""
+    whole, rows = report.proof and not report.held_out, number_rows(report)
+    of = f"on all {report.proof.get('prompts', 0):,} prompts" if whole else "on held-out data"
+    return "\n".join(["", f"| {of} | |", "|---|---|", *rows, ""]) if rows else ""
 
 
 def model_card(report: RunReport, *, title: str, where: str) -> str:
@@ -89,7 +109,7 @@ def model_card(report: RunReport, *, title: str, where: str) -> str:
     # A local folder or the embedded text is no hub id, and the hub refuses a card that says it is.
     local = report.local
     front = "" if base in local or not _is_hub_id(base) else f"base_model: {base}\n"
-    if data not in local and _is_hub_id(data):
+    if report.recipe != "addition" and data not in local and _is_hub_id(data):
         front += f"datasets:\n- {data.partition(':')[0]}\n"
     return TEMPLATE.format(
         front=front,
@@ -99,7 +119,7 @@ def model_card(report: RunReport, *, title: str, where: str) -> str:
         kinds=" and ".join(report.gates) or "units",
         ceiling=report.ceiling,
         kept="held on held-out data" if report.feasible else "NOT held: " + report.missed,
-        rows="\n".join(number_rows(report.held_out)),
+        measured=_measured(report),
         left="\n".join([*left_lines(report), ""]),
     )
 

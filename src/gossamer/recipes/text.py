@@ -275,5 +275,5 @@ def report_text(report: RunReport) -> str:
             " Nothing that was trained held the ceiling with fewer open units: this is the untrained model."
         )
     head += f"\n\n{report.why_reads[0].upper()}{report.why_reads[1:]}." if report.why_reads else ""
-    lines = [head, "", "| held-out | |", "|---|---|", *number_rows(report.held_out)]
+    lines = [head, "", "| held-out | |", "|---|---|", *number_rows(report)]
     return "\n".join([*lines, *left_lines(report)]) + "\n"
