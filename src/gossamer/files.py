@@ -190,7 +190,14 @@ def _cannot_read(where: object, error: Exception, expected: str, kind: type[Goss
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e-4 for a text; here it is the number that a person means."""
+    """YAML 1.1 takes 1e-4 for a text; here it is the number that a person means. No name stands there twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"{twice} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

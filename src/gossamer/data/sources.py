@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import GossamerWarning, refuse
 from .places import hub_answers, looks_like_path
+from .prompts import require_text
 
 Row = dict[str, Any]
 SOURCES = "stdlib, a text, JSONL, CSV or parquet file, a folder of them, or a hub dataset"
@@ -41,6 +42,8 @@ def documents_of(source: str, field: str, split: str) -> Iterator[str]:
         return chain.from_iterable(_file(p, field, alone=len(files) == 1) for p in files)
     if path.is_file():
         return _file(path, field, alone=True)
+    if path.exists():
+        raise refuse(f"data {source!r} is a device, a pipe or a socket", SOURCES, "copy it to a file")
     if path.suffix or looks_like_path(source.partition(":")[0]):
         raise refuse(f"data {source!r} does not exist", SOURCES, "check the path")
     return _hub(source, field, split)
@@ -178,6 +181,7 @@ def _column(rows: Iterable[Row], field: str, source: str) -> Iterator[str]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get(field), str):
             raise _no_text(row, number, field, source)
+        require_text(row[field], f"row {number} of {source}")
         yield row[field]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainerCallback
 
@@ -45,12 +45,14 @@ def begin(
             CheckpointError,
         )
     if (folder / STARTED).is_file():  # earlier versions wrote none
-        compare(read_json(folder / STARTED), fixed, movable)
+        compare(
+            read_json(folder / STARTED, dict[Literal["fixed", "movable"], dict[str, Any]]), fixed, movable
+        )
 
 
 def compare(before: dict[str, Any], fixed: dict[str, Any], movable: dict[str, Any]) -> None:
     """Raise for what must not differ from the start of the run, warn of what may."""
-    for name, then, now in _changes(before["fixed"], fixed):
+    for name, then, now in _changes(before.get("fixed", {}), fixed):
         raise refuse(
             f"{name} {now} on a run that was started with {then}",
             "the same value",
@@ -58,7 +60,8 @@ def compare(before: dict[str, Any], fixed: dict[str, Any], movable: dict[str, An
             CheckpointError,
         )
     message = [
-        f"{name} {now} where it was {then}" for name, then, now in _changes(before["movable"], movable)
+        f"{name} {now} where it was {then}"
+        for name, then, now in _changes(before.get("movable", {}), movable)
     ]
     if message:
         line = f"the resumed run goes on with {', '.join(message)}: it is not, bit for bit, the run that was started"

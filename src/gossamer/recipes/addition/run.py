@@ -77,6 +77,7 @@ def run_demo(
     screen = console or Console(stderr=print_json)
     task = Addition(settings.digits)
     chosen = [task.parse(text) for text in sums]
+    settings.sparsity(out / "sparse")  # what it refuses is said before the base model is trained
     require_writable(out)
     with locked(out), quiet(), one_thread():
         _claim(out, settings)
