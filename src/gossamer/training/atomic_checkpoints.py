@@ -183,6 +183,12 @@ class AtomicCheckpoints(Trainer):
         with explain_damage(checkpoint):
             super()._load_rng_state(checkpoint)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As the Trainer's, but for weights that are tied to others: a file holds one of both."""
+        tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def _load_best_model(self) -> None:
         best = Path(str(self.state.best_model_checkpoint))
         require_whole(best)
