@@ -15,7 +15,7 @@ from gossamer.models.attach import attach, gate_sets_of
 from gossamer.models.interface import attention_modules
 from gossamer.training.adapters import add_adapters
 from gossamer.training.base_model import OpenBase
-from gossamer.training.config import configured
+from gossamer.training.config import SparsityConfig
 from gossamer.training.trainer import SparsityTrainer
 from helpers import zoo
 
@@ -55,12 +55,24 @@ def test_adapters_on_a_quantised_base_are_trained(bits: int, tmp_path: Path) -> 
     model = add_adapters(model, rank=2)
     before = {name: x.detach().clone() for name, x in model.named_parameters()}
     ids = torch.randint(4, zoo.VOCABULARY, (12, 10), generator=torch.Generator().manual_seed(0))
-    config = configured(
-        {"output_dir": str(tmp_path / "run"), "ceiling": "kl=9", "max_steps": 2, "learning_rate": 1e-2, "impl": "eager",
-         "per_device_train_batch_size": 4, "remove_unused_columns": False, "disable_tqdm": True}, {},
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "max_steps": 2,
+        "eval_steps": 2,
+        "save_steps": 2,
+        "learning_rate": 1e-2,
+        "ceiling": "kl=9",
+    }
+    given |= {
+        "impl": "eager",
+        "per_device_train_batch_size": 4,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+    }
+    config = SparsityConfig(str(tmp_path / "run"), load_best_model_at_end=False, **given)
     rows, base = TensorRows(input_ids=ids, labels=ids.clone()), OpenBase(model, gate_sets_of(model))
-    SparsityTrainer(model, config, train_dataset=rows, base=base, data_collator=collate_rows).train()
+    SparsityTrainer(
+        model, config, train_dataset=rows, eval_dataset=rows, base=base, data_collator=collate_rows
+    ).train()
     moved = {name for name, x in model.named_parameters() if not torch.equal(x, before[name])}
     assert moved
     assert all("lora_" in name for name in moved)
