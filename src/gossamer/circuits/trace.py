@@ -207,7 +207,8 @@ def _answers(
     config, found = model.config, output.argmax(-1).cpu()
     if output.shape[-1] == config.get_text_config().vocab_size:
         return tuple(text(row) for row in found)
-    names = config.id2label if type(model).__name__.endswith("ForTokenClassification") else {}
+    labelled = type(model).__name__.endswith("ForTokenClassification")
+    names: dict[int, str] = (getattr(config, "id2label", None) or {}) if labelled else {}
     return tuple(tuple(str(names.get(label, "")) for label in row) for row in found.tolist())
 
 
