@@ -11,8 +11,8 @@ it:
     union    every edge that any prompt opens is allowed, and the model's own gates still decide
     static   every edge that any prompt opens is held open on every prompt: one wiring for all
 
-An answer is the row of top-1 tokens at the circuit's output positions. Price: one forward pass of one row per
-prompt for `sufficient`, and per (prompt, live edge) for `necessary`; rows are batched.
+An answer is the row of top-1 tokens at the circuit's output positions, or the class of a classifier. Price: one
+forward pass of one row per prompt for `sufficient`, and per (prompt, live edge) for `necessary`; rows are batched.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ..models.attach import gated
 from ..models.forward import device_of, evaluating, first_output, prompt_inputs
 from ..models.interface import attention_modules
 from ..training.counted import counted
+from .answers import comparable
 from .circuit import Circuit, Edge, as_edge
 from .statistics import wilson
 
@@ -89,7 +90,7 @@ class PatchedModel:
                 mask = None if self.attention_mask is None else self.attention_mask[rows[part]]
                 inputs = prompt_inputs(self.model, self.input_ids[rows[part]], mask)
                 with self.gates.using(keep=None if keep is None else keep(part)):
-                    found.append(first_output(self.model, inputs)[:, self.outputs].argmax(-1).cpu())
+                    found.append(comparable(self.model, first_output(self.model, inputs), self.outputs).cpu())
         return torch.cat(found)
 
     @property

@@ -37,6 +37,7 @@ from ..models.forward import evaluating, first_output, prompt_inputs
 from ..models.inputs import require_inputs, require_memory
 from ..models.remaining import units
 from ..training.counted import counted
+from .answers import answers_in_words
 from .circuit import Circuit, UnitsLeft, concatenate
 from .contribution import Writing
 
@@ -169,13 +170,13 @@ def _trace_batch(
         visible.add_(call.visible.sum(1).cpu())
 
     with gates.observing(note):
-        answers = _answers(model, first_output(model, inputs), ids, text)
+        output = first_output(model, inputs)
     edges = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return Circuit(
         n_layers=gates.n_layers,
         n_heads=gates.n_heads,
         tokens=tuple(text(row) for row in ids.cpu()),
-        answers=answers,
+        answers=answers_in_words(model, output, ids.shape[1], outputs, text),
         outputs=outputs,
         visible=tuple(visible.tolist()),
         meta={
@@ -188,28 +189,6 @@ def _trace_batch(
         },
         **edges,  # type: ignore[arg-type]
     )
-
-
-def _answers(
-    model: PreTrainedModel, output: Tensor, ids: Tensor, text: Callable[[Tensor], tuple[str, ...]]
-) -> tuple[tuple[str, ...], ...]:
-    """What a model says at each token: tokens, the names of labels, or nothing where it ends in hidden states.
-
-    Raises: `UnsupportedModel` for a head that answers once a row.
-    """
-    if output.shape[:2] != ids.shape or output.dim() != 3:
-        raise refuse(
-            f"{type(model).__name__} answers once a row, and a circuit ends at a token",
-            "a model that says something at each token",
-            "trace the model without its head",
-            UnsupportedModel,
-        )
-    config, found = model.config, output.argmax(-1).cpu()
-    if output.shape[-1] == config.get_text_config().vocab_size:
-        return tuple(text(row) for row in found)
-    labelled = type(model).__name__.endswith("ForTokenClassification")
-    names: dict[int, str] = (getattr(config, "id2label", None) or {}) if labelled else {}
-    return tuple(tuple(str(names.get(label, "")) for label in row) for row in found.tolist())
 
 
 def _mixing(gates: EdgeGates) -> dict[str, Any]:

@@ -170,10 +170,12 @@ def _inputs(pen: Pen, circuit: Circuit, name: str, grid: Grid) -> None:
 def _outputs(
     pen: Pen, circuit: Circuit, name: str, grid: Grid, outputs: set[int], expected: Sequence[str]
 ) -> None:
-    """Turned tokens start at the nodes below them; those that are not the answer are muted."""
+    """Turned tokens start at the nodes below them; those that are not the answer are muted, and silence is blank."""
     place: dict[str, Any] = {"rotation": 90, "ha": "left"} if grid.labels.turned else {"ha": "center"}
     y = grid.output_y - (grid.labels.height / 2 if grid.labels.turned else 0)
     for position, (token, wanted) in enumerate(zip(circuit.answers[0], expected, strict=True)):
+        if token == wanted == "" and (position not in outputs or not any(circuit.answers[0])):
+            continue  # a classifier answers at its outputs alone, an encoder nowhere
         gid, style = f"{name}-output-{position}", {"color": INK if position in outputs else MUTED, **place}
         pen.figure.notes[gid] = f"output, position {position}: {token!r}"
         if token != wanted:
@@ -293,7 +295,9 @@ def key_below(pen: Pen, left: float, *, units: bool = False) -> None:
 def describe(circuit: Circuit, title: str) -> str:
     """A panel in words, for those who cannot see it."""
     rows = (circuit.tokens[0], circuit.answers[0])
-    inputs, outputs = (" ".join(layout.visible_text(token, lambda _: True) for token in row) for row in rows)
+    inputs, outputs = (
+        " ".join(layout.visible_text(token, lambda _: True) for token in row if token) for row in rows
+    )
     off_path = layout.off_path_caption(int((~circuit.live_mask()).sum()), drawn=True).partition(" (")[0]
     counts = ", ".join(filter(None, (layout.count_caption(circuit), off_path, circuit.units_in_words())))
-    return f"{title}: input {inputs}; output {outputs}; {counts}."
+    return f"{title}: input {inputs}; output {outputs or 'without words'}; {counts}."
