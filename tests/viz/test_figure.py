@@ -365,6 +365,19 @@ def test_counts_are_of_layer_head_query_key(count, visible, text):
     assert count_caption(Circuit(**{**vars(circuit), "visible": (visible,)})) == text
 
 
+@pytest.mark.parametrize(
+    ("listed", "text"),
+    [
+        ({"threshold": 0.0}, "7 of 1,936 attention edges open (0.4 %)"),
+        ({"threshold": 0.05}, "7 of 1,936 attention edges of weight 0.05 or more (0.4 %)"),
+        ({"top_k": 3}, "7 of 1,936 attention edges open, the 3 strongest of each query (0.4 %)"),
+    ],
+)
+def test_a_count_says_which_edges_were_listed(listed, text):
+    circuit = circuit_of([(0, 0, 0, 0, 0.5)] * 7, ("a",), ("a",))
+    assert count_caption(Circuit(**{**vars(circuit), "visible": (1936,), "meta": listed})) == text
+
+
 def test_what_a_residual_stream_carries():
     lines = [Line(0, 5, 1, 0.5, (0,), True), Line(2, 4, 5, 0.5, (0,), True), Line(1, 4, 0, 0.5, (0,), True)]
     lines.append(Line(3, 3, 2, 0.5, (0,), False))

@@ -78,9 +78,15 @@ def shade(weight: float, strongest: float) -> float:
 
 
 def count_caption(circuit: Circuit) -> str:
-    """`7 of 1,936 attention edges open (0.4 %)`: edges are (layer, head, query, key), before any merging."""
+    """`7 of 1,936 attention edges open (0.4 %)`: edges are (layer, head, query, key), before any merging.
+
+    Of a dense model every edge is open; where `trace` listed some of them, the caption says which.
+    """
     count, visible = len(circuit), sum(circuit.visible)
-    text = f"{count:,} of {visible:,} attention edges open"
+    threshold, top_k = circuit.meta.get("threshold"), circuit.meta.get("top_k")
+    which = f"of weight {threshold:g} or more" if threshold else "open"
+    which += f", the {top_k} strongest of each query" if top_k else ""
+    text = f"{count:,} of {visible:,} attention edges {which}"
     if count == visible:
         return text
     percent = min(99.9, 100.0 * circuit.density)
