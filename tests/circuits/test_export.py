@@ -48,8 +48,9 @@ def same(first: Circuit, second: Circuit) -> None:
 def test_json_comes_back_as_it_went(circuit, tmp_path):
     same(circuit, from_record(json.loads(json.dumps(to_record(circuit), allow_nan=False))))
     path = tmp_path / "circuit.json"
-    save_circuit(circuit, path)
-    same(circuit, load_circuit(path))
+    for place in (path, str(path)):
+        save_circuit(circuit, place)
+        same(circuit, load_circuit(place))
     empty = circuit.select(np.array([], dtype=int))
     same(empty, from_record(to_record(empty)))
 

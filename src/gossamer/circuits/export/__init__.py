@@ -44,7 +44,7 @@ __all__ = [
 
 def export(
     circuit: Circuit,
-    path: Path,
+    path: Path | str,
     form: str,
     *,
     prompt: int | None = None,
@@ -61,6 +61,7 @@ def export(
     path.
     """
     require_choice("format", form, FORMATS)
+    path = Path(path)
     if prompt is not None:
         circuit = circuit.of_prompt(prompt)
     if form == "json":

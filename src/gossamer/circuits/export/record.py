@@ -202,13 +202,13 @@ def _require_below(where: str, name: str, found: np.ndarray, size: Any) -> None:
                      "export it again", CheckpointError)  # fmt: skip
 
 
-def save_circuit(circuit: Circuit, path: Path, *, limit: int | None = None) -> None:
+def save_circuit(circuit: Circuit, path: Path | str, *, limit: int | None = None) -> None:
     """Write a circuit as JSON."""
     if limit is not None:
         require_size(circuit, limit)
-    write_json(path, to_record(circuit))
+    write_json(Path(path), to_record(circuit))
 
 
-def load_circuit(path: Path) -> Circuit:
+def load_circuit(path: Path | str) -> Circuit:
     """Read a circuit that `save_circuit` wrote."""
-    return from_record(read_json(path, Any), where=str(path))
+    return from_record(read_json(Path(path), Any), where=str(path))
