@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 SEED ?= 0
 
-.PHONY: demo test test-fast lint docs bench clean
+.PHONY: demo test test-fast lint docs notebooks bench clean
 
 # What the demo needs is installed for the demo, and all else on top of it for the rest. torch is named first, so that
 # no extra asks for another build of it.
@@ -35,6 +35,9 @@ lint: $(VENV)/ready  ## format, rules, types
 
 docs: $(VENV)/ready  ## the site, in build/docs/index.html; a warning is an error, and no network is needed
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+notebooks: $(VENV)/ready  ## run docs/notebooks/*.ipynb and keep what they put out; NAMES="addition ..." for some of them
+	$(BIN)/python docs/notebooks/execute.py $(NAMES)
 
 bench: $(VENV)/ready  ## what a step costs, side by side; see benchmarks/ for the long ones
 	$(BIN)/python -m benchmarks.speed.training
