@@ -25,7 +25,8 @@ from collections.abc import Sequence
 
 from ...circuits.circuit import Circuit
 from ...errors import refuse
-from .panel import UNITS_KEY, Look, Pen, arrow_beside, describe, grid_for, key_below, panel
+from .layout import describe
+from .panel import UNITS_KEY, Look, Pen, arrow_beside, grid_for, key_below, panel
 from .paper import CircuitFigure, house_style, save, to_svg
 
 __all__ = ["CircuitFigure", "draw", "draw_one", "save", "to_svg"]

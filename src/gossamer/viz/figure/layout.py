@@ -101,6 +101,17 @@ def off_path_caption(off_path: int, *, drawn: bool) -> str:
     return f"{off_path:,} of them never {fate} the answer ({'dashed' if drawn else 'not drawn'})"
 
 
+def describe(circuit: Circuit, title: str) -> str:
+    """A panel in words, for those who cannot see it."""
+    rows = (circuit.tokens[0], circuit.answers[0])
+    inputs, outputs = (
+        " ".join(visible_text(token, lambda _: True) for token in row if token) for row in rows
+    )
+    off_path = off_path_caption(int((~circuit.live_mask()).sum()), drawn=True).partition(" (")[0]
+    counts = ", ".join(filter(None, (count_caption(circuit), off_path, circuit.units_in_words())))
+    return f"{title}: input {inputs}; output {outputs or 'without words'}; {counts}."
+
+
 def visible_text(token: str, has_glyph: Callable[[str], bool]) -> str:
     """A token as it is printed: whitespace as signs, what cannot be shown as a box."""
 

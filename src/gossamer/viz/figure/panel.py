@@ -290,14 +290,3 @@ def key_below(pen: Pen, left: float, *, units: bool = False) -> None:
     if units:
         words = "Squares: heads, grey if closed. Bars: neurons, dark what is left of each layer."
         pen.text(left + 0.02, 0.08, words, SMALL, gid="key-units", room=room - left, **muted)
-
-
-def describe(circuit: Circuit, title: str) -> str:
-    """A panel in words, for those who cannot see it."""
-    rows = (circuit.tokens[0], circuit.answers[0])
-    inputs, outputs = (
-        " ".join(layout.visible_text(token, lambda _: True) for token in row if token) for row in rows
-    )
-    off_path = layout.off_path_caption(int((~circuit.live_mask()).sum()), drawn=True).partition(" (")[0]
-    counts = ", ".join(filter(None, (layout.count_caption(circuit), off_path, circuit.units_in_words())))
-    return f"{title}: input {inputs}; output {outputs or 'without words'}; {counts}."
