@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertForMaskedLM
 
@@ -264,15 +263,3 @@ def test_open_gates_are_the_base_model_bit_for_bit() -> None:
         assert torch.equal(dense(input_ids=inputs).logits, gated(input_ids=inputs).logits)
     with pytest.raises(UnsupportedModel, match="has no gates"):
         gates_of(gated)
-
-
-def test_the_best_model_lacks_no_weight_that_is_tied_and_any_other_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    made = trainer(tmp_path)
-    made.model.all_tied_weights_keys = {"tied.weight": "source.weight"}
-    for names, told in ((["tied.weight"], False), (["tied.weight", "lost.weight"], True)):
-        made._issue_warnings_after_load(_IncompatibleKeys(names, []))
-        said = caplog.text
-        assert ("lost.weight" in said) == told
-        assert "tied.weight" not in said

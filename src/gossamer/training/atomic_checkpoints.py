@@ -195,12 +195,6 @@ class AtomicCheckpoints(Trainer):
         with explain_damage(best):
             super()._load_best_model()
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Warn of what a checkpoint lacks; weights that are tied to others are in the file under one name alone."""
-        tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", None) or {}
-        missing = [name for name in load_result.missing_keys if name not in tied]
-        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
-
 
 class _GoOn(TrainerCallback):
     """Calls the trainer when its loop has been set up, which begins every count anew."""
