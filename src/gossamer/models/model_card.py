@@ -42,6 +42,8 @@ ROWS = (
     ("pairwise", "squared change of similarities over the variance of the base's", "{:.5f}"),
     ("fvu", "squared change of scores over the variance of the base's", "{:.5f}"),
     ("agreement", "top-1 agreement with the base model", "{:.4f}"),
+    ("accuracy", "accuracy on the labels", "{:.4f}"),
+    ("base_accuracy", "the base model's accuracy on them", "{:.4f}"),
 )
 
 

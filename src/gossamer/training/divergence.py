@@ -178,6 +178,12 @@ def agreement(sparse: Tensor, base: Tensor, inputs: dict[str, Any], *, head: Hea
     return Items(same.float(), ours.rows)
 
 
+def accuracy(answer: Tensor, inputs: dict[str, Any], *, head: Head) -> Items:
+    """1.0 where the top-1 class is the label's, per prediction that counts."""
+    ours = counted(answer, inputs, head=head)
+    return Items((ours.logits.argmax(-1) == ours.targets).float(), ours.rows)
+
+
 def compared(
     kind: str, sparse: Tensor, base: Tensor | None, inputs: dict[str, Any], measure: Measure
 ) -> dict[str, Items]:
@@ -188,6 +194,9 @@ def compared(
         found[name] = per_item(name, sparse, base, inputs, measure)
     if base is not None and head.reads in ("classes", "labels"):
         found["agreement"] = agreement(sparse, base, inputs, head=head)
+    if head.reads == "classes" and not head.language and head.targets(inputs) is not None:
+        found["accuracy"] = accuracy(sparse, inputs, head=head)
+        found |= {} if base is None else {"base_accuracy": accuracy(base, inputs, head=head)}
     return {**found, "divergence": found[kind]}
 
 

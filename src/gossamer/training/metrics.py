@@ -2,7 +2,7 @@
 
 Letters: N counted tokens, P visible units (for edges: layer, row, head, query, key), R rows (sequences).
 
-    divergence, kl, agreement ...   means over N; standard errors, theirs and those of density and keys_per_query,
+    divergence, kl, accuracy ...    means over N; standard errors, theirs and those of density and keys_per_query,
                                     take rows, not tokens, as independent:
                                     Var(sum s / sum n) ~ sum_r (s_r - mean n_r)^2 / (sum n)^2 * R / (R - 1)
     density          hard open units / P          on the deterministic gates, each kind at its price
