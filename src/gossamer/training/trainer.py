@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
+from ..data.sequences import TensorRows, collate_rows
 from ..errors import DivergedTraining, refuse
 from ..gates.attention import resolve
 from ..gates.host import Options
@@ -66,6 +67,11 @@ class SparsityTrainer(Evaluation):
         self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
     ) -> None:
         require_honoured(args, kwargs)
+        if isinstance(
+            kwargs.get("train_dataset"), TensorRows
+        ):  # which are batched already, and hold what is needed
+            kwargs.setdefault("data_collator", collate_rows)
+            args.remove_unused_columns = False
         self.ceiling, self.measuring = args.ceiling, measuring_of(model, args)
         gated = bool(find_gate_sets(model))
         make_comparable(model, gated=gated)
