@@ -28,6 +28,7 @@ _HOME = {
     "gated_attention": "gates.attention",
     "gates_of": "models.attach",
     "load": "models.checkpoint",
+    "load_data": "training.tasks",
     "prove": "circuits.verify",
     "push_to_hub": "models.hub",
     "save": "models.checkpoint",

@@ -9,11 +9,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from gossamer.data.examples import Example
 from gossamer.data.frame import Frame
+from gossamer.data.padded import Padded
 from gossamer.data.pairs import by_tokenizer
 from gossamer.data.prompts import Prompt
 from gossamer.data.registry import batches
-from gossamer.data.text import packed, padded_rows
+from gossamer.data.text import packed
 from helpers.letters import LETTERS
 
 SPECIAL = ("<pad>", "<s>", "</s>")
@@ -57,7 +59,7 @@ def test_rows_begin_and_end_as_prompts_do(case: tuple, text: str, length: int) -
     tokenizer, before, after = case
     rows = list(packed([text] * 20, tokenizer, length))
     assert {len(row) for row in rows} == {length}
-    documents = padded_rows([text] * 3, tokenizer, length, 3)
+    documents = Padded(tokenizer, length)([Example(text)] * 3, 3)
     rows += [
         ids[mask.bool()].tolist()
         for ids, mask in zip(*(documents.columns[n] for n in ("input_ids", "attention_mask")), strict=True)

@@ -14,13 +14,13 @@ from gossamer.errors import GossamerError, GossamerWarning
 TEXTS = ["red and\nblue", "green, “said” she", "grey"]
 
 
-def documents(path: Path, **options: str) -> list[str]:
-    return list(Corpus(str(path), **options).documents())  # type: ignore[arg-type]
+def documents(path: Path, encoding: str = "") -> list[str]:
+    return list(Corpus(str(path), encoding=encoding).documents())
 
 
-def refusal(path: Path, **options: str) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(GossamerError) as error:
-        documents(path, **options)
+        documents(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -73,7 +73,9 @@ def test_a_json_file_may_be_one_list(tmp_path):
         ([{"text": "a"}, {"text": None}], "row 2 holds nothing (null) there: expected text in every row"),
         ([{"text": ["a"]}], "row 1 holds a list there"),
         ([{"other": "a"}], "row 1 has no such column: expected other. Name the column"),
-        ([{"messages": []}], "row 1 has no such column, but conversations: expected a column of text"),
+        ([{"messages": []}], "has no list of turns in column 'messages': row 1 holds a list there"),
+        ([{"messages": [{"role": "user", "content": "a"}]}], "holds a conversation: expected texts"),
+        ([{"messages": [{"role": "user"}]}], "has a turn \"{'role': 'user'}\" in 'messages'"),
         (["a"], "line 1 is a str where an object is due"),
     ],
 )

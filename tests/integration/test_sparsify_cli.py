@@ -19,6 +19,7 @@ from gossamer.models.interface import attention_modules
 from gossamer.models.run_report import RunReport
 from gossamer.recipes.sparsify_settings import SparsifySettings
 from gossamer.recipes.text import rows_of
+from gossamer.training.tasks import Task
 from helpers import zoo
 from helpers.letters import LETTERS, save_tokenizer
 
@@ -158,9 +159,9 @@ def test_a_model_with_adapters_has_the_sizes_that_it_has_once_they_are_merged(
     (("--checkpointing", "--set", 'gradient_checkpointing_kwargs={{"use_reentrant": true}}'), "reentrant"),
     (("--stream", "--ceiling", "cosine=0.1"), "whole sentences"),
     (("--report-to", "nobody"), "report_to='nobody' is not known"),
-    (("--field", "n", "--data", "{place}/text.jsonl"), "has no text in column 'n'"),
+    (("--column", "n", "--data", "{place}/text.jsonl"), "has no text in column 'n'"),
     (("--data", "{place}/torn.parquet"), "cannot be read as a table"),
-    (("--field", "n", "--data", "{place}/text.parquet"), "has no text in column 'n'"),
+    (("--column", "n", "--data", "{place}/text.parquet"), "has no text in column 'n'"),
     (("--data", "{place}/nowhere.txt"), "does not exist"),
     (("--data", "{place}/empty.txt"), "gives 0 rows"),
     (("--data", "{place}/binary.txt"), "is not text"),
@@ -260,7 +261,7 @@ def test_a_folder_holds_one_run(place: Path, tmp_path: Path, capsys: Any) -> Non
         ((), "holds the checkpoints of an earlier run"),
         (("--resume", "--lora", "2"), "--lora 2 on a run that was started with 0"),
         (("--resume", "--batch", "2"), "rows per step (--batch x --accumulate x processes) 2 on a run"),
-        (("--resume", "--held-out", "5"), "the held-out text (--data, --field,"),
+        (("--resume", "--held-out", "5"), "the held-out text (--data, --column,"),
     ):
         assert run(place, tmp_path, "--ceiling", "kl=9", *other) == 2
         assert message in capsys.readouterr().err
@@ -286,18 +287,22 @@ def test_fewer_held_out_rows_than_asked_for_are_told(place: Path, tmp_path: Path
     job = SparsifySettings(
         str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, held_out=10**6, steps=1
     )
+    model = zoo.build("gpt2")
+    tokenizer = training_tokenizer(job.model, model, 16)
     with pytest.warns(
         GossamerWarning, match=r"only \d+ held-out rows to choose by .* where 1000000 were asked for"
     ):
-        rows_of(job, training_tokenizer(job.model, zoo.build("gpt2"), 16), None, 1)
+        rows_of(job, Task.of(model), model, tokenizer, 1)
 
 
 def test_every_process_has_rows_of_its_own(place: Path, tmp_path: Path) -> None:
     job = SparsifySettings(
         str(place / "gpt2"), str(place / "text.txt"), tmp_path, length=16, batch=4, held_out=4, steps=3
     )
-    tokenizer = training_tokenizer(job.model, zoo.build("gpt2"), 16)
-    assert [len(rows_of(job, tokenizer, None, processes).train) for processes in (1, 2)] == [12, 24]
+    model = zoo.build("gpt2")
+    tokenizer = training_tokenizer(job.model, model, 16)
+    made = [rows_of(job, Task.of(model), model, tokenizer, processes) for processes in (1, 2)]
+    assert [len(rows.train) for rows in made] == [12, 24]
 
 
 def test_a_local_name_is_no_hub_id_in_the_card(place: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -59,7 +59,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     )
     left = [_open_line(kind, layers, model["of"].get(kind, [])) for kind, layers in model["open"].items()]
     left += [f"  {what}: {left} of {base}" for what, base, left in describe_sizes(model["sizes"])]
-    why = [f"  {model['why_reads']}"] if model["why_reads"] else []
+    why = [f"  {words}" for words in (model["task"], model["why_reads"]) if words]
     return [*lines, *why, f"  ceiling {ceiling}", *left]
 
 

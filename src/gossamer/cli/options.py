@@ -91,6 +91,30 @@ Trust = Annotated[
 ]
 
 
+TaskName = Annotated[
+    str,
+    typer.Option(
+        help="What the model is for: lm, mlm (masked), classify, tokens (a class each), embed; auto asks its head."
+    ),
+]
+
+
+DataColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ROLE=NAME",
+        help="A column of tables, as text=review; ROLE is text, pair (a second text), messages, tokens or label. NAME "
+        "alone is the text's. By default the usual names; may be repeated.",
+    ),
+]
+
+
+Encoding = Annotated[
+    str,
+    typer.Option(help="Encoding of text files, as cp1252; by default UTF-8, or what their first bytes tell."),
+]
+
+
 def explicit(context: typer.Context, kind: type[Any]) -> dict[str, Any]:
     """The options that a person gave and that are fields of `kind`."""
     found = {}

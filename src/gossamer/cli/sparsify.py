@@ -1,4 +1,4 @@
-"""`gossamer sparsify`: any model of transformers, made sparse on any text."""
+"""`gossamer sparsify`: any model of transformers, made sparse on any data of its task."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Annotated
 
 import typer
 
+from ..data.examples import parse_columns
 from ..errors import CeilingMissed
 from ..recipes.sparsify_settings import SparsifySettings
-from .options import Config, Gates, RecipeName, Set, Trust, Uniform, explicit, parse_settings
+from .options import (
+    Config,
+    DataColumn,
+    Encoding,
+    Gates,
+    RecipeName,
+    Set,
+    TaskName,
+    Trust,
+    Uniform,
+    explicit,
+    parse_settings,
+)
 
 Option = typer.Option
 DEFAULT = SparsifySettings(model="")  # the one place of every default
@@ -22,16 +35,20 @@ def sparsify(
         str | None, typer.Argument(help="A hub id, or a folder with a dense model and its tokenizer.")
     ] = None,
     data: Annotated[
-        str, Option(help="stdlib, a text, JSONL, CSV or parquet file, a folder, or a hub dataset.")
+        str, Option(help="stdlib, a text, JSONL, CSV, parquet or CoNLL file, a folder, or a hub dataset.")
     ] = DEFAULT.data,
+    task: TaskName = DEFAULT.task,
+    column: DataColumn = None,
+    encoding: Encoding = DEFAULT.encoding,
     ceiling: Annotated[
-        str,
+        str | None,
         Option(
             help="Maximum divergence from the base model on held-out data, as KIND=VALUE: kl (nats per token), "
             "delta_ce (increase in cross-entropy), loss (cross-entropy), cosine (embedding distance), pairwise (change "
-            "of similarities), fvu (change of scores), the last two over the base's variance."
+            "of similarities), fvu (change of scores), the last two over the base's variance. By default 0.02 of kl, "
+            "cosine for embeddings, fvu for scores."
         ),
-    ] = str(DEFAULT.ceiling),
+    ] = None,
     gates: Gates = DEFAULT.gates,
     uniform: Uniform = False,
     out: Annotated[Path, Option(help="Folder for checkpoints, model and report.")] = DEFAULT.out,
@@ -44,7 +61,6 @@ def sparsify(
     accumulate: Annotated[int, Option(help="Micro-batches per optimizer step.")] = DEFAULT.accumulate,
     learning_rate: Annotated[float, Option(help="Peak learning rate.")] = DEFAULT.learning_rate,
     seed: Annotated[int, Option(help="Seed of data order and gate noise.")] = DEFAULT.seed,
-    field: Annotated[str, Option(help="Column that holds the text, in tables.")] = DEFAULT.field,
     held_out: Annotated[
         int, Option(help="Held-out rows to choose by, and as many again to report on.")
     ] = DEFAULT.held_out,
@@ -81,6 +97,7 @@ def sparsify(
 
     changes = ({"gate.uniform": True} if uniform else {}) | parse_settings(settings or [])
     given = explicit(context, SparsifySettings)
+    given |= {"columns": parse_columns(column)} if column else {}
     job = settings_of(
         SparsifySettings, "sparsify", config=config, given=given, recipe=recipe, changes=changes
     )

@@ -1,74 +1,85 @@
-"""Documents from files: text, tables with a column of text, folders of both; and from data sets of the hub.
+"""Where data comes from: a file, a folder of files, or a data set of the hub; as examples of a task.
 
-.jsonl .ndjson .json .csv .tsv   read here, row by row
-.parquet                         by pyarrow, in the extra `gossamer[data]`
-hub                              by datasets, in the same extra
-anything else                    UTF-8 text, or refused
+A table gives an example a row, a text file one, or alone one a paragraph. In a folder with tables nothing else is read.
 """
 
 from __future__ import annotations
 
-import csv
-import importlib
-import json
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..errors import GossamerWarning, refuse
+from ..errors import GossamerWarning, first_line, refuse
+from .examples import Columns, Example
 from .places import hub_answers, looks_like_path
 from .prompts import require_text
+from .tables import extra, is_table, read_text, rows_in
 
-Row = dict[str, Any]
-SOURCES = "stdlib, a text, JSONL, CSV or parquet file, a folder of them, or a hub dataset"
+SOURCES = "stdlib, a text, JSONL, CSV, parquet or CoNLL file, a folder of them, or a hub dataset"
 BLANK_LINE = re.compile(r"\n[ \t]*\n")
-LONGEST_CELL = 2**31 - 1  # of CSV; a document may be a book
+SHOWN = 3  # names of files in a message
 
 
-def documents_of(source: str, field: str, split: str) -> Iterator[str]:
-    """The documents of a file, a folder in sorted order, or a data set of the hub.
+def examples_of(source: str, columns: Columns, *, split: str, encoding: str = "") -> Iterator[Example]:
+    """The examples of a file, a folder in sorted order, or a data set of the hub.
 
     Args:
-        field: the column that holds the text, in tables.
         split: which split of a hub data set.
-    Raises: `GossamerError` for what is none of these, or holds no text there.
+        encoding: of files; empty for what they tell themselves, or UTF-8.
+    Raises: `GossamerError` for what is none of these, or lacks what the task reads.
     """
     path = Path(source)
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-        return chain.from_iterable(_file(p, field, alone=len(files) == 1) for p in files)
+        files = _files(path)
+        return chain.from_iterable(_file(p, columns, encoding, alone=len(files) == 1) for p in files)
     if path.is_file():
-        return _file(path, field, alone=True)
+        return _file(path, columns, encoding, alone=True)
     if path.exists():
         raise refuse(f"data {source!r} is a device, a pipe or a socket", SOURCES, "copy it to a file")
     if path.suffix or looks_like_path(source.partition(":")[0]):
         raise refuse(f"data {source!r} does not exist", SOURCES, "check the path")
-    return _hub(source, field, split)
+    return _with_text(columns.examples(_hub(source, split), source), source)
 
 
-def _file(path: Path, field: str, *, alone: bool) -> Iterator[str]:
-    table = TABLES.get(path.suffix.lower())
-    if table is None:
-        text = read_text(path)
-        return iter(_paragraphs(text, path) if alone else [text])
-    return _column(_whole(table(path), path), field, str(path))
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that are read: its tables where it has some, since what lies beside them is about them."""
+    inside = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    seen = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    tables = [p for p in seen if is_table(p)]
+    others = [p.name for p in seen if not is_table(p)]
+    if not tables or not others:
+        return seen
+    names = ", ".join([*others[:SHOWN], *["..."] * (len(others) > SHOWN)])
+    message = (
+        f"{folder} holds {len(tables):,} tables, which are read; {len(others):,} other files are not: {names}"
+    )
+    warnings.warn(message, GossamerWarning, stacklevel=2)
+    return tables
 
 
-def read_text(path: Path) -> str:
-    """A text file, whatever its line ends, without a byte order mark."""
-    content = path.read_bytes()
-    try:
-        if b"\0" in content:
-            raise ValueError("it holds zero bytes")
-        text = content.decode("utf-8-sig")
-    except ValueError as error:
-        raise refuse(
-            f"{path} is not text ({error})", "UTF-8 text, JSONL, CSV, parquet", "convert it"
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def _file(path: Path, columns: Columns, encoding: str, *, alone: bool) -> Iterator[Example]:
+    if is_table(path):
+        return _with_text(columns.examples(rows_in(path, encoding), str(path)), path)
+    text = read_text(path, encoding)
+    return (Example(one, where=str(path)) for one in (_paragraphs(text, path) if alone else [text]))
+
+
+def _with_text(examples: Iterator[Example], path: Path | str) -> Iterator[Example]:
+    """The examples that have a text; how many have none is said once."""
+    empty = 0
+    for one in examples:
+        if one.text.strip():
+            for text in (one.text, one.pair):
+                require_text(text, one.where)
+            yield one
+        else:
+            empty += 1
+    if empty:
+        message = f"{empty:,} rows of {path} have an empty text and are left out"
+        warnings.warn(message, GossamerWarning, stacklevel=2)
 
 
 def _paragraphs(text: str, path: Path) -> list[str]:
@@ -82,126 +93,16 @@ def _paragraphs(text: str, path: Path) -> list[str]:
     return lines
 
 
-def _whole(rows: Iterable[Row], path: Path) -> Iterator[Row]:
-    """The rows of a table, with one line for a file that is torn or none of its kind."""
-    try:
-        yield from rows
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        RecursionError,
-        csv.Error,
-    ) as error:  # pyarrow's are ValueErrors
-        kinds = "JSONL, CSV, parquet"
-        raise refuse(f"{path} cannot be read as a table ({_line(error)})", kinds, "check it") from error
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from error
-            yield _object(row, f"line {number}")
-
-
-def _json(path: Path) -> Iterator[Row]:
-    """One list of objects, or one object a line, which the ending .json is used for as well."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError:
-        yield from _json_lines(path)
-        return
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
-        yield _object(row, f"row {number}")
-
-
-def _object(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where} is a {type(row).__name__} where an object is due")
-    return row
-
-
-def _separated(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        dialect = csv.excel_tab if path.suffix.lower() == ".tsv" else csv.excel
-        yield from csv.DictReader(lines, dialect=dialect, strict=True)
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    if path.stat().st_size == 0:
-        return
-    with _extra("pyarrow.parquet").ParquetFile(path) as table:
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
-
-
-TABLES = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json,
-    ".csv": _separated,
-    ".tsv": _separated,
-    ".parquet": _parquet,
-}
-
-
-def _extra(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        expected = "the extra gossamer[data], for parquet and the hub"
-        raise refuse(
-            f"{error.name} is not installed", expected, "run pip install 'gossamer[data]'"
-        ) from error
-
-
-def _hub(source: str, field: str, split: str) -> Iterator[str]:
-    load_dataset = _extra("datasets").load_dataset
+def _hub(source: str, split: str) -> Any:
+    load_dataset = extra("datasets").load_dataset
     name, _, config = source.partition(":")
     try:
         if not hub_answers():
             raise OSError("the hub does not answer")
-        rows = load_dataset(name, config or None, split=split, streaming=True)
+        return load_dataset(name, config or None, split=split, streaming=True)
     except (OSError, RuntimeError, ValueError, LookupError) as error:
         raise refuse(
-            f"data {source!r} is no file here and cannot be had from the hub ({_line(error)})",
+            f"data {source!r} is no file here and cannot be had from the hub ({first_line(error)})",
             f"{SOURCES} with network access",
             "check the name, or log in if it is gated",
         ) from error
-    return _column(rows, field, source)
-
-
-def _column(rows: Iterable[Row], field: str, source: str) -> Iterator[str]:
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row.get(field), str):
-            raise _no_text(row, number, field, source)
-        require_text(row[field], f"row {number} of {source}")
-        yield row[field]
-
-
-def _no_text(row: Row, number: int, field: str, source: str) -> Exception:
-    """Why a row has no text: the column is another, holds something else, or holds nothing in this row."""
-    columns = ", ".join(map(str, row)) or "none"
-    if field in row:
-        found = row[field]
-        kind = "nothing (null)" if found is None else f"a {type(found).__name__}"
-        problem = f"{source} has no text in column {field!r}: row {number} holds {kind} there"
-        fix = "remove such rows" if found is None else "name the column that holds the text with --field"
-        return refuse(problem, f"text in every row (columns: {columns})", fix)
-    problem = f"{source} has no text in column {field!r}: row {number} has no such column"
-    if "messages" in row or "conversations" in row:
-        fix = (
-            "write them out as text first, with the tokenizer's apply_chat_template(messages, tokenize=False)"
-        )
-        return refuse(f"{problem}, but conversations", f"a column of text (columns: {columns})", fix)
-    return refuse(problem, columns, "name the column that holds the text with --field")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

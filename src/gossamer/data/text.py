@@ -3,12 +3,12 @@
 A source is one of
 
     stdlib              the sources of the running Python's standard library: real text on every machine
-    a file or folder    .txt .md .py and the like, tables as .jsonl, .csv, .parquet; see `sources.py`
+    a file or folder    .txt .md .py and the like, tables as .jsonl, .csv, .parquet; see `sources.py`, `tables.py`
     anything else       a dataset on the hub, as name or name:config, streamed
 
 A document is held out if a hash of its text says so: the split needs no second pass over a stream, does not
 move when data is added, and puts two copies of one document on one side. Rows are cut from the documents laid
-end to end with an end token between them (packed, as GPT-2 was trained), or hold one document each (padded).
+end to end with an end token between them (packed, as GPT-2 was trained), or hold one each (`padded.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from ..errors import refuse, require_range
+from .examples import Columns, Example
 from .frame import Frame
 from .sequences import IGNORED, TensorRows
-from .sources import SOURCES, documents_of
+from .sources import SOURCES, examples_of
+from .tables import require_encoding
 
 STDLIB = "stdlib"
 # Not prose of the library itself: its tests, other people's packages, and tables of code points.
@@ -44,34 +46,45 @@ class Corpus:
 
     Attributes:
         source: see the module docstring.
-        field: the column that holds the text, in tables.
+        columns: what is read of tables, and for which task.
         split: which split of a hub dataset is read.
         held_out_share: share of documents that is held out, 0 to 1.
         seed: of the split.
+        encoding: of files; empty for what they tell themselves, or UTF-8.
     """
 
     source: str
-    field: str = "text"
+    columns: Columns = field(default_factory=Columns)
     split: str = "train"
     held_out_share: float = 0.05
     seed: int = 0
+    encoding: str = ""
 
     def __post_init__(self) -> None:
         if not self.source.strip():
             raise refuse("data without a name", SOURCES, "pass one of them")
         require_range("held_out_share", self.held_out_share, 0.0, 0.9)
+        require_encoding(self.encoding)
+
+    def examples(self) -> Iterator[Example]:
+        """All examples, in a fixed order, without empty ones."""
+        return (one for one in self._all() if one.text.strip())
+
+    def part(self, *, held_out: bool) -> Iterator[Example]:
+        """The examples that are never learned from, or those that are."""
+        return (one for one in self.examples() if self._holds_out(one.text) == held_out)
 
     def documents(self) -> Iterator[str]:
-        """All documents, in a fixed order, without empty ones."""
-        return (text for text in _documents(self.source, self.field, self.split) if text.strip())
+        """The texts of all examples."""
+        return (one.text for one in self.examples())
 
     def train(self) -> Iterator[str]:
-        """The documents to learn from."""
-        return (text for text in self.documents() if not self._holds_out(text))
+        """The texts to learn from."""
+        return (one.text for one in self.part(held_out=False))
 
     def held_out(self) -> Iterator[str]:
-        """The documents that are never learned from."""
-        return (text for text in self.documents() if self._holds_out(text))
+        """The texts that are never learned from."""
+        return (one.text for one in self.part(held_out=True))
 
     def _holds_out(self, text: str) -> bool:
         digest = hashlib.blake2b(
@@ -79,14 +92,13 @@ class Corpus:
         ).digest()
         return int.from_bytes(digest, "big") < self.held_out_share * 2**64
 
-
-def _documents(source: str, field: str, split: str) -> Iterator[str]:
-    if source != STDLIB:
-        return documents_of(source, field, split)
-    root = Path(sysconfig.get_path("stdlib"))
-    files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
-    # A handful of the library's own files are in other encodings on purpose.
-    return (p.read_text(encoding="utf-8", errors="ignore") for p in files)
+    def _all(self) -> Iterator[Example]:
+        if self.source != STDLIB:
+            return examples_of(self.source, self.columns, split=self.split, encoding=self.encoding)
+        root = Path(sysconfig.get_path("stdlib"))
+        files = [p for p in sorted(root.rglob("*.py")) if not SKIPPED & set(p.relative_to(root).parts)]
+        # A handful of the library's own files are in other encodings on purpose.
+        return (Example(p.read_text(encoding="utf-8", errors="ignore"), where=p.name) for p in files)
 
 
 def tokenized(documents: Iterable[str], tokenizer: Any) -> Iterator[list[int]]:
@@ -133,17 +145,6 @@ def with_labels(ids: Tensor, *, mask_token: int | None, generator: torch.Generat
     chosen = torch.rand(ids.shape, generator=generator) < MASKED_SHARE
     chosen[..., 0] = chosen[..., -1] = False
     return {"input_ids": ids.masked_fill(chosen, mask_token), "labels": ids.masked_fill(~chosen, IGNORED)}
-
-
-def padded_rows(documents: Iterable[str], tokenizer: Any, length: int, limit: int | None) -> TensorRows:
-    """One document per row, cut at `length` tokens and padded, for sentence encoders."""
-    texts = list(islice(documents, limit))
-    if not texts:
-        return TensorRows(input_ids=torch.zeros(0, length), attention_mask=torch.zeros(0, length))
-    frame = Frame.of(tokenizer)
-    rows = [frame.around(ids, length) for ids in tokenized(texts, tokenizer)]
-    batch = tokenizer.pad({"input_ids": rows}, padding=True, return_tensors="pt")
-    return TensorRows(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
 
 class PackedStream(IterableDataset):

@@ -19,6 +19,7 @@ from ..files import read_json, write_json
 
 SCHEMA_VERSION = 2
 FILE = "report.json"
+SHOWN = 8  # names of labels in a sentence
 GAP = ("gap", "gap_se")  # what 0.1.0 called delta_ce
 
 
@@ -60,7 +61,9 @@ class RunReport:
         neurons: of a run on addition with gates on neurons, one record for each neuron that is left.
         starts: what the untrained model could begin with, by what gates could read: bias (None for
             open gates), density, divergence and multiplier, that which was taken first.
-        task, proof, edges, figures: of a run on addition, where every prompt is verified.
+        task: of a run on data, what the model is for (`training/tasks.py`): name, why, and of labelled tasks labels and
+            whether the data had some; of a run on addition what was added.
+        proof, edges, figures: of a run on addition, where every prompt is verified.
     """
 
     recipe: str = "text"
@@ -88,6 +91,19 @@ class RunReport:
     edges: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     controls: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def task_in_words(self) -> str:
+        """The task of a run on data, with what it was taken from; empty where the report does not say."""
+        if "why" not in self.task:
+            return ""
+        said = f"Task: {self.task['name'] or 'as the head says'} (from {self.task['why']})"
+        names = self.task.get("labels", [])
+        if names:
+            shown = ", ".join([*names[:SHOWN], *["..."] * (len(names) > SHOWN)])
+            has = "the data have labels" if self.task.get("labelled") else "no labels in the data"
+            said += f", {len(names)} labels: {shown}; {has}"
+        return f"{said}."
 
     @property
     def why_reads(self) -> str:

@@ -69,7 +69,7 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         interface, so that it cannot be gated; `ceiling` and `feasible` are None where no report says them, and `open`
         is what it says of each kind: hard open units per held-out row, by layer, `of` how many units
         a layer has, where that is fixed, and
-        `sizes` its parameters, multiply-adds and bytes, of base and of what is left.
+        `sizes` its parameters, multiply-adds and bytes, of base and of what is left; `task` says in words what for.
     """
     adapter = (Path(place) / "adapter_config.json").is_file()
     source = adapter_base(Path(place)) if adapter else place
@@ -97,7 +97,15 @@ def _ceiling(folder: Path | None) -> dict[str, Any]:
     """The ceiling of a gated model and whether it was held, from the report beside its folder."""
     run = None if folder is None else folder.resolve().parent
     if run is None or not (run / FILE).is_file():
-        return {"ceiling": None, "feasible": None, "open": {}, "of": {}, "sizes": {}, "why_reads": ""}
+        return {
+            "ceiling": None,
+            "feasible": None,
+            "open": {},
+            "of": {},
+            "sizes": {},
+            "why_reads": "",
+            "task": "",
+        }
     report = RunReport.load(run)
     left = {kind: units.per_layer for kind, units in report.gates.items()}
     said = {"ceiling": report.ceiling or None, "feasible": report.feasible, "open": left}
@@ -105,4 +113,4 @@ def _ceiling(folder: Path | None) -> dict[str, Any]:
         "of": {kind: x.of_layer for kind, x in report.gates.items() if x.of_layer},
         "sizes": report.sizes,
     }
-    return said | {"why_reads": report.why_reads}
+    return said | {"why_reads": report.why_reads, "task": report.task_in_words}

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any, Protocol, TypeVar
 
 import yaml
@@ -114,6 +115,10 @@ def read_config(path: Path, verb: str, kind: type[Settings]) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any, kind: Any) -> Any:
+    if isinstance(kind, UnionType):  # of a kind and None, which is left to what is usual
+        if value is None:
+            return None
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
     if isinstance(value, Ceiling | Recipe | Path) and isinstance(value, kind):
         return value
     if kind is Ceiling and isinstance(value, str):

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.prompts import open_tokenizer, positions_of
-from ..data.text import Corpus, packed
+from ..data.text import packed
 from ..errors import CheckpointError, refuse
 from ..files import cannot_write, require_writable, writing
 from ..models.attach import detach, find_gate_sets
@@ -32,6 +32,7 @@ from ..models.levels import Plan
 from ..models.run_report import FILE, RunReport
 from ..models.same_function import Same, require_same
 from ..models.shrink import shrunk
+from ..training.tasks import corpus_of
 
 PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
 RECORD = "shrink.json"
@@ -203,7 +204,9 @@ def _held_out(
     if not found or (data is None and found != STDLIB and not Path(found).exists()):
         return None, ""
     length = min(LENGTH, positions_of(model) or LENGTH)
-    rows = list(islice(packed(Corpus(found).held_out(), open_tokenizer(folder), length), ROWS))
+    tokenizer = open_tokenizer(folder)
+    corpus = corpus_of(report.settings if report and found == report.data else {}, found, tokenizer)
+    rows = list(islice(packed(corpus.held_out(), tokenizer, length), ROWS))
     if not rows:
         raise refuse(f"{found} has no held-out row of {length} tokens", "more text", "pass another --data")
     return torch.tensor(rows), found

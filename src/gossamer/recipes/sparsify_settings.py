@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..data.examples import AUTO, ROLES, parse_columns
+from ..data.tables import require_encoding
 from ..errors import refuse, require_choice, require_range
 from ..training.constraint import SENTENCES, Ceiling
 from ..training.presets import DEFAULT
@@ -31,7 +33,10 @@ class SparsifySettings:
     model: str
     data: str = "stdlib"
     out: Path = Path("sparse")
-    ceiling: Ceiling = Ceiling("kl", 0.02)
+    task: str = AUTO
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)  # role -> column
+    encoding: str = ""  # of text files; empty for what they tell, or UTF-8
+    ceiling: Ceiling | None = None  # None for what is usual under the task
     gates: str = "edges"
     length: int = 128
     steps: int = 1000
@@ -40,7 +45,6 @@ class SparsifySettings:
     accumulate: int = 1
     learning_rate: float = 1e-4
     seed: int = 0
-    field: str = "text"
     held_out: int = 64  # rows to choose by, and as many again to report on
     held_out_share: float = 0.05
     stream: bool = False
@@ -64,7 +68,10 @@ class SparsifySettings:
         require_range("learning_rate", self.learning_rate, 0.0, 1e3)
         if self.merge and not self.lora:
             raise refuse("--merge without adapters", "--lora with it", "pass --lora 8, or drop --merge")
-        if self.stream and self.ceiling.kind in SENTENCES:
+        require_choice("task", self.task, (AUTO, *ROLES))
+        require_encoding(self.encoding)
+        parse_columns(f"{role}={name}" for role, name in self.columns.items())
+        if self.stream and self.ceiling is not None and self.ceiling.kind in SENTENCES:
             raise refuse(f"--stream under a {self.ceiling.kind} ceiling, which takes whole sentences",
                          "whole texts", "drop --stream")  # fmt: skip
         if self.report_to != "none" and find_spec(self.report_to) is None:
@@ -75,7 +82,8 @@ class SparsifySettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml and report.json hold them."""
-        plain = {"out": str(self.out), "ceiling": str(self.ceiling), "recipe": self.recipe.as_dict()}
+        plain = {"out": str(self.out), "recipe": self.recipe.as_dict()}
+        plain["ceiling"] = None if self.ceiling is None else str(self.ceiling)
         return {**asdict(self), **plain}
 
 

@@ -12,7 +12,7 @@ chosen by. What is saved carries a card, README.md.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,24 @@ from transformers import TrainerCallback, set_seed
 from ..data.prompts import training_tokenizer
 from ..data.sequences import TensorRows, collate_rows
 from ..data.splits import Splits
-from ..data.text import Corpus
 from ..errors import refuse
 from ..files import locked, require_writable, write_text, writing
 from ..gates.edges import EdgeGates
 from ..gates.host import Options
 from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
-from ..models.head import Head
 from ..models.model_card import left_lines, model_card, number_rows
 from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
 from ..training.calibrate import Start
 from ..training.config import CHECKPOINTING, SparsityConfig, configured
-from ..training.constraint import SENTENCES
 from ..training.distributed import gathered
 from ..training.estimate import Shape, describe, explain_oom, seconds_per_step, what_to_lower
 from ..training.progress import ProgressLine
 from ..training.run_manifest import Metrics, begin
 from ..training.sparsify import Outcome, sparsify, violation_message
+from ..training.tasks import Task, rows_for
 from ..training.trainer import SparsityTrainer
 from ..viz.report.page import report_page
 from .remaining import with_remaining
@@ -56,7 +54,6 @@ def configure(job: SparsifySettings) -> SparsityConfig:
     every = max(1, job.steps // 10)
     given = {
         "output_dir": str(job.out),
-        "ceiling": job.ceiling,
         "gates": job.gates,
         "recipe": job.recipe,
         "max_steps": job.steps,
@@ -79,6 +76,8 @@ def configure(job: SparsifySettings) -> SparsityConfig:
         "disable_tqdm": True,
         "impl": "auto",
     }
+    if job.ceiling is not None:
+        given["ceiling"] = job.ceiling
     if job.checkpointing:
         given[CHECKPOINTING] = True
     for name in job.settings:
@@ -101,9 +100,10 @@ def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) ->
 def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, resume: bool) -> RunReport:
     model = load_for_training(job.model)
     tokenizer = training_tokenizer(job.model, model, job.length)
-    head = Head.of(model)
-    mask_token = tokenizer.mask_token_id if head.language and not head.causal else None
-    rows = rows_of(job, tokenizer, mask_token, config.world_size, language=head.language)
+    task = Task.of(model, job.task, job.ceiling)
+    config.ceiling = job.ceiling or task.ceiling
+    job = replace(job, task=task.name or job.task, ceiling=config.ceiling)
+    rows = rows_of(job, task, model, tokenizer, config.world_size)
     begin(job.out, *facts(job, rows, config), resume=resume, first=config.process_index == 0)
     if config.process_index == 0:
         write_config(job.out, "sparsify", job)
@@ -121,7 +121,7 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
             model, rows.train, rows.choose, config, base=base, resume=resume,
             data_collator=collate, processing_class=tokenizer, callbacks=watchers,
         )  # fmt: skip
-    report = report_of(job, outcome, rows.report)
+    report = replace(report_of(job, outcome, rows.report), task=task.as_record(rows))
     model = gathered(outcome.trainer.accelerator, outcome.trainer.model, lambda: again(job, config, outcome))
     if config.process_index == 0:
         if job.lora and job.merge:
@@ -130,21 +130,13 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     return report
 
 
-def rows_of(
-    job: SparsifySettings, tokenizer: Any, mask_token: int | None, processes: int, *, language: bool = True
-) -> Splits:
-    """The text of a job, in its three splits: packed for a language model, one document a row for other heads."""
-    return Splits(
-        Corpus(job.data, field=job.field, held_out_share=job.held_out_share),
-        tokenizer,
-        job.length,
-        train=job.steps * job.batch * job.accumulate * processes,
-        held_out=job.held_out,
-        stream=job.stream,
-        sentences=job.ceiling.kind in SENTENCES or not language,
-        mask_token=mask_token,
-        seed=job.seed,
-    )
+def rows_of(job: SparsifySettings, task: Task, model: Any, tokenizer: Any, processes: int) -> Splits:
+    """The data of a job, in its three splits."""
+    return rows_for(
+        task, model, tokenizer, job.data, columns=job.columns, length=job.length,
+        train=job.steps * job.batch * job.accumulate * processes, held_out=job.held_out,
+        held_out_share=job.held_out_share, encoding=job.encoding, stream=job.stream, seed=job.seed,
+    )  # fmt: skip
 
 
 def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
@@ -169,7 +161,7 @@ def facts(
     """What a resumed run must share with its start, and what it may change with a warning."""
     per_step = job.batch * job.accumulate * config.world_size
     fixed: dict[str, Any] = {
-        "--ceiling": str(job.ceiling),
+        "--ceiling": str(config.ceiling),
         "--gates": job.gates,
         "--length": job.length,
         "--learning-rate": job.learning_rate,
@@ -178,7 +170,7 @@ def facts(
         "--stream": job.stream,
         "--precision": job.precision,
         "rows per step (--batch x --accumulate x processes)": per_step,
-        "the held-out text (--data, --field, --held-out, --held-out-share, tokenizer)": rows.fingerprint(),
+        "the held-out text (--data, --column, --held-out, --held-out-share, tokenizer)": rows.fingerprint(),
     }
     movable = {"--steps": job.steps, "--batch": job.batch, "processes": config.world_size}
     settings = {**job.recipe.changes(), **job.settings}
@@ -192,7 +184,7 @@ def shape_of(model: Any, job: SparsifySettings, config: SparsityConfig) -> Shape
         rows=job.batch,
         length=job.length,
         activation_bytes=4 if job.precision == "fp32" else 2,
-        separate_base=not job.lora and job.ceiling.needs_base,
+        separate_base=not job.lora and config.ceiling.needs_base,
         checkpointing=job.checkpointing,
         eager=config.impl == "eager",
     )
@@ -269,6 +261,7 @@ def report_text(report: RunReport) -> str:
     """The report in words."""
     held = "held" if report.feasible else f"MISSED: {report.missed}"
     head = f"# {report.model} on {report.data}\n\nCeiling {report.ceiling} on held-out data: {held}."
+    head += f" {sentence}" if (sentence := report.task_in_words) else ""
     head += f" Gated attention: {report.impl}." if report.impl else ""
     if report.best_step == 0:
         head += (

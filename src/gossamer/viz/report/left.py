@@ -47,7 +47,9 @@ def _kind(kind: str, left: OpenUnits) -> str:
         return bars(f"Open {kind} per held-out row, mean", list(zip(names, left.per_layer, strict=True)))
     if kind == "heads":
         heads = list(zip(names, left.per_group, strict=True))
-        return grid("Heads: strong is open, faint is closed", [(name, units) for name, units in heads if units])
+        return grid(
+            "Heads: strong is open, faint is closed", [(name, units) for name, units in heads if units]
+        )
     rows = zip(names, left.per_layer, map(float, left.of_layer), strict=True)
     return parts(f"Open {kind} per layer: strong is left, faint is the base model", list(rows))
 

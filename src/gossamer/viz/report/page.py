@@ -85,7 +85,8 @@ def _asked(report: RunReport) -> str:
     settings = report.settings
     words = [
         _ceiling(report.ceiling),
-        phrase("The text is {}.", report.data if report.recipe == "text" else None),
+        phrase("The data are {}.", report.data if report.recipe == "text" else None),
+        text(report.task_in_words),
         phrase("Seed {}.", settings.get("seed")),
         phrase("The base model was trained for {} steps.", settings.get("base_steps")),
         phrase("The finetuning under this ceiling took {} steps.", settings.get("steps")),
