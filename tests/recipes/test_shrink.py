@@ -175,6 +175,19 @@ def test_held_out_rows_of_the_run_are_in_the_proof(tmp_path: Path) -> None:
         shrink(tmp_path / "run", tmp_path / "none", data=str(text))
 
 
+def test_a_table_is_read_in_the_proof_as_the_run_read_it(tmp_path: Path) -> None:
+    sparse(tmp_path / "run" / "model", "gpt2")
+    save_tokenizer(tmp_path / "run" / "model")
+    table = tmp_path / "reviews.csv"
+    lines = [f"the {i % 7} cat sat on a mät {chr(97 + i % 26)} " * 20 + ";good" for i in range(80)]
+    table.write_text("\n".join(["review;verdict", *lines]), encoding="cp1252")
+    settings = {"task": "classify", "columns": {"text": "review", "label": "verdict"}, "encoding": "cp1252"}
+    RunReport(data=str(table), settings=settings, feasible=True).write(tmp_path / "run")
+    found = shrink(tmp_path / "run", tmp_path / "small")
+    assert found.held_out == str(table)
+    assert found.proof["rows"] > 4
+
+
 def _dense(folder: Path) -> None:
     build("llama").save_pretrained(folder / "sparse")
 
