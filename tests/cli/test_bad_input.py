@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family in ("gpt2", "llama", "bert"):
         zoo.build(family).save_pretrained(folder / family)
         save_tokenizer(folder / family)
+    for head in ("sequence", "tokens"):
+        zoo.headed("bert", head, id2label={0: "no", 1: "yes"}).save_pretrained(folder / head)
+        save_tokenizer(folder / head)
     gated = zoo.build("llama")
     attach(gated, bias=0.0)
     save(gated, folder / "gated")
@@ -269,6 +273,156 @@ def test_sizes_that_never_end(
     monkeypatch.chdir(place)
     refused(capsys, *arguments)
     assert not (place / "x").exists()
+
+
+# ---- data ----
+
+
+def on_data(
+    place: Path, folder: Path, capsys: Any, model: str, name: str, content: bytes, *options: str
+) -> str:
+    """The one line of a run on a file, which leaves nothing behind."""
+    (folder / name).write_bytes(content)
+    given_ = ["--data", folder / name, "--out", folder / "out", "--length", 8, "--held-out", 2, *options]
+    line = refused(capsys, "sparsify", place / model, *given_)
+    assert not list(folder.glob("out/*"))
+    return line
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "csv", "tsv", "conll", "parquet"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_table_of_another_shape(shape: str, ending: str, place: Path, tmp_path: Path, capsys: Any) -> None:
+    content = SHAPES[shape].encode("utf-8", "surrogateescape")
+    model = "tokens" if ending == "conll" else "gpt2"
+    assert f"data.{ending}" in on_data(place, tmp_path, capsys, model, f"data.{ending}", content)
+
+
+def table(*rows: str, encoding: str = "utf-8") -> bytes:
+    return "\n".join(rows).encode(encoding)
+
+
+def lines(*rows: dict[str, Any]) -> bytes:
+    return table(*map(json.dumps, rows))
+
+
+TALK = {"messages": [{"role": "user", "content": "a"}]}
+BAD_DATA: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
+    ("gpt2", "a.csv", table("text", "café", encoding="cp1252"), (), "is not text in UTF-8"),
+    (
+        "gpt2",
+        "a.txt",
+        table("café", encoding="latin-1"),
+        (),
+        "Name its encoding, for example --encoding cp1252",
+    ),
+    ("gpt2", "a.txt", b"abc", ("--encoding", "utf-99"), "encoding 'utf-99' is not known"),
+    ("gpt2", "a.txt", b"abc", ("--encoding", "utf-32"), "is not text in utf-32"),
+    ("gpt2", "a.xlsx", b"PK\3\4\0\0", (), "is not text (it holds zero bytes)"),
+    ("gpt2", "a.csv", table("text,label", "a, b,1"), (), "line 2 has 3 cells under a header of 2"),
+    ("gpt2", "a.csv", table("text,text", "a,b"), (), "two columns are named 'text'"),
+    (
+        "gpt2",
+        "a.csv",
+        table("a good film,1", "a bad one,0"),
+        (),
+        "no text in column 'text': row 1 has no such column",
+    ),
+    ("gpt2", "a.csv", table("text", " ", ""), (), "gives 0 rows of 8 tokens to train on"),
+    ("gpt2", "a.jsonl", lines({"text": "a"}), ("--column", "review"), "no text in column 'review'"),
+    ("gpt2", "a.jsonl", lines({"text": "a"}), ("--column", "role=x"), "--column='role' is not known"),
+    ("gpt2", "a.jsonl", lines({"text": "a"}), ("--column", "a", "--column", "b"), "each role once"),
+    ("gpt2", "a.jsonl", lines({"text": "a"}), ("--column", "label=b"), "--column label=b under the task lm"),
+    ("gpt2", "a.jsonl", lines(TALK), (), "the tokenizer has no chat template"),
+    (
+        "gpt2",
+        "a.jsonl",
+        lines({"messages": [{"role": "user", "content": None}]}),
+        (),
+        "a role and a content in each",
+    ),
+    ("gpt2", "a.jsonl", lines({"messages": "hello"}), (), "no list of turns in column 'messages'"),
+    (
+        "gpt2",
+        "a.txt",
+        b"abc",
+        ("--task", "classify"),
+        "--task classify on GPT2LMHeadModel, whose head is for lm",
+    ),
+    ("gpt2", "a.txt", b"abc", ("--task", "chat"), "task='chat' is not known: expected one of auto, lm"),
+    ("gpt2", "a.txt", b"abc", ("--task", "embed", "--ceiling", "kl=1"), "a ceiling on kl for the task embed"),
+    (
+        "sequence",
+        "a.csv",
+        table("text,label", "a,maybe"),
+        (),
+        "row 1 has the label 'maybe', which the model does not",
+    ),
+    ("sequence", "a.csv", table("text,label", "a,2"), (), "expected 0 to 1, or one of no, yes"),
+    ("sequence", "a.csv", table("text,label", "a,yes", "b,"), (), "row 2 has no label"),
+    (
+        "sequence",
+        "a.jsonl",
+        lines({"text": "a", "label": None}),
+        (),
+        "in column 'label': row 1 holds nothing",
+    ),
+    (
+        "sequence",
+        "a.jsonl",
+        lines({"text": "a", "label": 1}, {"text": "b"}),
+        (),
+        "no label in column 'label': row 2",
+    ),
+    (
+        "sequence",
+        "a.csv",
+        table("text,label", "a,yes"),
+        ("--column", "label=gold"),
+        "no label in column 'gold'",
+    ),
+    ("sequence", "a.csv", table("text,label", "a,yes"), ("--stream",), "--stream of one document a row"),
+    (
+        "sequence",
+        "a.csv",
+        table("text", *map(str, range(200))),
+        ("--ceiling", "loss=1"),
+        "the data have no labels, which a ceiling on loss",
+    ),
+    ("tokens", "a.conll", table("Ann yes", "ran"), (), "line 2: 'ran' has no tag"),
+    ("tokens", "a.conll", table("Ann B-PER"), (), "has the label 'B-PER', which the model does not have"),
+    ("tokens", "a.jsonl", lines({"tokens": ["a", "b"], "tags": [1]}), (), "has 1 labels of 2 words"),
+    (
+        "tokens",
+        "a.jsonl",
+        lines({"tokens": "a b", "tags": [1, 1]}),
+        (),
+        "no list of words in column 'tokens'",
+    ),
+    (
+        "tokens",
+        "a.jsonl",
+        lines({"tokens": ["a"], "tags": None}),
+        (),
+        "in column 'tags': row 1 holds nothing",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "name", "content", "options", "message"), BAD_DATA)
+def test_data_that_no_run_can_take(
+    model: str, name: str, content: bytes, options: tuple[str, ...], message: str, place: Path, tmp_path: Path,
+    capsys: Any,
+) -> None:  # fmt: skip
+    assert message in on_data(place, tmp_path, capsys, model, name, content, *options)
+
+
+@pytest.mark.parametrize(("ending", "package"), [("parquet", "pyarrow.parquet")])
+def test_an_extra_that_is_absent(
+    ending: str, package: str, place: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    line = on_data(place, tmp_path, capsys, "gpt2", f"a.{ending}", b"PAR1")
+    assert line.endswith("for parquet and the hub. Run pip install 'gossamer[data]'.")
 
 
 # ---- circuits ----

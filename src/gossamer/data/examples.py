@@ -155,7 +155,7 @@ class _Cells(NamedTuple):
         return tuple(given)
 
     def label(self, name: str) -> Any:
-        if name not in self.row:
+        if self.row.get(name) is None:
             raise self._lacks(name, "label")
         return self.row[name]
 

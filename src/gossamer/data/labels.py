@@ -38,7 +38,7 @@ class Labels:
 
         Raises: `GossamerError` for none, and for one that the model does not know.
         """
-        if given is None or given == "":
+        if given == "":
             raise refuse(f"{where} has no label", "one in every row, or in none", "remove such rows")
         if self.reads == "classes":
             return self._class(given, where)

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import first_line, refuse
+from ..errors import GossamerError, first_line, refuse
 
 Row = dict[str, Any]
 LONGEST_CELL = 2**31 - 1  # of CSV; a document may be a book
@@ -48,6 +48,8 @@ def rows_in(path: Path, encoding: str = "") -> Iterator[Row]:
     """
     try:
         yield from TABLES[path.suffix.lower()](path, encoding)
+    except GossamerError:
+        raise
     except UnicodeError as error:
         raise _undecodable(path, encoding, error) from error
     except (OSError, ValueError, LookupError, RecursionError) as error:  # pyarrow's are ValueErrors

@@ -104,6 +104,7 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     config.ceiling = job.ceiling or task.ceiling
     job = replace(job, task=task.name or job.task, ceiling=config.ceiling)
     rows = rows_of(job, task, model, tokenizer, config.world_size)
+    task.require_labels(rows, config.ceiling)
     begin(job.out, *facts(job, rows, config), resume=resume, first=config.process_index == 0)
     if config.process_index == 0:
         write_config(job.out, "sparsify", job)

@@ -92,12 +92,23 @@ class Task:
         """What is read of tables."""
         return Columns(self.name or "embed", dict(names), chat_of(tokenizer))
 
+    def require_labels(self, rows: Splits, ceiling: Ceiling) -> None:
+        """Raise for a ceiling on a loss that rows without labels do not have."""
+        if self.labels and not rows.labelled and ceiling.kind in LOSSES:
+            possible = next(kind for kind in MEANINGFUL[self.head.reads] if kind not in LOSSES)
+            raise refuse(
+                f"the data have no labels, which a ceiling on {ceiling.kind} needs",
+                f"a column of labels, or a ceiling on {possible}",
+                "name the column with --column label=NAME",
+            )
+
     def as_record(self, rows: Splits) -> dict[str, Any]:
         """Plain values, as report.json holds them."""
         labels = {"labels": list(self.labels), "labelled": rows.labelled} if self.labels else {}
         return {"name": self.name, "why": self.why, **labels}
 
 
+LOSSES = ("loss", "delta_ce")
 LABELLED = ("classify", "tokens")
 
 
@@ -174,7 +185,10 @@ def load_data(
     given = None if ceiling is None else Ceiling.of(ceiling)
     if tokenizer is None:
         tokenizer = training_tokenizer(model.name_or_path, model, length)
-    return rows_for(
-        Task.of(model, task, given), model, tokenizer, data, columns=columns or {}, length=length, train=train,
+    found = Task.of(model, task, given)
+    rows = rows_for(
+        found, model, tokenizer, data, columns=columns or {}, length=length, train=train,
         held_out=held_out, held_out_share=held_out_share, encoding=encoding, seed=seed,
     )  # fmt: skip
+    found.require_labels(rows, given or found.ceiling)
+    return rows
