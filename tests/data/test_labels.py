@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from gossamer.data.examples import Example
 from gossamer.data.labels import Labels
@@ -95,6 +97,24 @@ def test_the_label_of_a_word_stands_at_its_first_token(side: str) -> None:
     first = [2, -100, -100, 1, -100, -100, -100, -100]
     pad = [-100] * 7
     assert found["labels"].tolist() == [first, [*pad, 0] if side == "left" else [0, *pad]]
+
+
+@pytest.mark.parametrize("trim", [True, False])
+def test_a_word_that_begins_with_its_space_has_its_label(trim: bool) -> None:
+    pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=trim)
+    whole = Tokenizer(models.BPE())
+    whole.pre_tokenizer = pieces  # type: ignore[assignment]
+    learned = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pieces.alphabet(), show_progress=False)
+    whole.train_from_iterator(["Ann went to Oslo"] * 20, learned)
+    made = PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="!", eos_token="!")
+    words = ("Ann", "naïve", "Oslo")
+    found = Padded(made, 32, labels=CLASSES, words=True)(
+        [Example(" ".join(words), words=words, label=[2, 1, 0])], None
+    )
+    labels, ids = found.columns["labels"][0], found.columns["input_ids"][0]
+    shown = [made.decode(ids[labels == number]).strip(" Ġ") for number in (2, 1, 0)]
+    assert shown == ["Ann", "n", "Oslo"]
+    assert (labels >= 0).sum() == len(words)
 
 
 def test_words_that_are_cut_off_take_their_labels_along() -> None:
