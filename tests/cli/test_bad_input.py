@@ -7,6 +7,7 @@ exit code 70, or pass a number on that is not finite.
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import math
 import shutil
@@ -317,6 +318,14 @@ BAD_DATA: list[tuple[str, str, bytes, tuple[str, ...], str]] = [
     ),
     ("gpt2", "a.txt", b"abc", ("--encoding", "utf-99"), "encoding 'utf-99' is not known"),
     ("gpt2", "a.txt", b"abc", ("--encoding", "utf-32"), "is not text in utf-32"),
+    ("gpt2", "a.csv.gz", gzip.compress(b"text"), (), "is not text (it holds zero bytes)"),
+    (
+        "gpt2",
+        "a.csv",
+        "text\na".encode("utf-16-le"),
+        (),
+        "or name its encoding, for example --encoding utf-16",
+    ),
     ("gpt2", "a.xlsx", b"PK\3\4\0\0", (), "is not text (it holds zero bytes)"),
     ("gpt2", "a.csv", table("text,label", "a, b,1"), (), "line 2 has 3 cells under a header of 2"),
     ("gpt2", "a.csv", table("text,text", "a,b"), (), "two columns are named 'text'"),

@@ -127,6 +127,14 @@ def test_words_that_are_cut_off_take_their_labels_along() -> None:
         padded([Example("a b c", words=("a", "b", "c"), label=[1, 2], where="row 1")], None)
 
 
+def test_words_have_classes() -> None:
+    for reads in ("labels", "values"):
+        with pytest.raises(
+            GossamerError, match=f"reads its outputs as {reads}: expected one class of each token"
+        ):
+            Padded(tokenizer(), 8, labels=Labels(NAMES, reads), words=True)
+
+
 def test_pairs_are_one_input() -> None:
     made = tokenizer(pairs=True)
     found = Padded(made, 12)([Example("ab", "c"), Example("a")], None).columns

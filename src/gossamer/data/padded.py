@@ -43,6 +43,9 @@ class Padded:
         self.tokenizer, self.length, self.labels, self.words = tokenizer, length, labels, words
         self.frame = Frame.of(tokenizer)
         self.cut, self.labelled = 0, None if labels else False
+        if words and labels and labels.reads != "classes":
+            raise refuse(f"a model of tokens that reads its outputs as {labels.reads}", "one class of each token",
+                         "set num_labels to two or more, and leave problem_type out of its config.json")  # fmt: skip
         if words and labels and not tokenizer.is_fast:
             raise refuse(f"labels of words with {type(tokenizer).__name__}, which does not say where its tokens stand",
                          "a tokenizer with a tokenizer.json", "save it again with the fast class")  # fmt: skip

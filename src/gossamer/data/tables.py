@@ -64,9 +64,7 @@ def read_text(path: Path, encoding: str = "") -> str:
     except UnicodeError as error:
         raise _undecodable(path, encoding, error) from error
     if "\0" in text:
-        raise refuse(
-            f"{path} is not text (it holds zero bytes)", f"a file of {KINDS}", "save it as one of these"
-        )
+        raise _binary(path)
     return text
 
 
@@ -84,9 +82,20 @@ def _opened(path: Path, encoding: str, newline: str | None = None) -> TextIO:
     """A file as text; what its mark says goes before UTF-8, and what a person says before both."""
     if not encoding:
         with path.open("rb") as file:
-            head = file.read(4)
-        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf-8")
+            head = file.read(4096)
+        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
+        if not encoding and b"\0" in head:
+            raise _binary(path)
+        encoding = encoding or "utf-8"
     return path.open(encoding=encoding, newline=newline)
+
+
+def _binary(path: Path) -> Exception:
+    return refuse(
+        f"{path} is not text (it holds zero bytes)",
+        f"a file of {KINDS}",
+        "save it as one of these, or name its encoding, for example --encoding utf-16",
+    )
 
 
 def _undecodable(path: Path, encoding: str, error: UnicodeError) -> Exception:

@@ -19,7 +19,7 @@ from .left import neurons_left, what_is_left
 HERE = __name__.rpartition(".")[0]
 # Ceilings whose unit says nothing to a reader who does not use it every day.
 MEANS = {
-    "kl": ": how far, on average, the probabilities that the sparse model gives to the tokens are from those of the "
+    "kl": ": how far, on average, the probabilities that the sparse model gives are from those of the "
     "base model; 0 is no difference"
 }
 
