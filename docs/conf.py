@@ -14,7 +14,7 @@ author = "The gossamer developers"
 project_copyright = "The gossamer developers, Apache-2.0"
 version = release = gossamer.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "reachable", "reference"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mended", "reference"]
 exclude_patterns: list[str] = ["_ext"]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -1,0 +1,30 @@
+"""What the theme leaves out for those who do not see or do not point: in the HTML of every page, as text.
+
+Code and tables scroll sideways in a narrow window, so they can be reached with the keyboard; the captions of
+the list of pages are headings, so they say of which level.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+
+MENDED = {
+    "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+}
+
+
+def mend(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doctree: Any) -> None:
+    """Put in what is missing."""
+    if "body" in context:
+        for plain, mended in MENDED.items():
+            context["body"] = context["body"].replace(plain, mended)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Tell Sphinx to do so before it fills in the page."""
+    app.connect("html-page-context", mend)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
