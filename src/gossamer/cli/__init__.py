@@ -12,13 +12,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from .. import __version__
 from ..errors import CeilingMissed, GossamerError, GossamerWarning, first_line, refuse
-from . import compare, demo, export, info, recipes, serve, shrink, sparsify, trace, verify, view
+from . import compare, demo, draw, export, info, recipes, serve, shrink, sparsify, trace, verify, view
 from .last_resort import last_resort
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
@@ -32,22 +33,31 @@ MAY_BE_EMPTY = ("--auth-token", "--prompt", "--sum")  # none, or an empty text, 
 VERBS = {
     "Start": (demo, sparsify, shrink, recipes, info),
     "Circuits": (trace, verify, compare, export),
-    "View": (view, serve),
+    "View": (draw, view, serve),
 }
 
 app = typer.Typer(
     name="gossamer",
     help="Finetune a transformer until only a fine web of its attention is left, and read what the web computes.",
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gossamer {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Keep the verbs as subcommands, even while there is only one."""
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Finetune a transformer until only a fine web of its attention is left, and read what the web computes."""
 
 
 for _panel, _verbs in VERBS.items():
@@ -86,7 +96,8 @@ def _main(arguments: Sequence[str] | None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _require_no_empty(given)
-        code = int(app(args=given, standalone_mode=False) or 0)
+        # The name is that of the command, which is what a shell completes, however Python was started.
+        code = int(app(args=given, prog_name="gossamer", standalone_mode=False) or 0)
         if code == INTERRUPTED:  # newer typer turns the interruption into an exit code of its own
             raise KeyboardInterrupt
         return code
