@@ -24,6 +24,7 @@ _HOME = {
     "attach": "models.attach",
     "detach": "models.attach",
     "draw": "viz.figure",
+    "draw_model": "recipes.draw",
     "explain": "recipes.addition.explain.explanation",
     "gated_attention": "gates.attention",
     "gates_of": "models.attach",

@@ -21,6 +21,39 @@ from ..models.checkpoint import load, load_dense
 from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
+from ..models.run_report import FILE, RunReport
+
+PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
+
+
+def model_in(place: Path) -> Path:
+    """The folder of the sparse model itself, where `place` is the folder of the run that made it."""
+    inside = (place / part for part in PARTS if (place / part / "config.json").is_file())
+    return place if (place / "config.json").is_file() else next(inside, place)
+
+
+def report_beside(folder: Path) -> RunReport | None:
+    """The report of the run that made the model in `folder`; None where there is none."""
+    place = next((x for x in (folder, folder.resolve().parent) if (x / FILE).is_file()), None)
+    return None if place is None else RunReport.load(place)
+
+
+def base_beside(folder: Path) -> Path | str:
+    """The base model of the sparse model in `folder`: what its run was given, or base/ beside it.
+
+    Raises: `GossamerError` where neither is known, or the run's model is not there any more.
+    """
+    report, beside = report_beside(folder), folder.resolve().parent / "base"
+    if (beside / "config.json").is_file():
+        return beside
+    if report is None or not report.model:
+        raise refuse(
+            f"{folder}, whose base model is not on record", "the base model too", "pass --base FOLDER"
+        )
+    if report.model in report.local and not Path(report.model).is_dir():
+        raise refuse(f"{report.model}, the base model of {folder}, is not there", "the folder that the run read",
+                     "pass --base FOLDER")  # fmt: skip
+    return report.model
 
 
 def open_model(folder: Path | str) -> PreTrainedModel:

@@ -29,12 +29,12 @@ from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.latency import latencies
 from ..models.levels import Plan
-from ..models.run_report import FILE, RunReport
+from ..models.run_report import RunReport
 from ..models.same_function import Same, require_same
 from ..models.shrink import shrunk
 from ..training.tasks import corpus_of
+from .folders import model_in, report_beside
 
-PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
 RECORD = "shrink.json"
 STDLIB = "stdlib"  # the text that a run has by default, which is on every machine
 ROWS, LENGTH = 8, 64  # held-out rows of the proof, and their tokens
@@ -119,7 +119,7 @@ def shrink(
         architecture cannot express, outputs that differ (nothing is written then), and a disk without room.
     """
     folder, target = _folder(Path(sparse)), Path(out)
-    report = _report(folder)
+    report = report_beside(folder)
     _require_held(folder, report, anyway)
     _require_place(folder, target)
     dtype = getattr(read_config(folder), "dtype", None) or torch.float32
@@ -144,8 +144,7 @@ def shrink(
 
 def _folder(sparse: Path) -> Path:
     """The folder of the gated model itself."""
-    inside = (sparse / part for part in PARTS if (sparse / part / "config.json").is_file())
-    folder = sparse if (sparse / "config.json").is_file() else next(inside, sparse)
+    folder = model_in(sparse)
     if (folder / "adapter_config.json").is_file() or (sparse / "adapter").is_dir():
         raise refuse(
             f"{sparse} holds adapters",
@@ -166,11 +165,6 @@ def _folder(sparse: Path) -> Path:
             CheckpointError,
         )
     return folder
-
-
-def _report(folder: Path) -> RunReport | None:
-    place = next((x for x in (folder, folder.resolve().parent) if (x / FILE).is_file()), None)
-    return None if place is None else RunReport.load(place)
 
 
 def _require_held(folder: Path, report: RunReport | None, anyway: bool) -> None:

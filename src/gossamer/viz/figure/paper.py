@@ -99,7 +99,7 @@ def save(figure: Figure, where: str | Path | Sequence[str | Path], *, dpi: float
     Returns: the paths written.
     Raises: `GossamerError` if a path names another format or cannot be written.
     """
-    paths = _paths(where)
+    paths = paths_of(where)
     for path in paths:
         require_replaceable(path)
     contents = {
@@ -124,7 +124,8 @@ def save(figure: Figure, where: str | Path | Sequence[str | Path], *, dpi: float
     return paths
 
 
-def _paths(where: str | Path | Sequence[str | Path]) -> list[Path]:
+def paths_of(where: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that `save` writes for what it is given."""
     if isinstance(where, (str, Path)):
         path = Path(where)
         if not path.name:
