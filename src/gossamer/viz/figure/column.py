@@ -2,8 +2,9 @@
 
 What a line is. One line per (layer, query, key), the heads merged. The lines that move most are blue, darkness and
 width by the attention weight of the strongest head, on one scale for both panels; every other open edge is a grey
-hairline, darker with its weight. A line rises from the position that is read to the one that reads, in the band that
-names its layer. Bands of layers without a blue line are flat, and neighbouring ones are one band.
+hairline, darker with the number of heads, so that the ink goes with the number of edges. A line rises from the
+position that is read to the one that reads, in the band that names its layer. Bands of layers without a blue line are
+flat, and neighbouring ones are one band.
 
 What a number is. Counts are of (layer, head, query, key), before any merging. `captions` says them as text.
 
@@ -39,7 +40,8 @@ BAND, LOWEST, QUIET, ROOM = (
     0.07,
     1.4,
 )  # inches: a layer, the least of one, a quiet one, all bands together
-HAIR = (0.15, 0.45)  # points, of the weakest and the strongest line that is not ranked
+HAIR = (0.15, 0.45)  # points, of a line of no head and of one of all heads, where it is not ranked
+PALE, DARK = 0.16, 0.34  # the greys of the same two, of matplotlib's Greys: ink goes with the number of edges
 ROOMY = 0.2  # inches between tokens below which blue lines are thinner, down to half at nothing
 RUN = re.compile(f"({SPACE})\\1{{2,}}")
 
@@ -247,8 +249,9 @@ def _answers(pen: Pen, one: Ranked, name: str, place: Place, expected: tuple[str
 def _lines(pen: Pen, one: Ranked, name: str, place: Place) -> None:
     """Hairlines as one artist, then a line for each ranked one, with its tooltip."""
     ends = [[(place.x(x.key), place.y(x.layer)), (place.x(x.query), place.y(x.layer + 1))] for x in one.rest]
-    greys = [colormaps["Greys"](0.22 + 0.33 * x.weight) for x in one.rest]
-    widths = [HAIR[0] + (HAIR[1] - HAIR[0]) * x.weight for x in one.rest]
+    shares = [len(x.heads) / one.circuit.n_heads for x in one.rest]
+    greys = [colormaps["Greys"](PALE + DARK * share) for share in shares]
+    widths = [HAIR[0] + (HAIR[1] - HAIR[0]) * share for share in shares]
     rest = LineCollection(ends, colors=greys, linewidths=widths, zorder=2, gid=f"{name}-rest", clip_on=False)
     pen.axes.add_collection(rest, autolim=False)
     tokens, thin = one.circuit.tokens[0], 0.5 + 0.5 * min(1.0, place.pitch / ROOMY)
@@ -278,5 +281,5 @@ def _key(pen: Pen, drawn: Sequence[Ranked], by: str) -> None:
     what = "that move most" if by == "contribution" else "of the largest weight"
     room = pen.look.width - 2 * EDGE
     pen.text(x, y, f"attention weight; blue: {most} {what}", SMALL, gid="key-words", room=room - x, **muted)
-    grey = "Grey: all other open edges, the residual stream, and layers without a blue line, flat."
+    grey = "Grey: other open edges, darker with more heads. Flat: layers without blue."
     pen.text(EDGE, 0.08, grey, SMALL, gid="key-grey", room=room, **muted)

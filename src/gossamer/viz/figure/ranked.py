@@ -52,7 +52,7 @@ class Ranked:
 
     Attributes:
         bands: the layers of each band, from the input to the output.
-        rest: lines that are hairlines, with the band in place of the layer, weak to strong.
+        rest: lines that are hairlines, with the band in place of the layer, few heads to many.
         busy: the layers that have a ranked line.
         strong: (line, its band) of those that are ranked, weak to strong.
     """
@@ -135,9 +135,9 @@ def fold(busy: Collection[int], n_layers: int) -> tuple[range, ...]:
 
 
 def _merged(lines: list[Line]) -> list[Line]:
-    """One line for each (band, query, key): the strongest, a live one before one that reaches nothing."""
-    best = {line[:3]: line for line in sorted(lines, key=lambda line: (line.live, line.weight))}
-    return sorted(best.values(), key=lambda line: (line.weight, line))
+    """One line for each (band, query, key): that of most heads, a live one before one that reaches nothing."""
+    best = {line[:3]: line for line in sorted(lines, key=lambda line: (line.live, len(line.heads)))}
+    return sorted(best.values(), key=lambda line: (len(line.heads), line))
 
 
 def _numbers(circuit: Circuit, lines: int, ranked: int, answers: bool) -> Numbers:
