@@ -4,6 +4,7 @@
     OUT/model          the best checkpoint (merged), or          OUT/adapter        its LoRA adapters alone
     OUT/report.json    the ceiling and what became of it    OUT/report.{md,html}   the same to read
     OUT/config.yaml    every setting, to repeat the run     OUT/started.json   what a resumed run must share
+    OUT/training.html  the run while it lasts, and after
 
 The best checkpoint is chosen on one part of the held-out documents and reported on another, which nothing was
 chosen by. What is saved carries a card, README.md.
@@ -43,10 +44,13 @@ from ..training.run_manifest import Metrics, begin
 from ..training.sparsify import Outcome, sparsify, violation_message
 from ..training.tasks import Task, rows_for
 from ..training.trainer import SparsityTrainer
+from ..viz.monitor import TrainingPage
 from ..viz.report.page import report_page
 from .remaining import with_remaining
 from .run_config import write_config
 from .sparsify_settings import OWN, SparsifySettings
+
+PAGE = "training.html"
 
 
 def configure(job: SparsifySettings) -> SparsityConfig:
@@ -113,7 +117,7 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
     shape = shape_of(model, job, config)
     watchers: list[TrainerCallback] = [Metrics(job.out)]
     if config.process_index == 0:
-        watchers.append(ProgressLine("sparsify", console))
+        watchers += [ProgressLine("sparsify", console), TrainingPage(job.out / PAGE, title=_title(job))]
     collate = None if job.stream else collate_rows
     with explain_oom(job.batch, job.length, what_to_lower(shape)):
         if config.process_index == 0:
@@ -254,8 +258,14 @@ def write(job: SparsifySettings, model: Any, tokenizer: Any, report: RunReport) 
         write_text(temporary / "README.md", card)
     report.write(job.out)
     write_text(job.out / "report.md", report_text(report))
-    write_text(job.out / "report.html", report_page(report))
+    links = {"How the run went, in curves": PAGE} if (job.out / PAGE).is_file() else {}
+    write_text(job.out / "report.html", report_page(report, links=links))
     return report
+
+
+def _title(job: SparsifySettings) -> str:
+    """Of the page of a run."""
+    return f"{Path(job.model).name} on {Path(job.data).name}, made sparse"
 
 
 def report_text(report: RunReport) -> str:

@@ -150,10 +150,10 @@ class Controller:
         whole = 1.0
         if recipe.full_above is not None and not self.restarts:
             whole = min(1.0, math.sqrt(loose / recipe.full_above))
-        return recipe.final + (whole - recipe.final) * (1 + math.cos(math.pi * self._share)) / 2
+        return recipe.final + (whole - recipe.final) * (1 + math.cos(math.pi * self.settled_share)) / 2
 
     @property
-    def _share(self) -> float:
+    def settled_share(self) -> float:
         """How much of the settling is over, in [0, 1]."""
         return min(1.0, self.settled / self._settling) if self.recipe.rate.settle else 0.0
 
@@ -238,7 +238,7 @@ class Controller:
         """From the start to `final_bias`; with regrowth, down with the ceiling's slack once it tightens."""
         gate, end = self.recipe.gate, self.recipe.gate.final_bias
         if gate.regrow_bias and self.taken >= self.recipe.ceiling.tighten_from * self.steps:
-            lifted = 1 - self.tightened if not self.restarts else max(0.0, 1 - 2 * self._share)
+            lifted = 1 - self.tightened if not self.restarts else max(0.0, 1 - 2 * self.settled_share)
             return end + (gate.regrow_bias - end) * lifted
         move = abs(self.start - end) / max(1.0, gate.anneal * self.steps)
         if gate.pace == "proportional":

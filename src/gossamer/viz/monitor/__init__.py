@@ -1,5 +1,8 @@
 """A training run, watched: one HTML file without script, rewritten as the run goes.
 
+Its first line says whether the ceiling holds and what is left, of the best checkpoint so far; the second, while the
+run lasts, what it waits for.
+
 The page reloads itself while the run lasts, by a `meta refresh`, so it can be left open beside the
 terminal; it holds the whole history, so it is also what is left of a run that stopped. Curves are drawn
 from what the trainer logs and evaluates: open edges per layer, held-out divergence against the ceiling,
@@ -11,83 +14,19 @@ from __future__ import annotations
 import html
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...files import write_text
 from ...training.progress import Watching
 from .chart import Curve, Points, chart
+from .history import History, curve_of
+from .words import state_of, verdict_of, waits_for
 
 __all__ = ["Curve", "History", "TrainingPage", "chart", "watch_page"]
 
 REFRESH = 5  # seconds between reloads while the run lasts
-
-
-@dataclass
-class History:
-    """What a run has told so far; a pure container, so that the page is a pure function of it.
-
-    Attributes:
-        title: of the run.
-        steps: how many it will take.
-        ceiling: what may be lost, as kind=value; empty if there is none.
-        curves: name -> points.
-        layers: of each kind of gate, per layer, mean open units per row at each evaluation.
-        started, now: seconds, of any one clock.
-        done: whether the run is over.
-    """
-
-    title: str
-    steps: int = 0
-    ceiling: str = ""
-    curves: dict[str, Points] = field(default_factory=dict)
-    layers: dict[str, list[Points]] = field(default_factory=dict)
-    started: float = 0.0
-    now: float = 0.0
-    done: bool = False
-
-    def add(self, name: str, step: int, value: Any) -> None:
-        """Note one number; what is not finite is left out."""
-        if isinstance(value, int | float) and math.isfinite(value):
-            self.curves.setdefault(name, []).append((float(step), float(value)))
-
-    def add_layers(self, step: int, per_group: Sequence[Sequence[float]], kind: str = "edges") -> None:
-        """Note the open units of one kind in every layer, [layer][group]."""
-        layers = self.layers.setdefault(kind, [])
-        while len(layers) < len(per_group):
-            layers.append([])
-        for points, groups in zip(layers, per_group, strict=True):
-            points.append((float(step), float(sum(groups))))
-
-    def kinds(self) -> list[str]:
-        """The kinds of gates that anything is known of."""
-        message = [
-            name.removeprefix("open ").partition(",")[0] for name in self.curves if name.startswith("open ")
-        ]
-        return sorted({*self.layers, *message})
-
-
-# What the trainer calls it -> what it is called here.
-LOGGED = {
-    "divergence": "divergence, training",
-    "enforced_ceiling": "ceiling in force",
-    "multiplier": "lambda",
-    "eval_divergence": "divergence, held out",
-    "eval_keys_per_query": "keys per query",
-}
-
-
-def curve_of(logged: str) -> str | None:
-    """The curve that a logged number belongs to; None for a number that the page does not show."""
-    for prefix, name in (
-        ("expected_open_", "expected open {}, training"),
-        ("eval_open_", "open {}, held out"),
-    ):
-        if logged.startswith(prefix):
-            return name.format(logged.removeprefix(prefix))
-    return LOGGED.get(logged)
 
 
 class TrainingPage(Watching):
@@ -104,6 +43,13 @@ class TrainingPage(Watching):
     ) -> None:
         self.path, self.every, self.written = Path(path), every, -math.inf
         self.history = History(title, started=time.monotonic())
+
+    def watching(self, trainer: Any) -> Any:
+        """Let the page know its trainer, and write it: measuring the untrained model may take a while."""
+        super().watching(trainer)
+        self.history.ceiling = str(getattr(trainer.args, "ceiling", ""))
+        self._write(last=True)
+        return self
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.history.steps = state.max_steps
@@ -137,7 +83,9 @@ class TrainingPage(Watching):
         self._write(last=True)
 
     def _write(self, *, last: bool = False) -> None:
-        self.history.now = time.monotonic()
+        self.history.now, self.history.written = time.monotonic(), time.strftime("%Y-%m-%d %H:%M:%S %Z")
+        if self.trainer is not None:
+            self.history.waits = waits_for(self.trainer.controller)
         if last or self.history.now - self.written >= self.every:
             self.written = self.history.now
             write_text(self.path, watch_page(self.history))
@@ -171,7 +119,8 @@ def watch_page(history: History) -> str:
     return _PAGE.format(
         refresh=refresh,
         title=html.escape(history.title),
-        words=html.escape(_words(history)),
+        verdict=verdict_of(history),
+        now=html.escape(state_of(history)),
         charts="\n".join(filter(None, charts)),
     )
 
@@ -212,37 +161,28 @@ def _ceiling_curve(history: History) -> list[Curve]:
     return [*asked, *_named(history.curves, "ceiling in force")]
 
 
-def _words(history: History) -> str:
-    """How far the run is, and the two numbers that it is about."""
-    last = max((points[-1][0] for points in history.curves.values() if points), default=0.0)
-    minutes = (history.now - history.started) / 60
-    state = "done" if history.done else "running"
-    message = [f"Step {last:,.0f} of {history.steps:,}, {state}, {minutes:.1f} min."]
-    lost = history.curves.get("divergence, held out")
-    units = [(kind, history.curves.get(f"open {kind}, held out")) for kind in history.kinds()]
-    left = ", ".join(f"{points[-1][1]:.4g} open {kind}" for kind, points in units if points)
-    if lost and left:
-        ceiling = f" under a ceiling of {history.ceiling}" if history.ceiling else ""
-        message.append(f"Last evaluation: {left} per row at a divergence of {lost[-1][1]:.4g}{ceiling}.")
-    return " ".join(message)
-
-
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{refresh}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>
 :root {{ color-scheme: light dark; --page: #ffffff; --ink: #111111; --muted: #595959; --line: #c9c9c9; --grid: #e2e2e2;
+--ok: #1d7a3e; --bad: #b3261e;
 --c0: #08519c; --c1: #c2410c; --c2: #2f7d4f; --c3: #7b3fa0; --c4: #946200; --c5: #1f7a8c; }}
 @media (prefers-color-scheme: dark) {{ :root {{ --page: #12161b; --ink: #f0f0f0; --muted: #a9b1ba; --line: #3a434e;
---grid: #2b323b; --c0: #9ecae1; --c1: #ffb067; --c2: #7ddb94; --c3: #cfa6ee; --c4: #e0c15a; --c5: #79d0e0; }} }}
+--grid: #2b323b; --ok: #7ddb94; --bad: #ff9d8a;
+--c0: #9ecae1; --c1: #ffb067; --c2: #7ddb94; --c3: #cfa6ee; --c4: #e0c15a; --c5: #79d0e0; }} }}
 body {{ font: 15px/1.4 system-ui, "DejaVu Sans", Verdana, sans-serif; max-width: 1400px; margin: 0 auto;
 padding: 16px; background: var(--page); color: var(--ink); }}
 h1 {{ font-size: 1.3em; margin: 0; }} h2 {{ font-size: 1em; margin: 0; }}
 main {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 20px; }}
 section {{ border: 1px solid var(--line); border-radius: 7px; padding: 10px; }}
+.verdict {{ border-left: 5px solid var(--muted); padding: 2px 0 2px 10px; margin: 10px 0; font-size: 1.1em; }}
+.verdict strong {{ font-weight: 650; }}
+.holds {{ border-color: var(--ok); }} .holds strong {{ color: var(--ok); }}
+.missed {{ border-color: var(--bad); }} .missed strong {{ color: var(--bad); }}
 section p {{ margin: 0 0 6px; color: var(--muted); font-size: 0.87em; }}
 section svg[viewBox] {{ width: 100%; height: auto; }}
 ul {{ list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }}
 @media (max-width: 520px) {{ section svg text {{ font-size: 18px; }} }}
-</style></head><body><h1>{title}</h1><p>{words}</p><main> {charts} </main></body></html>
+</style></head><body><h1>{title}</h1>{verdict}<p>{now}</p><main> {charts} </main></body></html>
 """

@@ -15,6 +15,7 @@ from ...training.constraint import KINDS, Ceiling
 from ..viewer.page import asset, fill
 from .html import bars, bullets, number, phrase, section, share, table, text
 from .left import neurons_left, what_is_left
+from .verdict import report_verdict
 
 HERE = __name__.rpartition(".")[0]
 # Ceilings whose unit says nothing to a reader who does not use it every day.
@@ -59,7 +60,7 @@ def report_body(
     """
     sections = (_asked(report), _kept(report), seen, _lost(report), _controls(report))
     rest = (neurons_left(report), _edges(report, edge_findings or {}), _limits(report), _versions(report))
-    return "\n".join(filter(None, (_what(report), *sections, *rest)))
+    return "\n".join(filter(None, (report_verdict(report), _what(report), *sections, *rest)))
 
 
 def _title(report: RunReport) -> str:
