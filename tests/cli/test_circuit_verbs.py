@@ -23,6 +23,7 @@ from gossamer.models.attach import attach, attach_missing, find_gate_sets
 from gossamer.models.checkpoint import load, save, save_folder
 from gossamer.recipes import compare, verify_task
 from gossamer.recipes.addition.explain.findings import FILE, edge_findings_beside, in_words
+from helpers.records import validated
 from helpers.zoo import adder, tiny, tiny_gated
 
 
@@ -89,7 +90,7 @@ def test_trace_lists_edges_and_export_reads_what_it_wrote(folders, tmp_path, cap
     assert circuit.n_prompts == 2
     assert circuit.tokens[0][:4] == ("3", "+", "8", "=")
     assert main([*ask, "--json", "--live"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = validated("trace", capsys.readouterr().out)
     assert len(record["edges"]["head"]) == len(circuit.live())
     for form in ("graphml", "neuronpedia", "csv", "json"):
         target = tmp_path / f"circuit.{form}"
@@ -110,7 +111,7 @@ def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, ca
     holds = not proof["leaks"]["changed"] and not proof["necessary"]["redundant"]
     assert code == (0 if holds else 1)
     assert main([*ask, "--json"]) == code
-    assert json.loads(capsys.readouterr().out)["verification"]["prompts"] == 100
+    assert validated("verify", capsys.readouterr().out)["verification"]["prompts"] == 100
 
 
 def carried(page) -> dict[str, str]:
@@ -192,7 +193,7 @@ def test_compare_counts_heads_and_edges(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "task_prompts", known_prompts)
     ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--n-prompts", "6"]
     assert main([*ask, "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = validated("compare", capsys.readouterr().out)
     assert record["heads"]["of"] == 6
     assert record["edges"]["base"] >= 1
     assert record["edges_ratio"] is None or record["edges_ratio"] > 0
@@ -213,7 +214,7 @@ def test_compare_says_where_attention_alone_has_no_effect(tmp_path, monkeypatch,
     monkeypatch.setattr(compare, "task_prompts", known_prompts)
     ask = ["compare", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--n-prompts", "6"]
     assert main([*ask, "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = validated("compare", capsys.readouterr().out)
     assert record["attention_edges"] == {"base": None, "sparse": None, "of": None}
     assert "too near zero to divide by" in record["attention_edges_refused"]
     assert main(ask) == 0
@@ -234,7 +235,7 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
     monkeypatch.setattr(verify_task, "task_prompts", two_lengths)
     ask = ["verify", str(tmp_path / "base"), str(tmp_path / "sparse"), "--task", "ioi", "--n-prompts", "6"]
     code = main([*ask, "--json"])
-    record = json.loads(capsys.readouterr().out)
+    record = validated("verify", capsys.readouterr().out)
     assert record["sparse_right"]["n"] == record["leaks"]["n"] == 12
     assert record["sufficient"]["prompt"] == {
         "hits": 12,

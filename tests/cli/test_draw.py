@@ -19,6 +19,7 @@ from gossamer.models.checkpoint import load, save
 from gossamer.models.run_report import RunReport
 from helpers import zoo
 from helpers.letters import save_tokenizer
+from helpers.records import validated
 
 PROMPT = "abc ab"
 
@@ -47,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn(capsys: Any, *arguments: object) -> dict[str, Any]:
     assert main(["draw", *map(str, arguments), "--prompt", PROMPT, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+    return validated("draw", capsys.readouterr().out)
 
 
 def test_a_run_is_drawn_under_the_base_that_its_report_names(place, tmp_path, capsys):

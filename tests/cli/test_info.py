@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
@@ -15,6 +13,7 @@ from gossamer.models.attach import attach
 from gossamer.models.checkpoint import save, save_adapter, save_folder
 from gossamer.models.summary import describe, describe_model
 from gossamer.training.adapters import add_adapters
+from helpers.records import validated
 from helpers.zoo import REFUSED, tiny, tiny_gated
 
 
@@ -53,7 +52,7 @@ def test_a_run_shows_both_models_and_its_promise(run, capsys):
 
 def test_auto_is_said_as_it_is_resolved(run, capsys):
     assert main(["info", str(run / "sparse"), "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = validated("info", capsys.readouterr().out)
     assert record["impl"]["cpu"]["impl"] == attach(tiny()).impl == "blockwise"
     assert record["impl"]["cpu"]["why"] == choose("auto", "cpu").why
     assert record["models"] == describe(run)["models"][1:]

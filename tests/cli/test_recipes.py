@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from gossamer.cli import main
 from gossamer.training.presets import PRESETS
 from gossamer.training.recipe import HELP, SETTINGS
+from helpers.records import validated
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def test_every_preset_is_listed_with_its_purpose_and_record(capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_explains_every_setting(name, capsys):
     assert main(["recipes", name, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"].keys() == SETTINGS.keys()
+    assert validated("recipes", capsys.readouterr().out)["settings"].keys() == SETTINGS.keys()
     assert main(["recipes", name]) == 0
     said = capsys.readouterr().out
     assert all(text in said for text in HELP.values())

@@ -25,6 +25,7 @@ from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
 from gossamer.training.presets import PRESETS
+from helpers.records import validated
 
 SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
 
@@ -70,7 +71,7 @@ def test_the_folder_is_whole(made: tuple[Path, RunReport, str]) -> None:
         "figure.png",
     } <= names
     assert "figure-99+1.svg" in names
-    assert json.loads((out / "report.json").read_text()) == report.as_dict()
+    assert validated("demo", (out / "report.json").read_text()) == report.as_dict()
     assert not [name for name in names if name.startswith(".")]
     assert (out / "sparse" / "model.safetensors").is_file()
 

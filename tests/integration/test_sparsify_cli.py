@@ -22,6 +22,7 @@ from gossamer.recipes.text import rows_of
 from gossamer.training.tasks import Task
 from helpers import zoo
 from helpers.letters import LETTERS, save_tokenizer
+from helpers.records import validated
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def run(place: Path, out: Path, *other: str, model: str = "gpt2", data: str = "t
 
 def test_a_loose_ceiling_is_held_and_reported(place: Path, tmp_path: Path, capsys: Any) -> None:
     assert run(place, tmp_path / "out", "--ceiling", "kl=9", "--json") == 0
-    report = json.loads(capsys.readouterr().out)
+    report = validated("sparsify", capsys.readouterr().out)
     assert report == json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["feasible"]
     assert {"density", "keys_per_query", "loss", "kl_se", "agreement_se", "density_gap"} <= report[

@@ -32,6 +32,7 @@ from gossamer.recipes.shrink import shrink
 from helpers.closed_units import closing, gated
 from helpers.letters import save_tokenizer
 from helpers.processes import environment
+from helpers.records import validated
 from helpers.zoo import build
 
 PLAIN = """
@@ -136,6 +137,8 @@ def test_the_last_line_names_the_level_and_both_sizes(
 ) -> None:
     sparse(tmp_path / "run" / "model", "gpt2")
     RunReport(ceiling="kl=0.02", feasible=True).write(tmp_path / "run")
+    assert main(["shrink", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--json"]) == 0
+    assert validated("shrink", capsys.readouterr().out)["level"] == "uniform"
     assert main(["shrink", str(tmp_path / "run"), "--out", str(tmp_path / "small")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("level uniform: parameters 30,592 -> ")

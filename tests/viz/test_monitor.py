@@ -97,7 +97,7 @@ def evaluated(*evaluations: tuple[int, float, float, float], done: bool = False)
 def test_the_first_line_says_whether_the_ceiling_holds_and_what_is_left_of_the_best_checkpoint():
     """Not of the last one, which may have missed: the best is what the run keeps."""
     found = evaluated((0, 0.5, 0.0, 500.0), (10, 0.1, 0.004, 7.25), (20, 1.4, 0.014, 3.0))
-    left = "Left: 7.25 open edges per row (0.7 %). The best checkpoint so far is that of step 10."
+    left = "Left: 7.25 open edges per row (0.7\u00a0%). The best checkpoint so far is that of step 10."
     assert lines_of(found)[0] == (f"The ceiling kl=0.01 holds: 0.004 is lost on held-out rows. {left}")
     over = evaluated((0, 1.5, 0.015, 500.0), (10, 1.2, 0.012, 4.0), done=True)
     assert lines_of(over)[0].startswith(

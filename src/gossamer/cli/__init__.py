@@ -19,7 +19,7 @@ from rich.console import Console
 
 from .. import __version__
 from ..errors import CeilingMissed, GossamerError, GossamerWarning, first_line, refuse
-from . import compare, demo, draw, export, info, recipes, serve, shrink, sparsify, trace, verify, view
+from . import compare, demo, draw, export, info, recipes, schema, serve, shrink, sparsify, trace, verify, view
 from .last_resort import last_resort
 
 # Newer typer brings its own copy of click, so the base of all its complaints is found by kinship, not by import.
@@ -31,7 +31,7 @@ AS_PYTHON = warnings.formatwarning
 MAY_BE_EMPTY = ("--auth-token", "--prompt", "--sum")  # none, or an empty text, which has a line of its own
 
 VERBS = {
-    "Start": (demo, sparsify, shrink, recipes, info),
+    "Start": (demo, sparsify, shrink, recipes, info, schema),
     "Circuits": (trace, verify, compare, export),
     "View": (draw, view, serve),
 }

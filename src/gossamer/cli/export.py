@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Trust, refuse_given, with_room
+from .options import Json, Trust, refuse_given, with_room
+from .output import finish, written
 
 OF_MIB = ("edges", "ablation", "n_prompts", "seed", "trust_remote_code")
 OF_CIRCUITS = ("prompt_index", "limit", "links")
@@ -44,6 +45,7 @@ def export(
     n_prompts: Annotated[int, typer.Option(help="For mib: prompts to score on, as many to measure on.")] = 64,
     seed: Annotated[int, typer.Option(help="For mib: seed of the prompts.")] = 0,
     trust_remote_code: Trust = False,
+    json_output: Json = False,
 ) -> None:
     """Write a circuit in a format that other tools read; mib scores a model's components on a task first."""
     from ..errors import refuse
@@ -63,7 +65,7 @@ def export(
         with quiet(), told("export"), trusting(trust_remote_code):
             found = component_circuit(circuit, task, **options)
         write_json(out, found)
-        typer.echo(str(out))
+        finish(written(out), None, json_output, lambda: [str(out)])
         return
     from ..circuits.export import LIMIT, LINKS
     from ..circuits.export import export as write
@@ -73,7 +75,7 @@ def export(
         refuse_given(context, ("links",), f"--format {form}")
     most = {"limit": LIMIT if limit is None else limit, "links": LINKS if links is None else links}
     path = write(load_circuit(circuit), out, form, prompt=prompt_index, **most)
-    typer.echo(str(path))
+    finish(written(path), None, json_output, lambda: [str(path)])
 
 
 def register(app: typer.Typer, panel: str) -> None:

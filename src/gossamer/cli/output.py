@@ -25,6 +25,11 @@ def finish(record: dict[str, Any], out: Path | None, json_output: bool, shown: A
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)
 
 
+def written(path: Path) -> dict[str, Any]:
+    """The record of a verb that writes one file."""
+    return {"path": str(path), "bytes": path.stat().st_size}
+
+
 def table(title: str, columns: str, rows: list[list[Any]]) -> Any:
     """A rich table; columns are named by words of a string, `_` for a space."""
     from rich.table import Table

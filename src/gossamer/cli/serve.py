@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Trust
+from .options import Json, Trust
 
 
 def serve(
@@ -28,6 +28,7 @@ def serve(
         float, typer.Option(help="Smallest weight that counts as an edge, of either model.")
     ] = 0.01,
     trust_remote_code: Trust = False,
+    json_output: Json = False,
 ) -> None:
     """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""
     from ..data.trust import trusting
@@ -42,7 +43,7 @@ def serve(
         raise refuse(f"{error.name} is not installed", "the extra gossamer[serve]", do) from error
     limits = Limits(tokens=max_tokens, waiting=max_requests, threshold=threshold)
     with quiet(), trusting(trust_remote_code):
-        run(folder, host=host, port=port, token=auth_token, start=prompt, limits=limits)
+        run(folder, host=host, port=port, token=auth_token, start=prompt, limits=limits, as_json=json_output)
 
 
 def register(app: typer.Typer, panel: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Trust
+from .options import Json, Trust
+from .output import written
 
 Folder = Annotated[
     Path, typer.Argument(help="Folder that holds base/ and sparse/, as gossamer demo writes it.")
@@ -36,6 +38,7 @@ def view(
         ),
     ] = None,
     trust_remote_code: Trust = False,
+    json_output: Json = False,
 ) -> None:
     """Write one HTML file, needing nothing else, in which both circuits can be looked at."""
     from rich.console import Console
@@ -54,6 +57,9 @@ def view(
             dense, gated, prompts or [], start=sum_, threshold=threshold, edge_findings=edge_findings
         )
     write_text(target, html)
+    if json_output:
+        typer.echo(json.dumps(written(target), indent=2))
+        return
     Console(stderr=True, highlight=False).print(f"{target} ({len(html.encode()) / 1e6:.1f} MB)", markup=False)
 
 

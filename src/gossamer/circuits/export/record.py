@@ -53,7 +53,7 @@ _Edges = TypedDict(
 )
 
 
-class _Record(TypedDict):
+class Record(TypedDict):
     schema: Literal["gossamer-circuit"]
     version: Literal[1, 2]
     model: _Model
@@ -120,7 +120,7 @@ def from_record(record: Any, *, where: str = "the record") -> Circuit:
             "upgrade gossamer",
             CheckpointError,
         )
-    require_shape(record, _Record, where, CheckpointError)
+    require_shape(record, Record, where, CheckpointError)
     _require_columns(record["edges"], where)
     circuit = _built(record)
     _require_inside(circuit, where)

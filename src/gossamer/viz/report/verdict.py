@@ -28,8 +28,9 @@ def verdict(ceiling: str, holds: bool | None, lost: float | None, left: Sequence
     return f'<p class="verdict {state}"><strong>{named}</strong>{loss}.{rest}{after}</p>'
 
 
-def open_of(kind: str, opened: float, share: float | None, per: str = " per row") -> str:
-    """`812.0 open edges per row (8.5 %)`."""
+def open_of(kind: str, opened: float, share: float | None, per: str = "row") -> str:
+    """`812.2 open edges per row (8.5 %)`; of what does not depend on the input, `7 open heads (87.5 %)`."""
+    per = f" per {per}" if kind == "edges" else ""
     percent = "" if share is None else f" ({_percent(share)})"
     return (
         f"{opened:,.4g} open {kind}{per}{percent}"
@@ -39,7 +40,7 @@ def open_of(kind: str, opened: float, share: float | None, per: str = " per row"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0005 or not share else f"{100 * share:.1g} %"
+    return f"{100 * share:.1f}\u00a0%" if share >= 0.0005 or not share else f"{100 * share:.1g}\u00a0%"
 
 
 def report_verdict(report: RunReport) -> str:
@@ -63,5 +64,5 @@ def _left(report: RunReport, held: Mapping[str, float], proof: Mapping[str, floa
         found.append(f"{opened:,.0f} of {whole:,} {kind}" if whole else open_of(kind, opened, share))
     if not any(kind == "edges" for kind in report.gates) and proof.get("edges_mean") is not None:
         share = proof["edges_mean"] / proof["edges_possible"] if proof.get("edges_possible") else None
-        found.insert(0, open_of("edges", proof["edges_mean"], share, " per prompt"))
+        found.insert(0, open_of("edges", proof["edges_mean"], share, "prompt"))
     return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ def run(
     token: str = "",
     start: str = "",
     limits: Limits | None = None,
+    as_json: bool = False,
 ) -> None:
     """Serve the models in `folder` until interrupted.
 
@@ -42,23 +45,34 @@ def run(
         token: of at least 16 characters; "new" makes one and prints it with the address.
         start: the prompt that is shown first.
         limits: see `Limits`.
+        as_json: also print the address on standard output, as {"url": ...} on one line.
     Raises: `GossamerError` for an address that needs a token or that cannot be listened on.
     """
     token = checked_token(host, token)
     require_text(start)
     with listening(host, port) as listener:
-        _serve(listener, host, token, start, open_session(folder, limits))
+        session = open_session(folder, limits)
+        _serve(listener, host, token, start, session, as_json)
 
 
 def _serve(
-    listener: socket.socket, host: str, token: str, start: str, session: Session | GossamerError
+    listener: socket.socket,
+    host: str,
+    token: str,
+    start: str,
+    session: Session | GossamerError,
+    as_json: bool,
 ) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if isinstance(session, GossamerError):
         console.print(f"gossamer: {session}", markup=False)
     query = f"?token={token}" if token else ""
     place = f"[{host.strip('[]')}]" if ":" in host else host
-    console.print(f"http://{place}:{listener.getsockname()[1]}/{query}  (Ctrl+C ends)", markup=False)
+    address = f"http://{place}:{listener.getsockname()[1]}/{query}"
+    console.print(f"{address}  (Ctrl+C ends)", markup=False)
+    if as_json:
+        sys.stdout.write(json.dumps({"url": address}) + "\n")
+        sys.stdout.flush()
     made = app(session, host=host, token=token, start=start)
     config = uvicorn.Config(
         made, log_level="warning", access_log=False, timeout_graceful_shutdown=END_SECONDS
