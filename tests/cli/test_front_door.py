@@ -42,7 +42,7 @@ def complete(words: str, *, shell: str = "bash", **more: str) -> str:
     asked |= {"COMP_CWORD": str(words.count(" ")), **more}
     command = [sys.executable, "-m", "gossamer"]
     env = os.environ | asked
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
 def test_bash_completes_verbs_and_options() -> None:
@@ -61,5 +61,5 @@ def test_zsh_is_told_the_help_of_an_option() -> None:
 def test_completion_can_be_shown_for_the_command_however_it_is_started(shell: str, monkeypatch: Any) -> None:
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     command = [sys.executable, "-m", "gossamer", "--show-completion", shell]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "_GOSSAMER_COMPLETE=complete_" + shell in said

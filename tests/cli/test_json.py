@@ -99,5 +99,5 @@ def test_a_server_says_where_it_listens_in_one_line(place: Path) -> None:
 def test_standard_output_is_the_record_alone(place: Path) -> None:
     """Whatever transformers or a progress bar say goes to the other stream."""
     command = [sys.executable, "-m", "gossamer", "draw", str(place), "--prompt", "abc", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=place, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=place)
     assert json.loads(done.stdout)["files"] == ["figure.pdf"]
