@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, Trust
 from .output import finish
 
 
@@ -45,14 +45,16 @@ def draw(
         ),
     ] = "contribution",
     dpi: Annotated[float, typer.Option(help="Dots per inch of a PNG.", min=30, max=2400)] = 300.0,
+    trust_remote_code: Trust = False,
     json_output: Json = False,
 ) -> None:
     """Draw what a model reads on a prompt, dense above sparse, for a column of a paper; print the caption's numbers."""
+    from ..data.trust import trusting
     from ..models.quiet import quiet
     from ..recipes.draw import draw_model
     from ..training.counted import told
 
-    with quiet(), told("draw"):
+    with quiet(), told("draw"), trusting(trust_remote_code):
         drawn = draw_model(
             model, prompt, base=base, out=out, positions=positions, width=width, most=most, by=by, dpi=dpi
         )
