@@ -1,0 +1,1 @@
+"""Is what is left a winning ticket? Masks on heads and neurons, trained again from many starts."""

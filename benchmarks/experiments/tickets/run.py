@@ -1,0 +1,166 @@
+"""Is what gossamer leaves a winning ticket? The same mask, or others of its size, trained again from many starts.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject addition --seeds 80 81 82 83 84
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject language --seeds 0
+
+For each seed: a dense model is trained and its weights are noted at the start, at three rewinding points and at the end;
+gossamer finds a mask on the trained one; every arm of arms.py is trained with the same steps, batches and optimizer. Gates
+on attention edges depend on the input and are no mask: the mask is that of heads and neurons. What counts as a
+difference is in configs/criterion.yaml, and in the record before the first run.
+
+Finished arms are in results/<subject>.json and are not repeated, so the same command goes on where it was stopped. A
+page and a picture are made from the record after every seed (report.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.experiments.tickets.addition import AdditionSubject
+from benchmarks.experiments.tickets.arms import Found, arms, points
+from benchmarks.experiments.tickets.language import LanguageSubject
+from benchmarks.experiments.tickets.masks import hold, parameters_left, sizes
+from benchmarks.experiments.tickets.report import write_page
+from benchmarks.experiments.tickets.train import Trained, train
+from benchmarks.lib.record import Rows
+from gossamer.errors import refuse
+from gossamer.files import read_yaml, write_json
+from gossamer.models.quiet import quiet
+
+HERE = Path(__file__).parent
+SUBJECTS = {one.name: one for one in (AdditionSubject, LanguageSubject)}
+
+
+def main() -> None:
+    """Run what is not in the record yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--subject", choices=SUBJECTS, default="addition")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(80, 85)))
+    parser.add_argument("--work", type=Path, default=Path("runs/tickets"))
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    given.results.mkdir(exist_ok=True)
+    path = given.results / f"{given.subject}.json"
+    rows = Rows(path)
+    declare(rows)
+    progress = Progress(given.seeds, rows)
+    for seed in given.seeds:
+        run_seed(SUBJECTS[given.subject](given.work / given.subject, seed), rows, progress)
+        write_page(path)
+
+
+def declare(rows: Rows) -> None:
+    """Write the criterion into a new record; refuse a record that was made under another one."""
+    criterion = read_yaml(HERE / "configs" / "criterion.yaml")
+    if not rows.rows:
+        rows.measure(
+            {"arm": "criterion"}, lambda: {"criterion": criterion, "written": time.strftime("%F %R")}
+        )
+    if rows.rows[0]["criterion"] != criterion:
+        raise refuse(
+            f"{rows.path} was made under another criterion", "one for all arms", "pass another --results"
+        )
+
+
+def run_seed(subject: Any, rows: Rows, progress: Progress) -> None:
+    """All arms of one seed that the record lacks."""
+    steps = subject.arguments().max_steps
+    about = {"seed": subject.seed, "steps": steps, "torch": torch.__version__}
+    wanted = [name for name in ("dense", *arms(steps)) if rows.lacks(about | {"arm": name})]
+    if not wanted:
+        return
+    found = prepare(subject, steps, rows, about, progress)
+    for name, start in arms(steps).items():
+        if name in wanted:
+            rows.measure(about | {"arm": name}, lambda start=start: run_arm(subject, start(found)))
+            progress.say(subject.seed, name, rows.rows[-1])
+
+
+def prepare(subject: Any, steps: int, rows: Rows, about: dict[str, Any], progress: Progress) -> Found:
+    """The dense arm with the weights that others start from, and the mask that is found on it; kept in the work folder."""
+    kept = subject.folder / f"dense-{steps}.pt"
+    keep = (0, *points(steps), steps)
+    model = subject.fresh(subject.seed)
+
+    def dense() -> dict[str, Any]:
+        trained = run(subject, model, keep=keep)
+        subject.folder.mkdir(parents=True, exist_ok=True)
+        torch.save(trained.states, kept)
+        return told(trained, parameters=sum(x.numel() for x in model.parameters()))
+
+    if rows.lacks(about | {"arm": "dense"}) or not kept.is_file():
+        rows.rows = [x for x in rows.rows if not (x["arm"] == "dense" and x["seed"] == subject.seed)]
+        rows.measure(about | {"arm": "dense"}, dense)
+        progress.say(subject.seed, "dense", rows.rows[-1])
+    states = torch.load(kept)
+    model.load_state_dict(states[steps])
+    started = time.process_time()
+    with quiet():
+        mask, proof = subject.mask(model)
+    key = about | {"arm": "mask"}
+    probe = hold(model, mask)
+    left = parameters_left(probe)
+    if rows.lacks(key):
+        rows.measure(key, lambda: {"open": sizes(mask), "parameters": left, "proof": proof})
+        rows.rows[-1]["cpu_seconds"] = round(time.process_time() - started, 2)
+        write_json(rows.path, rows.rows)
+        progress.say(subject.seed, "mask", rows.rows[-1])
+    return Found(mask, states, state_of_fresh(subject), probe, left, subject.seed)
+
+
+def state_of_fresh(subject: Any) -> dict[str, Any]:
+    """The initialisation of a seed that no arm uses otherwise."""
+    return subject.fresh(1000 + subject.seed).state_dict()
+
+
+def run_arm(subject: Any, start: Any) -> dict[str, Any]:
+    """Train one arm."""
+    if start.small is not None:
+        model = subject.small(start.small, subject.seed)
+        return told(run(subject, model), parameters=sum(x.numel() for x in model.parameters()))
+    model = subject.fresh(subject.seed)
+    model.load_state_dict(start.state)
+    hold(model, start.mask)
+    trained = run(subject, model, first=start.first)
+    return told(trained, parameters=parameters_left(model))
+
+
+def run(subject: Any, model: Any, **options: Any) -> Trained:
+    """Train a model as the subject's recipe says."""
+    arguments = subject.arguments()
+    return train(model, arguments, subject.batch, subject.evaluate, every=subject.every, **options)
+
+
+def told(trained: Trained, **more: Any) -> dict[str, Any]:
+    """The row of an arm."""
+    _, loss, exact = trained.curve[-1]
+    return {"loss": loss, "exact": exact, **more, "curve": trained.curve}
+
+
+class Progress:
+    """Says after each row what came out and how long the rest will take, by the mean of what this process did."""
+
+    def __init__(self, seeds: list[int], rows: Rows) -> None:
+        self.rows, self.started, self.done = rows, time.monotonic(), 0
+        self.left = len(seeds) * (len(arms(100)) + 2) - sum(x.get("seed") in seeds for x in rows.rows)
+
+    def say(self, seed: int, arm: str, row: dict[str, Any]) -> None:
+        """One line."""
+        self.done, self.left = self.done + 1, self.left - 1
+        rest = (time.monotonic() - self.started) / self.done * max(0, self.left) / 60
+        values = {
+            name: row[name] for name in ("loss", "exact", "parameters", "open", "cpu_seconds") if name in row
+        }
+        print(f"seed {seed} {arm}: {values}; {self.left} rows left, about {rest:.0f} minutes", flush=True)
+
+
+if __name__ == "__main__":
+    main()
