@@ -26,7 +26,7 @@ WIDTHS = range(32, 129, 8)
 class LanguageSubject:
     """Next-token prediction; arms are judged on half of the held-out rows, the search chooses on the other half."""
 
-    name, kinds, every = "language", ("heads", "neurons"), 25
+    name, kinds, every = "language", "heads,neurons", 25
 
     def __init__(self, work: Path, seed: int) -> None:
         self.folder, self.seed = work / f"seed{seed}", seed
@@ -81,7 +81,7 @@ class LanguageSubject:
         config = SparsityConfig(
             output_dir=str(self.folder / "search"),
             ceiling=CEILING,
-            gates="heads,neurons",
+            gates=self.kinds,
             max_steps=SEARCH,
             per_device_train_batch_size=8,
             per_device_eval_batch_size=32,

@@ -13,6 +13,7 @@ from gossamer.gates.host import Options
 from gossamer.gates.learned import LearnedGates
 from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach_missing, find_gate_sets
+from gossamer.models.cut import Kept, cut
 from gossamer.models.remaining import remaining
 
 Mask = dict[str, dict[int, Tensor]]  # kind -> layer -> (units,) {0, 1}
@@ -32,6 +33,23 @@ def hold(model: Any, mask: Mask) -> Any:
         for parameter in one.parameters():
             parameter.requires_grad_(False)
     return model
+
+
+def close(model: Any, mask: Mask) -> Any:
+    """As `hold`, with closed heads and neurons cut out where that leaves one in the layer: the same function, cheaper."""
+    if not {"heads", "neurons"} >= set(mask):
+        return hold(model, mask)
+    kept = {
+        kind: {layer: z.bool() if z.any() else torch.arange(len(z)) == 0 for layer, z in layers.items()}
+        for kind, layers in mask.items()
+    }
+    parts = {layer: [kept[kind][layer] for kind in ("heads", "heads", "neurons")] for layer in mask["heads"]}
+    cut(model, {layer: Kept(*units) for layer, units in parts.items()})
+    rest = {
+        kind: {layer: z[kept[kind][layer]] for layer, z in layers.items()} for kind, layers in mask.items()
+    }
+    shut = {kind: layers for kind, layers in rest.items() if any(not z.all() for z in layers.values())}
+    return hold(model, shut) if shut else model
 
 
 def sizes(mask: Mask) -> dict[str, list[int]]:

@@ -1,12 +1,12 @@
 """Is what gossamer leaves a winning ticket? The same mask, or others of its size, trained again from many starts.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject addition --seeds 80 81 82 83 84
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject addition --seeds 81 82 83 84 85
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject language --seeds 0
 
-For each seed: a dense model is trained and its weights are noted at the start, at three rewinding points and at the end;
-gossamer finds a mask on the trained one; every arm of arms.py is trained with the same steps, batches and optimizer. Gates
-on attention edges depend on the input and are no mask: the mask is that of heads and neurons. What counts as a
-difference is in configs/criterion.yaml, and in the record before the first run.
+For each seed: a dense model is trained and its weights are noted at the start, at three rewinding points and at the
+end; gossamer finds a mask on the trained one; every arm of arms.py is trained with the same steps, batches and
+optimizer. Gates on attention edges depend on the input and are no mask: the mask is that of heads and neurons, or of
+single weights. What counts as a difference is in configs/criterion.yaml, and in the record before the first run.
 
 Finished arms are in results/<subject>.json and are not repeated, so the same command goes on where it was stopped. A
 page and a picture are made from the record after every seed (report.py).
@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from benchmarks.experiments.tickets.addition import AdditionSubject
-from benchmarks.experiments.tickets.arms import Found, arms, points
+from benchmarks.experiments.tickets.arms import Found, Start, arms, points
 from benchmarks.experiments.tickets.language import LanguageSubject
-from benchmarks.experiments.tickets.masks import hold, parameters_left, sizes
+from benchmarks.experiments.tickets.masks import close, hold, parameters_left, sizes
 from benchmarks.experiments.tickets.report import write_page
 from benchmarks.experiments.tickets.train import Trained, train
 from benchmarks.lib.record import Rows
@@ -42,7 +42,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--subject", choices=SUBJECTS, default="addition")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(80, 85)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(81, 86)))
     parser.add_argument("--work", type=Path, default=Path("runs/tickets"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args()
@@ -80,12 +80,14 @@ def run_seed(subject: Any, rows: Rows, progress: Progress) -> None:
     found = prepare(subject, steps, rows, about, progress)
     for name, start in arms(steps).items():
         if name in wanted:
-            rows.measure(about | {"arm": name}, lambda start=start: run_arm(subject, start(found)))
+            rows.measure(
+                about | {"arm": name}, lambda start=start: run_arm(subject, start(found), found.parameters)
+            )
             progress.say(subject.seed, name, rows.rows[-1])
 
 
 def prepare(subject: Any, steps: int, rows: Rows, about: dict[str, Any], progress: Progress) -> Found:
-    """The dense arm with the weights that others start from, and the mask that is found on it; kept in the work folder."""
+    """The dense arm, whose weights others start from and are kept in the work folder, and the mask found on it."""
     kept = subject.folder / f"dense-{steps}.pt"
     keep = (0, *points(steps), steps)
     model = subject.fresh(subject.seed)
@@ -121,16 +123,15 @@ def state_of_fresh(subject: Any) -> dict[str, Any]:
     return subject.fresh(1000 + subject.seed).state_dict()
 
 
-def run_arm(subject: Any, start: Any) -> dict[str, Any]:
-    """Train one arm."""
+def run_arm(subject: Any, start: Start, parameters: int) -> dict[str, Any]:
+    """Train one arm; every mask leaves as many `parameters`."""
     if start.small is not None:
         model = subject.small(start.small, subject.seed)
         return told(run(subject, model), parameters=sum(x.numel() for x in model.parameters()))
     model = subject.fresh(subject.seed)
     model.load_state_dict(start.state)
-    hold(model, start.mask)
-    trained = run(subject, model, first=start.first)
-    return told(trained, parameters=parameters_left(model))
+    trained = run(subject, close(model, start.mask), first=start.first)
+    return told(trained, parameters=parameters)
 
 
 def run(subject: Any, model: Any, **options: Any) -> Trained:
