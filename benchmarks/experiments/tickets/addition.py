@@ -1,4 +1,4 @@
-"""Addition as the tickets' subject: the base-training recipe of `gossamer demo`, in fewer steps, and masks found on it."""
+"""Addition as the tickets' subject: the base-training recipe of `gossamer demo` in fewer steps, and masks on it."""
 
 from __future__ import annotations
 

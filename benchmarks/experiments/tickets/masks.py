@@ -36,7 +36,7 @@ def hold(model: Any, mask: Mask) -> Any:
 
 
 def close(model: Any, mask: Mask) -> Any:
-    """As `hold`, with closed heads and neurons cut out where that leaves one in the layer: the same function, cheaper."""
+    """As `hold`, with closed heads and neurons cut out where one is left in the layer: the same function, cheaper."""
     if not {"heads", "neurons"} >= set(mask):
         return hold(model, mask)
     kept = {

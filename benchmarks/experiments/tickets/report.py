@@ -104,9 +104,18 @@ def as_lines(record: Record) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for seed, row in sorted(record.masks.items()):
+        left = next(
+            (
+                x["parameters"]
+                for arm in ("found", "fresh")
+                for x in record.of(arm).values()
+                if x["seed"] == seed
+            ),
+            0,
+        )
         units = [", ".join(map(str, row["open"][kind])) for kind in ("heads", "neurons")]
         proof = ", ".join(f"{name} {_shown(value)}" for name, value in row["proof"].items())
-        lines.append(f"| {seed} | {units[0]} | {units[1]} | {row['parameters']:,} | {proof} |")
+        lines.append(f"| {seed} | {units[0]} | {units[1]} | {left:,} | {proof} |")
     last = "exact after the last step" if record.subject == "addition" else "minus the held-out loss"
     lines += ["", f"| arm | seeds | parameters | {last}: mean, each seed | steps to {record.threshold:g} | "
               "less `found`: exact | steps saved | counts |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
