@@ -20,11 +20,13 @@ from gossamer.errors import GossamerWarning
 from gossamer.gates.host import Options
 from gossamer.gates.learned import OPEN
 from gossamer.models.attach import attach, attach_missing, find_gate_sets
-from gossamer.models.checkpoint import load, save, save_folder
-from gossamer.recipes import compare, verify_task
+from gossamer.models.checkpoint import load, load_dense, save, save_folder
+from gossamer.models.run_report import RunReport
+from gossamer.recipes import also, compare, verify_task
 from gossamer.recipes.addition.explain.findings import FILE, edge_findings_beside, in_words
+from helpers.letters import save_tokenizer
 from helpers.records import validated
-from helpers.zoo import adder, tiny, tiny_gated
+from helpers.zoo import adder, build, tiny, tiny_gated
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,19 @@ def test_verify_proves_explains_and_tells_by_its_exit_code(folders, tmp_path, ca
     assert code == (0 if holds else 1)
     assert main([*ask, "--json"]) == code
     assert validated("verify", capsys.readouterr().out)["verification"]["prompts"] == 100
+
+
+def test_verify_closes_random_subsets_when_asked(folders, capsys):
+    ask = ["verify", str(folders / "base"), str(folders / "sparse"), "--digits", "1"]
+    code = main([*ask, "--ablation", "subsets", "--json"])
+    live, necessary = json.loads(capsys.readouterr().out)["proof"]["subsets"]
+    assert (live["circuit"], necessary["circuit"], live["draws"]) == ("live", "necessary", 32)
+    assert live["always"] <= live["worst"]["hits"] <= live["worst"]["n"] == 100
+    assert code == 1 or live["worst"]["hits"] == 100
+    assert main([*ask, "--ablation", "subsets"]) == code
+    assert "live edges, worst of 32 random subsets" in " ".join(capsys.readouterr().out.split())
+    assert main([*ask, "--ablation", "some"]) == 2
+    assert "one of total, subsets" in line(capsys)
 
 
 def carried(page) -> dict[str, str]:
@@ -251,6 +266,10 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
     message = " ".join(capsys.readouterr().out.split())
     assert "live edges necessary" in message
     assert "2 templates: two of them share" in message
+    main([*ask, "--ablation", "subsets", "--json"])
+    subsets = json.loads(capsys.readouterr().out)["subsets"]
+    assert [found["worst"]["n"] for found in subsets] == [12, 12]
+    assert record["subsets"] == []
     assert main([*ask, "--other", str(tmp_path / "sparse")]) == code
     message = " ".join(capsys.readouterr().out.split())
     assert "6 tokens: two models share 1.000 of their edges, 1.000 with heads renamed" in message
@@ -356,3 +375,73 @@ def test_ctrl_c_says_what_continues_a_verb(verb, said, tmp_path, capsys, monkeyp
         monkeypatch.setattr(f"gossamer.{place}", stopped)
     assert main(verb) == 130
     assert capsys.readouterr().err == f"gossamer: {said}"
+
+
+@pytest.fixture
+def readers(tmp_path):
+    """A base and a gated model of letters with their tokenizer, the report of a run, and a text."""
+    base = build("gpt2")
+    for name, model in (("base", base), ("sparse", build("gpt2"))):
+        if name == "sparse":
+            attach(model, bias=0.5)
+        (save if name == "sparse" else save_folder)(model, tmp_path / name)
+        save_tokenizer(tmp_path / name)
+    RunReport(ceiling="kl=0.1", feasible=True, held_out={"kl": 0.0625, "kl_se": 0.01}).write(tmp_path)
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and looked at the dog. " * 40)
+    return tmp_path
+
+
+def test_compare_also_tells_divergence_beside_the_ceilings_own(readers, capsys):
+    ask = ["compare", str(readers / "base"), str(readers / "sparse"), "--also", str(readers / "text.txt")]
+    assert main([*ask, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["ceiling"], record["held"]) == ("kl=0.1", {"kl": 0.0625, "kl_se": 0.01})
+    (found,) = record["also"]
+    base, sparse = (load_dense(readers / "base"), load(readers / "sparse"))
+    rows = also.text_rows(str(readers / "text.txt"), readers / "sparse", readers / "base", sparse)
+    ids = rows.columns["input_ids"]
+    with torch.no_grad():
+        ours, theirs = (
+            model.eval()(input_ids=ids).logits[:, :-1].log_softmax(-1) for model in (sparse, base)
+        )
+    kl = (theirs.exp() * (theirs - ours)).sum(-1)
+    nll = [-x.gather(-1, ids[:, 1:, None]).mean() for x in (ours, theirs)]
+    assert found["kl"] == pytest.approx(float(kl.mean()), rel=1e-4)
+    assert found["kl"] > 0
+    assert found["delta_ce"] == pytest.approx(float(nll[0] - nll[1]), abs=1e-5)
+    assert found["agreement"] == pytest.approx(
+        float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()), rel=1e-5
+    )
+    assert (found["rows"], found["length"]) == (len(ids), 64)
+    assert main([*ask, "--also", str(readers / "text.txt")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "its own text" in shown
+    assert "0.0625" in shown
+
+
+def test_a_model_does_not_diverge_from_itself_and_no_report_is_said(readers, capsys):
+    (readers / "report.json").unlink()
+    ask = ["compare", str(readers / "base"), str(readers / "base"), "--also", str(readers / "text.txt")]
+    assert main([*ask, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["held"] is record["ceiling"] is None
+    assert record["also"][0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert record["also"][0]["agreement"] == 1
+    assert main(ask) == 0
+    assert "no report beside the model" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        ([], "neither --task nor --also"),
+        (["--also", "short.txt"], "rows of 64 tokens"),
+        (["--also", "text.txt", "--ablation", "mean"], "--ablation with --also alone"),
+        (["--also", ""], "data without a name"),
+    ],
+)
+def test_compare_also_refuses_in_one_line(readers, ask, message, capsys):
+    (readers / "short.txt").write_text("abc")
+    given = [str(readers / word) if word.endswith(".txt") else word for word in ask]
+    assert main(["compare", str(readers / "base"), str(readers / "sparse"), *given]) == 2
+    assert message in line(capsys)

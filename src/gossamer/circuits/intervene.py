@@ -108,7 +108,7 @@ class PatchedModel:
 
     def keep_edges(self, edges: Sequence[Edge], chosen: Tensor | None = None) -> Keep:
         """Only `edges` may be open: all of them, or on row r those where `chosen` (R, E) is true."""
-        table = torch.tensor(edges).view(-1, 4)
+        table = torch.tensor(edges, dtype=torch.int64).view(-1, 4)
 
         def keep(part: Tensor) -> dict[int, Tensor]:
             masks = self.blank(1 if chosen is None else len(part), False)

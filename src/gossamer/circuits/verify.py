@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from .circuit import Circuit
 from .intervene import SCOPES, Necessity, PatchedModel, Sufficiency, leaks, necessary, sufficient
 from .minimal import Minimal, minimal
 from .statistics import wilson
+from .subsets import CLAIMED, Subsets, removed_edges, subsets
 from .trace import trace
 
 
@@ -41,6 +43,7 @@ class Proof:
         minimal: a smallest working subset over all prompts; None if it was not asked for.
         leaks: prompts whose answer changes when closed edges leave the softmax denominator.
         n: prompts.
+        subsets: what closing random subsets of the removed edges does; empty if it was not asked for.
     """
 
     sufficient: dict[str, Sufficiency]
@@ -49,6 +52,7 @@ class Proof:
     minimal: Minimal | None
     leaks: int
     n: int
+    subsets: tuple[Subsets, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """Plain numbers, each with its denominator."""
@@ -59,6 +63,7 @@ class Proof:
             "necessary": self.necessity.as_record(),
             "minimal": None if self.minimal is None else self.minimal.as_record(),
             "leaks": {"changed": self.leaks, "n": self.n, "interval": wilson(self.leaks, self.n)},
+            "subsets": [one.as_record() for one in self.subsets],
         }
 
 
@@ -69,6 +74,7 @@ def prove(
     *,
     attention_mask: Tensor | None = None,
     smallest: bool = True,
+    draws: int = 0,
     leaking: Tensor | None = None,
     batch_size: int = 1024,
 ) -> Proof:
@@ -78,6 +84,7 @@ def prove(
         model: gated, or dense.
         circuit: traced on exactly `input_ids`, (N, T).
         smallest: also search the smallest working subset, which costs most.
+        draws: random subsets of the removed edges to close, as `gossamer.circuits.subsets` has it.
         leaking: (N, T) bool, which answers leak, where `verify` has measured it on these prompts already.
     Raises: `GossamerError` for an empty circuit, other prompts, or edges that the model does not have.
     """
@@ -86,14 +93,29 @@ def prove(
         order = sorted(found.edges, key=lambda edge: found.edges[edge])
         with PatchedModel(model, circuit.live(), input_ids, attention_mask, batch_size).ready() as live:
             live_alone = sufficient(live)
+        least = minimal(patched, order=order) if smallest else None
         return Proof(
             sufficient={scope: sufficient(patched, scope=scope) for scope in SCOPES},
             live_alone=live_alone,
             necessity=found,
-            minimal=minimal(patched, order=order) if smallest else None,
+            minimal=least,
             leaks=leaks(patched) if leaking is None else int(leaking[:, patched.outputs].any(1).sum()),
             n=len(input_ids),
+            subsets=_subsets(patched, found, least, draws) if draws else (),
         )
+
+
+def _subsets(
+    patched: PatchedModel, necessity: Necessity, least: Minimal | None, draws: int
+) -> tuple[Subsets, ...]:
+    circuit, found = patched.circuit, partial(subsets, patched, draws=draws)
+    live = circuit.live_mask()
+    redundant = live & removed_edges(circuit, necessity.redundant, keep=False)
+    first = (found(~live, circuit="live"), found(redundant, circuit="necessary"))
+    if least is None:
+        return first
+    rest = removed_edges(circuit, least.edges, keep=True)
+    return (*first, found(rest, circuit="smallest", allowed=least.edges))
 
 
 @dataclass(frozen=True)
@@ -193,5 +215,10 @@ def verify(
 
 
 def all_claims_hold(proof: Proof) -> bool:
-    """Whether all claims hold on every prompt: sufficient, leak-free, and no live edge is redundant."""
-    return proof.sufficient["prompt"].same == proof.n and not proof.necessity.redundant and not proof.leaks
+    """Whether all claims hold on every prompt: sufficient, leak-free, and no live edge is redundant.
+
+    Where random subsets were closed, the live edges and the smallest subset must suffice in every draw.
+    """
+    steady = all(one.worst == one.n for one in proof.subsets if one.circuit in CLAIMED)
+    whole = proof.sufficient["prompt"].same == proof.n
+    return whole and steady and not proof.necessity.redundant and not proof.leaks

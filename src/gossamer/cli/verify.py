@@ -24,6 +24,13 @@ def verify(
     smallest: Annotated[
         bool, typer.Option(help="For addition: also search the smallest working subset of edges.")
     ] = False,
+    ablation: Annotated[
+        str,
+        typer.Option(
+            help="What of the removed edges is closed: total (all at once), or subsets (also random subsets of them, "
+            "whose worst case is told)."
+        ),
+    ] = "total",
     others: Others = None,
     trust_remote_code: Trust = False,
     out: Out = None,
@@ -38,9 +45,10 @@ def verify(
     refuse_given(
         context, *((("n_prompts", "seed"), "sums") if task is None else (("digits", "smallest"), "--task"))
     )
+    draws = _draws(ablation)
     if task is not None:
         with trusting(trust_remote_code):
-            _verify_task(base, sparse, task, n_prompts, seed, others or [], out, json_output)
+            _verify_task(base, sparse, task, n_prompts, seed, others or [], draws, out, json_output)
         return
     from ..circuits.verify import all_claims_hold
     from ..models.quiet import quiet
@@ -50,13 +58,24 @@ def verify(
 
     with_room(sparse / FILE if sparse.is_dir() else None)
     with quiet(), told("verify"), trusting(trust_remote_code):
-        found = study_addition(base, sparse, digits=digits, smallest=smallest, others=others or [])
+        found = study_addition(
+            base, sparse, digits=digits, smallest=smallest, others=others or [], draws=draws
+        )
     if sparse.is_dir():
         path = write_edge_findings(sparse, found.explanation.as_record(), found.weights)
         typer.echo(f"what edges carry: {path}", err=True)
     finish(found.as_record(), out, json_output, lambda: _verified(found))
     if not all_claims_hold(found.proof):
         raise typer.Exit(1)
+
+
+def _draws(ablation: str) -> int:
+    """How many random subsets an ablation closes."""
+    from ..circuits.subsets import DRAWS
+    from ..errors import require_choice
+
+    require_choice("ablation", ablation, ("total", "subsets"))
+    return DRAWS if ablation == "subsets" else 0
 
 
 def _verify_task(
@@ -66,6 +85,7 @@ def _verify_task(
     n: int,
     seed: int,
     others: list[Path],
+    draws: int,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -74,7 +94,7 @@ def _verify_task(
     from ..training.counted import told
 
     with quiet(), told("verify"):
-        record = study_task(base, sparse, task, n=n, seed=seed, others=others).as_record()
+        record = study_task(base, sparse, task, n=n, seed=seed, others=others, draws=draws).as_record()
     finish(record, out, as_json, lambda: _task_verified(record))
     if not record["all_claims_hold"]:
         raise typer.Exit(1)
@@ -87,6 +107,7 @@ def _verified(found: Any) -> list[Any]:
         ["sparse exact", checked.sparse_exact],
         *([f"sufficient ({scope})", one.same] for scope, one in proof.sufficient.items()),
         ["live edges alone sufficient", proof.live_alone.same],
+        *([_worst(one.as_record()), one.worst] for one in proof.subsets),
         ["leaks", proof.leaks],
         ["program right", found.explanation.correct],
         ["program as the model", found.explanation.agrees],
@@ -114,6 +135,7 @@ def _task_verified(record: dict[str, Any]) -> list[Any]:
         **{f"sufficient ({scope})": found for scope, found in record["sufficient"].items()},
         "live edges alone sufficient": record["live_alone"],
         "live edges necessary": record["necessary"],
+        **{_worst(found): found["worst"] for found in record["subsets"]},
         "leaks": record["leaks"],
     }
     rows = [
@@ -139,6 +161,11 @@ def _task_verified(record: dict[str, Any]) -> list[Any]:
         redundant,
         *steady,
     ]
+
+
+def _worst(found: dict[str, Any]) -> str:
+    """The name of a row: which circuit, and how its removed edges were closed."""
+    return f"{found['circuit']} edges, worst of {found['draws']} random subsets"
 
 
 def _alike(found: dict[str, Any]) -> str:

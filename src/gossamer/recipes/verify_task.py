@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from ..circuits.circuit import Circuit
 from ..circuits.stability import Paraphrases, Stability, paraphrased, resampled, stable
 from ..circuits.statistics import wilson
+from ..circuits.subsets import joined
 from ..circuits.trace import trace
 from ..circuits.verify import Proof, all_claims_hold, prove
 from ..errors import refuse
@@ -81,6 +82,7 @@ class TaskStudy:
             "leaks": _share(sum(p.leaks for p in proofs), self.n),
             "stable": {len(p.circuit.tokens[0]): p.stability.as_record() for p in self.parts if p.stability},
             "others": {len(p.circuit.tokens[0]): p.others.as_record() for p in self.parts if p.others},
+            "subsets": [joined(same).as_record() for same in zip(*(p.subsets for p in proofs), strict=True)],
             "paraphrases": self.paraphrases and self.paraphrases.as_record(),
             "all_claims_hold": self.all_claims_hold,
         }
@@ -102,11 +104,13 @@ def study_task(
     n: int = 64,
     seed: int = 0,
     others: Sequence[Path | str] = (),
+    draws: int = 0,
 ) -> TaskStudy:
     """Prove a sparse model's circuits on `n` prompts of a task, length by length.
 
     Args:
         others: further sparse models, of other seeds; how alike their circuits are on the same prompts is told.
+        draws: random subsets of the removed edges to close, see `gossamer.circuits.subsets`.
     Raises: `GossamerError` for an unknown task, a dense model in place of the sparse one, or no open edge at all.
     """
     dense, gated = open_model(base), open_model(sparse)
@@ -124,7 +128,7 @@ def study_task(
         logits = [_last(model, batch.clean) for model in (dense, gated)]
         right = [round(batch.accuracy(one) * len(batch)) for one in logits]
         same = int((logits[0].argmax(-1) == logits[1].argmax(-1)).sum())
-        proof = prove(gated, circuit, batch.clean, smallest=False)
+        proof = prove(gated, circuit, batch.clean, smallest=False, draws=draws)
         steady = resampled(circuit, seed=seed) if len(batch) > 1 else None
         theirs = [trace(model, batch.clean, outputs=[-1]) for model in further]
         alike = stable([circuit, *theirs]) if theirs else None

@@ -78,11 +78,13 @@ def study_addition(
     digits: int = 2,
     smallest: bool = False,
     others: Sequence[Path | str] = (),
+    draws: int = 0,
 ) -> AdditionStudy:
     """Compare, prove and explain an adding model on all sums, from two folders.
 
     Args:
         others: further sparse models, of other seeds; how alike their circuits are is told.
+        draws: random subsets of the removed edges to close, see `gossamer.circuits.subsets`.
     """
     task = Addition(digits)
     dense, gated = (require_adding(open_model(folder), task) for folder in (base, sparse))
@@ -93,7 +95,7 @@ def study_addition(
     circuit = checked.circuit
     return AdditionStudy(
         verification=checked,
-        proof=prove(gated, circuit, inputs, smallest=smallest, leaking=checked.leaking),
+        proof=prove(gated, circuit, inputs, smallest=smallest, draws=draws, leaking=checked.leaking),
         explanation=explain(gated, task, circuit),
         precision=task.precision(circuit),
         recall=task.recall(circuit),
