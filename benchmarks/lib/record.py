@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib.machine import device_name
+from gossamer.errors import refuse
 from gossamer.files import read_json, write_json
 
 Row = dict[str, Any]
@@ -34,6 +35,38 @@ class Rows:
         self.rows.append({**key, **found, "cpu_seconds": round(time.process_time() - started, 2)})
         write_json(self.path, self.rows)
         return found
+
+
+def declare(rows: Rows, criterion: dict[str, Any]) -> None:
+    """Write what counts as a difference into a new record; refuse a record that was made under another criterion."""
+    if not rows.rows:
+        rows.measure(
+            {"arm": "criterion"}, lambda: {"criterion": criterion, "written": time.strftime("%F %R")}
+        )
+    if rows.rows[0].get("criterion") != criterion:
+        raise refuse(
+            f"{rows.path} was made under another criterion", "one for all rows", "pass another --results"
+        )
+
+
+class Progress:
+    """Says after each row what came out, and how long the rest will take, by the mean of what this process did.
+
+    Args:
+        of: how many rows there will be.
+        seeds: those of this run.
+        rows: what is there already.
+    """
+
+    def __init__(self, of: int, seeds: list[int], rows: Rows) -> None:
+        self.started, self.done = time.monotonic(), 0
+        self.left = of - sum(row.get("seed") in seeds for row in rows.rows)
+
+    def say(self, name: str, values: Row) -> None:
+        """One line."""
+        self.done, self.left = self.done + 1, self.left - 1
+        rest = (time.monotonic() - self.started) / self.done * max(0, self.left) / 60
+        print(f"{name}: {values}; {self.left} rows left, about {rest:.0f} minutes", flush=True)
 
 
 def named_runs(path: Path, environment: dict[str, Any], same: Iterable[str]) -> dict[str, Any]:

@@ -31,9 +31,9 @@ VARIANTS = ("base", "finetuned", "sparse")
 BASE_RATE, RATE = 2e-3, 1e-3  # learning rates: from scratch, and of both finetunings
 
 
-def data(n: int, seed: int) -> TensorRows:
+def data(n: int, seed: int, tasks: tuple[str, ...] = TEXT) -> TensorRows:
     """`n` prompts, tasks mixed evenly, with labels on their answers alone."""
-    ids, _, mask = training_rows(TEXT, n, seed=seed, vocabulary=task_vocabulary())
+    ids, _, mask = training_rows(tasks, n, seed=seed, vocabulary=task_vocabulary())
     answer = torch.zeros_like(mask).scatter_(1, mask.sum(1, keepdim=True) - 1, 1)
     return TensorRows(input_ids=ids, labels=ids.masked_fill(answer == 0, IGNORED), attention_mask=mask)
 
@@ -56,12 +56,18 @@ def plain(model: GPT2LMHeadModel, folder: Path, train: TensorRows, **how: Any) -
     save_folder(model.eval(), folder)
 
 
-def sparse(model: GPT2LMHeadModel, given: argparse.Namespace, folder: Path, seed: int) -> Any:
+def sparse(
+    model: GPT2LMHeadModel,
+    given: argparse.Namespace,
+    folder: Path,
+    seed: int,
+    tasks: tuple[str, ...] = TEXT,
+) -> Any:
     """Sparsity-regularised finetuning: a loose ceiling first, tightened as the model follows, and a calm end."""
     every = max(1, given.steps // 20)
     config = configured(
         {
-            **shared(folder.parent / "work", given.steps, seed, RATE),
+            **shared(folder.parent / f"work-{folder.name}", given.steps, seed, RATE),
             **read_yaml(Path(__file__).parent / "configs" / "finetuning.yaml"),
             "ceiling": given.ceiling,
             "eval_steps": every,
@@ -70,14 +76,26 @@ def sparse(model: GPT2LMHeadModel, given: argparse.Namespace, folder: Path, seed
         {"ceiling.initial_factor": given.loose, "control.lambda_bounds": (1e-3, given.most)},
     )
     found = sparsify(
-        model, data(given.rows, seed), data(2048, seed + 1000), config, data_collator=collate_rows
+        model,
+        data(given.rows, seed, tasks),
+        data(2048, seed + 1000, tasks),
+        config,
+        data_collator=collate_rows,
     )
     save(found.model, folder)
     numbers = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
-    write_json(
-        folder.parent / "sparse.json", {"metrics": numbers, "missed": found.missed, "step": found.step}
-    )
+    promise = {"metrics": numbers, "missed": found.missed, "step": found.step}
+    write_json(folder.parent / f"{folder.name}.json", promise)
     return found.model
+
+
+def untrained(given: argparse.Namespace) -> GPT2LMHeadModel:
+    """The architecture, with weights drawn now."""
+    return GPT2LMHeadModel(GPT2Config(
+        vocab_size=len(task_vocabulary()), n_positions=32, n_embd=given.width, n_layer=given.layers,
+        n_head=given.heads, resid_pdrop=0.0, attn_pdrop=0.0, embd_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        pad_token_id=0,
+    ))  # fmt: skip
 
 
 def model_of(variant: str, given: argparse.Namespace, seed: int) -> Any:
@@ -87,11 +105,7 @@ def model_of(variant: str, given: argparse.Namespace, seed: int) -> Any:
         return load(folder, impl="eager") if variant == "sparse" else load_dense(folder)
     set_seed(seed)
     if variant == "base":
-        model = GPT2LMHeadModel(GPT2Config(
-            vocab_size=len(task_vocabulary()), n_positions=32, n_embd=given.width, n_layer=given.layers,
-            n_head=given.heads, resid_pdrop=0.0, attn_pdrop=0.0, embd_pdrop=0.0, bos_token_id=0,
-            eos_token_id=0, pad_token_id=0,
-        ))  # fmt: skip
+        model = untrained(given)
         plain(model, folder, data(given.rows, seed), steps=given.base_steps, seed=seed, rate=BASE_RATE)
         return model
     model = load_dense(given.out / f"seed{seed}" / "base")

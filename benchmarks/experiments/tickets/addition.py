@@ -16,6 +16,8 @@ from gossamer.recipes.addition.run import rows
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, DemoSettings
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.base_model import without_dropout
+from gossamer.training.config import SparsityConfig
+from gossamer.training.constraint import Ceiling
 from gossamer.training.presets import PRESETS
 from gossamer.training.sparsify import sparsify
 
@@ -23,7 +25,12 @@ from .masks import Mask, mask_of
 
 TASK = Addition()
 STEPS = 400  # of every arm; the demo takes 700
-SEARCH = 1200  # steps at most
+# Of the search: steps at most, a ceiling that so few steps reach (the demo has 0.0004), the share of tokens that must
+# stay those of the base, and the recipe of the demo with the same first ceiling, and the full rate down to the last.
+SEARCH, CEILING, AGREEMENT = 900, Ceiling("kl", 0.01), 0.999
+RECIPE = PRESETS["addition_structure"].recipe.with_settings(
+    {"ceiling.initial_factor": 16.0, "rate.full_above": 1.0}
+)
 WIDTHS = range(8, 65, 4)
 
 
@@ -34,9 +41,8 @@ class AdditionSubject:
 
     def __init__(self, work: Path, seed: int) -> None:
         self.folder, self.seed = work / f"seed{seed}", seed
-        recipe = PRESETS["addition_structure"].recipe
         self.settings = DemoSettings(
-            seed=seed, base_steps=STEPS, steps=SEARCH, gates=self.kinds, recipe=recipe
+            seed=seed, base_steps=STEPS, steps=SEARCH, ceiling=CEILING, gates=self.kinds, recipe=RECIPE
         )
         self.train, self.held_out = TASK.split(seed)
         self.rows = TASK.encode(self.train)
@@ -73,8 +79,14 @@ class AdditionSubject:
         found = model(input_ids=inputs, labels=labels)
         return float(found.loss), float((found.logits.argmax(-1) == labels).all(1).float().mean())
 
+    def search(self, work: Path) -> SparsityConfig:
+        """How a mask is looked for: gates on these kinds alone, which cost no more than the dense model."""
+        config = self.settings.sparsity(work)
+        config.min_agreement = AGREEMENT
+        return config
+
     def mask(self, trained: BertForMaskedLM) -> tuple[Mask, dict[str, Any]]:
-        """The units that are left of the dense arm under the demo's ceiling, with gates on these kinds alone."""
+        """The units that are left of the dense arm under the ceiling."""
         base, model = copy.deepcopy(trained).eval(), copy.deepcopy(trained)
         for one in (base, model):
             without_dropout(one)
@@ -84,17 +96,18 @@ class AdditionSubject:
             model,
             rows(TASK, base, self.train),
             rows(TASK, base, chosen_on),
-            self.settings.sparsity(work),
+            self.search(work),
             base=base,
             resume=work.is_dir(),
             data_collator=collate_rows,
         )
         sparse = found.model.eval()
-        about = {"ceiling": str(self.settings.ceiling), "missed": found.missed, "step": found.step}
-        about |= {"exact": self.evaluate(sparse)[1], "multiply_adds": _share_left(sparse)}
+        about = {"ceiling": str(CEILING), "missed": found.missed, "step": found.step}
+        about |= {"exact": self.evaluate(sparse)[1], "multiply_adds": share_left(sparse)}
         return mask_of(sparse), about
 
 
-def _share_left(sparse: Any) -> float:
+def share_left(sparse: Any) -> float:
+    """Multiply-adds that are left of a gated model."""
     size = remaining(sparse)
     return float(size.left.multiply_adds / size.base.multiply_adds)

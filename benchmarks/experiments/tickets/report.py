@@ -32,7 +32,7 @@ class Record:
     """The rows of one subject."""
 
     def __init__(self, path: Path) -> None:
-        rows = read_json(path)
+        rows = read_json(path, list[dict[str, Any]])
         self.subject = path.stem
         self.criterion, self.written = rows[0]["criterion"], rows[0]["written"]
         self.margin = self.criterion["margin"][self.subject]

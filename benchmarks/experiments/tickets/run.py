@@ -15,7 +15,6 @@ page and a picture are made from the record after every seed (report.py).
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from benchmarks.experiments.tickets.language import LanguageSubject
 from benchmarks.experiments.tickets.masks import Mask, close, hold, parameters_left, sizes
 from benchmarks.experiments.tickets.report import WORSE, write_page
 from benchmarks.experiments.tickets.train import Trained, train
-from benchmarks.lib.record import Rows
+from benchmarks.lib.record import Progress, Row, Rows, declare
 from gossamer.errors import refuse
 from gossamer.files import read_yaml
 from gossamer.models.quiet import quiet
@@ -52,25 +51,13 @@ def main() -> None:
     given.results.mkdir(exist_ok=True)
     path = given.results / f"{given.subject}.json"
     rows = Rows(path)
-    declare(rows)
-    progress = Progress(given.seeds, rows)
+    declare(rows, read_yaml(HERE / "configs" / "criterion.yaml"))
+    each = len(arms(100)) + 2  # with the dense arm and the mask
+    progress = Progress(each * len(given.seeds), given.seeds, rows)
     for part in PARTS:
         for seed in given.seeds:
             run_seed(SUBJECTS[given.subject](given.work / given.subject, seed), part, rows, progress)
             write_page(path)
-
-
-def declare(rows: Rows) -> None:
-    """Write the criterion into a new record; refuse a record that was made under another one."""
-    criterion = read_yaml(HERE / "configs" / "criterion.yaml")
-    if not rows.rows:
-        rows.measure(
-            {"arm": "criterion"}, lambda: {"criterion": criterion, "written": time.strftime("%F %R")}
-        )
-    if rows.rows[0]["criterion"] != criterion:
-        raise refuse(
-            f"{rows.path} was made under another criterion", "one for all arms", "pass another --results"
-        )
 
 
 def run_seed(subject: Any, part: tuple[str, ...] | None, rows: Rows, progress: Progress) -> None:
@@ -86,31 +73,43 @@ def run_seed(subject: Any, part: tuple[str, ...] | None, rows: Rows, progress: P
             rows.measure(
                 about | {"arm": name}, lambda start=start: run_arm(subject, start(found), found.parameters)
             )
-            progress.say(subject.seed, name, rows.rows[-1])
+            progress.say(f"seed {subject.seed} {name}", short(rows.rows[-1]))
 
 
 def prepare(subject: Any, steps: int, rows: Rows, about: dict[str, Any], progress: Progress) -> Found:
     """The dense arm, whose weights others start from and are kept in the work folder, and the mask found on it."""
-    kept = subject.folder / f"dense-{steps}.pt"
-    keep = (0, *points(steps), steps)
-    model = subject.fresh(subject.seed)
-
-    def dense() -> dict[str, Any]:
-        trained = run(subject, model, keep=keep)
-        subject.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(trained.states, kept)
-        return told(trained, parameters=sum(x.numel() for x in model.parameters()))
-
-    if rows.lacks(about | {"arm": "dense"}) or not kept.is_file():
-        rows.rows = [x for x in rows.rows if not (x["arm"] == "dense" and x["seed"] == subject.seed)]
-        rows.measure(about | {"arm": "dense"}, dense)
-        progress.say(subject.seed, "dense", rows.rows[-1])
-    states = torch.load(kept)
+    key, model = about | {"arm": "dense"}, subject.fresh(subject.seed)
+    if rows.lacks(key):
+        rows.measure(key, lambda: dense_arm(subject))
+        progress.say(f"seed {subject.seed} dense", short(rows.rows[-1]))
+    states = dense_states(subject)
     model.load_state_dict(states[steps])
     mask = found_mask(subject, model, rows, about, progress)
     probe = hold(model, mask)
     left = parameters_left(probe)
     return Found(mask, states, state_of_fresh(subject), probe, left, subject.seed)
+
+
+def dense_states(subject: Any) -> dict[int, Any]:
+    """The weights of the dense arm by step, from the work folder, or trained now."""
+    kept = dense_file(subject)
+    if not kept.is_file():
+        dense_arm(subject)
+    return torch.load(kept)
+
+
+def dense_file(subject: Any) -> Path:
+    """Where they are kept."""
+    return subject.folder / f"dense-{subject.arguments().max_steps}.pt"
+
+
+def dense_arm(subject: Any) -> dict[str, Any]:
+    """Train the dense arm, keep its weights, and return its row."""
+    model, steps = subject.fresh(subject.seed), subject.arguments().max_steps
+    trained = run(subject, model, keep=(0, *points(steps), steps))
+    subject.folder.mkdir(parents=True, exist_ok=True)
+    torch.save(trained.states, dense_file(subject))
+    return told(trained, parameters=sum(x.numel() for x in model.parameters()))
 
 
 def found_mask(subject: Any, model: Any, rows: Rows, about: dict[str, Any], progress: Progress) -> Mask:
@@ -122,12 +121,16 @@ def found_mask(subject: Any, model: Any, rows: Rows, about: dict[str, Any], prog
     def search() -> dict[str, Any]:
         with quiet():
             mask, proof = subject.mask(model)
+        if all(bool(z.all()) for layers in mask.values() for z in layers.values()):
+            raise refuse(
+                f"a mask that leaves everything open ({proof})", "closed units", "loosen the ceiling"
+            )
         torch.save(mask, kept)
         return {"open": sizes(mask), "proof": proof}
 
     rows.rows = [x for x in rows.rows if not (x["arm"] == "mask" and x["seed"] == subject.seed)]
     rows.measure(key, search)
-    progress.say(subject.seed, "mask", rows.rows[-1])
+    progress.say(f"seed {subject.seed} mask", short(rows.rows[-1]))
     return torch.load(kept)
 
 
@@ -153,27 +156,15 @@ def run(subject: Any, model: Any, **options: Any) -> Trained:
     return train(model, arguments, subject.batch, subject.evaluate, every=subject.every, **options)
 
 
+def short(row: Row) -> Row:
+    """What a line of progress shows of a row."""
+    return {name: row[name] for name in ("loss", "exact", "parameters", "open", "cpu_seconds") if name in row}
+
+
 def told(trained: Trained, **more: Any) -> dict[str, Any]:
     """The row of an arm."""
     _, loss, exact = trained.curve[-1]
     return {"loss": loss, "exact": exact, **more, "curve": trained.curve}
-
-
-class Progress:
-    """Says after each row what came out and how long the rest will take, by the mean of what this process did."""
-
-    def __init__(self, seeds: list[int], rows: Rows) -> None:
-        self.rows, self.started, self.done = rows, time.monotonic(), 0
-        self.left = len(seeds) * (len(arms(100)) + 2) - sum(x.get("seed") in seeds for x in rows.rows)
-
-    def say(self, seed: int, arm: str, row: dict[str, Any]) -> None:
-        """One line."""
-        self.done, self.left = self.done + 1, self.left - 1
-        rest = (time.monotonic() - self.started) / self.done * max(0, self.left) / 60
-        values = {
-            name: row[name] for name in ("loss", "exact", "parameters", "open", "cpu_seconds") if name in row
-        }
-        print(f"seed {seed} {arm}: {values}; {self.left} rows left, about {rest:.0f} minutes", flush=True)
 
 
 if __name__ == "__main__":
