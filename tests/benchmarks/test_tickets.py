@@ -178,7 +178,7 @@ def test_the_page_shows_every_arm_and_a_record_keeps_its_criterion(tmp_path: Pat
     path = record(tmp_path, rows)
     page = write_page(path).read_text()
     assert all(f"| {arm} | 2 |" in page for arm in ("dense", "found", "fresh"))
-    assert "| 0 | 1, 0 | 3, 4 | 10 | exact 1.00 |" in page
+    assert "| 0 | 1, 0 | 3, 4 | 10 | exact 1.000 |" in page
     assert "- `found`: no ticket; fresh: no difference that counts; shuffled: not measured" not in page
     assert "- `found`: no ticket; shuffled: not measured." in page
     assert path.with_suffix(".svg").is_file()

@@ -114,7 +114,7 @@ def as_lines(record: Record) -> list[str]:
             0,
         )
         units = [", ".join(map(str, row["open"][kind])) for kind in ("heads", "neurons")]
-        proof = ", ".join(f"{name} {_shown(value)}" for name, value in row["proof"].items())
+        proof = ", ".join(f"{name} {_shown(value)}" for name, value in row["proof"].items() if value != "")
         lines.append(f"| {seed} | {units[0]} | {units[1]} | {left:,} | {proof} |")
     last = "exact after the last step" if record.subject == "addition" else "minus the held-out loss"
     lines += ["", f"| arm | seeds | parameters | {last}: mean, each seed | steps to {record.threshold:g} | "
@@ -160,11 +160,11 @@ def _interval(x: Interval, digits: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def draw(record: Record, path: Path) -> None:
-    """Mean curves over seeds of loss and exactness; the band is from the lowest seed to the highest."""
+    """Mean curves over seeds of loss and exactness; the bands of two arms are from the lowest seed to the highest."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -178,9 +178,10 @@ def draw(record: Record, path: Path) -> None:
             values = [[point[column] for point in row["curve"]] for row in rows]
             columns = list(zip(*values, strict=True))
             axis.plot(steps, [statistics.fmean(x) for x in columns], color=colour, label=arm, linewidth=1.4)
-            axis.fill_between(
-                steps, [min(x) for x in columns], [max(x) for x in columns], color=colour, alpha=0.12
-            )
+            if arm in ("dense", "found"):
+                axis.fill_between(
+                    steps, [min(x) for x in columns], [max(x) for x in columns], color=colour, alpha=0.12
+                )
     axes[0].set(xlabel="steps", ylabel="held-out loss, nats", yscale="log")
     axes[1].set(xlabel="steps", ylabel="exact" if record.subject == "addition" else "minus the loss")
     axes[1].legend(fontsize=7)

@@ -78,7 +78,7 @@ def train(
         if step >= first:
             model.train()(**batch(step)).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), arguments.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer.step()  # nothing, before there is a gradient
+        optimizer.zero_grad()
         schedule.step()
     raise AssertionError("the last step returns")
