@@ -112,6 +112,7 @@ def test_rewinding_keeps_the_step_and_every_arm_has_a_start() -> None:
         "rewound_20": 20,
         "rewound_80": 80,
         "rewound_200": 200,
+        "shuffled_80": 80,
     }
     assert starts["small_dense"].small == 1234
     assert {"found", "fresh", "shuffled", "random", "magnitude", "signs"} < set(starts)

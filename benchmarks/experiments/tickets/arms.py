@@ -54,6 +54,7 @@ def points(steps: int) -> tuple[int, ...]:
 
 def arms(steps: int) -> dict[str, Callable[[Found], Start]]:
     """Every arm but the dense one, by name, in the order in which they are run."""
+    middle = points(steps)[1]
     late: dict[str, Callable[[Found], Start]] = {
         f"rewound_{point}": lambda x, point=point: Start(x.states[point], x.mask, point)
         for point in points(steps)
@@ -67,4 +68,8 @@ def arms(steps: int) -> dict[str, Callable[[Found], Start]]:
         "signs": lambda x: Start(masks.signed(x.states[0], x.fresh), x.mask),
         **late,
         "small_dense": lambda x: Start(None, None, small=x.parameters),
+        # Added after the arms above were read: what rewinding gives to a mask that was not found.
+        f"shuffled_{middle}": lambda x: Start(
+            x.states[middle], masks.shuffled(x.probe, x.mask, 100 + x.seed), middle
+        ),
     }

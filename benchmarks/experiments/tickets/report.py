@@ -150,6 +150,12 @@ def _verdict(record: Record) -> list[str]:
         if arm in record.arms:
             ticket, reasons = record.ticket(arm)
             lines.append(f"- `{arm}`: {'a ticket' if ticket else 'no ticket; ' + '; '.join(reasons)}.")
+    for arm in [arm for arm in record.arms if arm.startswith("shuffled_")]:
+        point = arm.removeprefix("shuffled_")
+        found = record.difference(f"rewound_{point}", arm)
+        if found is not None:
+            word = {1: "better", 0: "no difference that counts", -1: "worse"}[found.counts["exact"]]
+            lines.append(f"- `rewound_{point}` less `{arm}`, exact: {_interval(found.exact, 3)}; {word}.")
     return lines
 
 
