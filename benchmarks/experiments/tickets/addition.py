@@ -42,7 +42,7 @@ class AdditionSubject:
     def __init__(self, work: Path, seed: int) -> None:
         self.folder, self.seed = work / f"seed{seed}", seed
         self.settings = DemoSettings(
-            seed=seed, base_steps=STEPS, steps=SEARCH, ceiling=CEILING, gates=self.kinds, recipe=RECIPE
+            seed=seed, base_steps=STEPS, steps=SEARCH, ceiling=CEILING, recipe=RECIPE
         )
         self.train, self.held_out = TASK.split(seed)
         self.rows = TASK.encode(self.train)
@@ -82,7 +82,7 @@ class AdditionSubject:
     def search(self, work: Path) -> SparsityConfig:
         """How a mask is looked for: gates on these kinds alone, which cost no more than the dense model."""
         config = self.settings.sparsity(work)
-        config.min_agreement = AGREEMENT
+        config.gates, config.min_agreement = self.kinds, AGREEMENT
         return config
 
     def mask(self, trained: BertForMaskedLM) -> tuple[Mask, dict[str, Any]]:
