@@ -116,6 +116,7 @@ def test_pages_of_addition_and_tasks(tmp_path: Path) -> None:
         "| sevens | 3 | 0.910 (0.885 to 0.935) | 1.000 (1.000 to 1.000) | -0.090"
         in write_page(path).read_text()
     )
+    assert path.with_suffix(".svg").is_file()
     task = {"accuracy": 1.0, "edges": 5.0, "kl_before": 0.1}
     task |= {f"kl_{kind}": 0.01 for kind in tasks.SHIFTS}
     every = dict.fromkeys((*tasks.TASKS, *tasks.UNSEEN), task)

@@ -30,8 +30,9 @@ def write_page(path: Path) -> Path:
         f"Processor time of all rows: {sum(row['cpu_seconds'] for row in rows) / 60:.0f} minutes.",
     ]
     write_text(page := path.with_suffix(".md"), "\n".join(lines) + "\n")
-    if part == "tasks":
-        draw(rows, path.with_suffix(".svg"))
+    pictures = {"tasks": draw_tasks, "addition": draw_addition}
+    if part in pictures:
+        pictures[part](rows, path.with_suffix(".svg"))
     return page
 
 
@@ -147,7 +148,7 @@ def language_lines(rows: list[Row]) -> list[str]:
     return lines
 
 
-def draw(rows: list[Row], path: Path) -> None:
+def draw_tasks(rows: list[Row], path: Path) -> None:
     """Open edges a prompt against KL: on the tasks of the finetuning, under shift, and on tasks never seen."""
     from matplotlib.figure import Figure
 
@@ -177,4 +178,24 @@ def draw(rows: list[Row], path: Path) -> None:
         axis.grid(color="#dddddd", linewidth=0.5)
     figure.axes[0].set_ylabel("KL to the base, nats")
     figure.axes[-1].legend(fontsize=7)
+    figure.savefig(path)
+
+
+def draw_addition(rows: list[Row], path: Path) -> None:
+    """Exact sums of every arm and seed: of the sums that were left out, and of unseen sums of the kind that was seen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axis, arms = figure.subplots(), arms_of(rows)
+    kinds = {
+        "seen_kind": ("kind that was seen", COLOURS[0], "o", -0.12),
+        "left_out": ("left out", COLOURS[1], "^", 0.12),
+    }
+    for kind, (label, colour, mark, shift) in kinds.items():
+        points = [(arms.index(row["arm"]) + shift, row[kind]["exact"] / row[kind]["n"]) for row in rows]
+        axis.plot(*zip(*points, strict=True), mark, color=colour, label=label, alpha=0.7, linestyle="none")
+    axis.set_xticks(range(len(arms)), arms)
+    axis.set(ylabel="exact sums, one mark a seed", ylim=(-0.03, 1.03))
+    axis.grid(color="#dddddd", linewidth=0.5, axis="y")
+    axis.legend(loc="lower right", fontsize=8)
     figure.savefig(path)
