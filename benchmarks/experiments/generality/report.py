@@ -182,7 +182,7 @@ def draw_tasks(rows: list[Row], path: Path) -> None:
 
 
 def draw_addition(rows: list[Row], path: Path) -> None:
-    """Exact sums of every arm and seed: of the sums that were left out, and of unseen sums of the kind that was seen."""
+    """Exact sums of every arm and seed: of those left out, and of unseen ones of the kind that was seen."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.2), layout="constrained")
