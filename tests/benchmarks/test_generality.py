@@ -106,10 +106,12 @@ def test_pages_of_addition_and_tasks(tmp_path: Path) -> None:
     head = {"arm": "criterion", "criterion": {}, "written": "then", "cpu_seconds": 0.0}
 
     def sums(exact: int) -> dict[str, Any]:
-        return {"exact": exact, "n": 100, "kl": 0.01}
+        return {"exact": exact, "whole_rows": exact, "n": 100, "kl": 0.01}
 
     rows = [{"arm": "sevens", "seed": s, "torch": "x", "left_out": sums(90 + s), "seen_kind": sums(100),
              "multiply_adds": 0.2, "cpu_seconds": 1.0} for s in range(3)]  # fmt: skip
+    rows += [row | {"arm": "sevens_finetuned", "left_out": sums(100)} for row in rows]
+    rows += [row | {"arm": "random", "left_out": sums(100)} for row in rows[:3]]
     path = tmp_path / "addition.json"
     path.write_text(json.dumps([head, *rows]))
     assert (

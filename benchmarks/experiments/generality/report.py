@@ -56,11 +56,12 @@ def shown(x: Interval, digits: int = 3) -> str:
 def addition_lines(rows: list[Row]) -> list[str]:
     """Exact sums of each arm on the sums that were left out, and on unseen sums of the kind that was seen."""
     lines = ["| arm | seeds | exact of the sums left out | exact of unseen sums of the kind seen | difference "
-             "| KL left out / seen | multiply-adds left |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+             "| whole rows left out | KL left out / seen | multiply-adds left |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for arm in arms_of(rows):
         mine = [row for row in rows if row["arm"] == arm]
         shares = [[row[kind]["exact"] / row[kind]["n"] for row in mine] for kind in ("left_out", "seen_kind")]
         gap = t_interval([a - b for a, b in zip(*shares, strict=True)])
+        rows_right = t_interval([row["left_out"]["whole_rows"] / row["left_out"]["n"] for row in mine])
         kl = [statistics.fmean(row[kind]["kl"] for row in mine) for kind in ("left_out", "seen_kind")]
         left = [row["multiply_adds"] for row in mine if "multiply_adds" in row]
         size = f"{statistics.fmean(left):.1%}" if left else "100 %"
@@ -69,11 +70,36 @@ def addition_lines(rows: list[Row]) -> list[str]:
             len(mine),
             *(shown(t_interval(x)) for x in shares),
             shown(gap),
+            shown(rows_right),
             f"{kl[0]:.5f} / {kl[1]:.5f}",
             size,
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return lines
+    return [*lines, "", *_within(rows)]
+
+
+def _within(rows: list[Row]) -> list[str]:
+    """Arms against each other on the sums that were left out, and the criterion `within`."""
+
+    def share(arm: str, seed: int, kind: str = "left_out") -> float:
+        row = next(x for x in rows if (x["arm"], x["seed"]) == (arm, seed))
+        return row[kind]["exact"] / row[kind]["n"]
+
+    arms = ("sevens", "sevens_finetuned", "random")
+    seeds = [s for s in seeds_of(rows) if all((a, s) in {(x["arm"], x["seed"]) for x in rows} for a in arms)]
+    if not seeds:
+        return []
+    lines = [f"- On the sums left out, `sevens` less `{other}`: "
+             f"{shown(t_interval([share('sevens', s) - share(other, s) for s in seeds]))}." for other in arms[1:]]  # fmt: skip
+    cost = {
+        arm: t_interval([share(arm, s) - share(arm, s, "seen_kind") for s in seeds])
+        for arm in ("sevens", "random")
+    }
+    fails = cost["sevens"].excludes_zero and cost["sevens"].mean <= min(-0.01, cost["random"].mean)
+    return [
+        *lines,
+        f"- By the criterion, the sparse model {'fails to generalise' if fails else 'generalises'}.",
+    ]
 
 
 def tasks_lines(rows: list[Row]) -> list[str]:
