@@ -56,7 +56,8 @@ def shown(x: Interval, digits: int = 3) -> str:
 def addition_lines(rows: list[Row]) -> list[str]:
     """Exact sums of each arm on the sums that were left out, and on unseen sums of the kind that was seen."""
     lines = ["| arm | seeds | exact of the sums left out | exact of unseen sums of the kind seen | difference "
-             "| whole rows left out | KL left out / seen | multiply-adds left |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+             "| whole rows left out | KL left out / seen | multiply-adds left |",
+             "|---" * 8 + "|"]  # fmt: skip
     for arm in arms_of(rows):
         mine = [row for row in rows if row["arm"] == arm]
         shares = [[row[kind]["exact"] / row[kind]["n"] for row in mine] for kind in ("left_out", "seen_kind")]
@@ -89,8 +90,10 @@ def _within(rows: list[Row]) -> list[str]:
     seeds = [s for s in seeds_of(rows) if all((a, s) in {(x["arm"], x["seed"]) for x in rows} for a in arms)]
     if not seeds:
         return []
-    lines = [f"- On the sums left out, `sevens` less `{other}`: "
-             f"{shown(t_interval([share('sevens', s) - share(other, s) for s in seeds]))}." for other in arms[1:]]  # fmt: skip
+    lines = []
+    for other in arms[1:]:
+        gap = t_interval([share("sevens", s) - share(other, s) for s in seeds])
+        lines.append(f"- On the sums left out, `sevens` less `{other}`: {shown(gap)}.")
     cost = {
         arm: t_interval([share(arm, s) - share(arm, s, "seen_kind") for s in seeds])
         for arm in ("sevens", "random")
