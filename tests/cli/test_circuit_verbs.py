@@ -437,7 +437,7 @@ def test_a_model_does_not_diverge_from_itself_and_no_report_is_said(readers, cap
         ([], "neither --task nor --also"),
         (["--also", "short.txt"], "rows of 64 tokens"),
         (["--also", "text.txt", "--ablation", "mean"], "--ablation with --also alone"),
-        (["--also", ""], "data without a name"),
+        (["--also", ""], "an empty argument after --also"),
     ],
 )
 def test_compare_also_refuses_in_one_line(readers, ask, message, capsys):

@@ -93,6 +93,10 @@ def text_rows(
         raise refuse(f"{data} gives {len(rows)} rows of {length} tokens", "at least 2", "pass more text")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:ROWS]
     mask = None if head.causal else tokenizer.mask_token_id
+    if mask is None and not head.causal:
+        raise refuse(
+            "a masked language model whose tokenizer has no mask token", "one", "set tokenizer.mask_token"
+        )
     return as_rows([rows[i] for i in order.tolist()], mask_token=mask, seed=seed)
 
 
