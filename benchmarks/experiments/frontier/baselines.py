@@ -60,15 +60,19 @@ def finetuned(
 
 
 @torch.no_grad()
-def compare(model: Any, base: Any, rows: dict[str, Tensor]) -> dict[str, float]:
-    """Held-out loss, gap, KL and agreement of a model against the base, with standard errors over rows."""
+def compare(model: Any, base: Any, rows: dict[str, Tensor], *, size: int = BATCH) -> dict[str, float]:
+    """Held-out loss, gap, KL and agreement of a model against the base, with standard errors over rows.
+
+    Args:
+        size: rows at a time.
+    """
     tally = Tally()
-    for start in range(0, len(rows["input_ids"]), BATCH):
-        batch = {name: column[start : start + BATCH] for name, column in rows.items()}
+    for start in range(0, len(rows["input_ids"]), size):
+        batch = {name: column[start : start + size] for name, column in rows.items()}
         ours, theirs = (m.eval()(input_ids=batch["input_ids"]).logits for m in (model, base))
-        size = len(ours)
-        for kind in ("loss", "delta_ce", "kl"):
-            tally.add_items(kind, per_item(kind, ours, theirs, batch, MEASURE), size)
-        tally.add_items("base_loss", per_item("loss", theirs, None, batch, MEASURE), size)
-        tally.add_items("agreement", agreement(ours, theirs, batch, head=MEASURE.head), size)
+        found = {kind: per_item(kind, ours, theirs, batch, MEASURE) for kind in ("loss", "delta_ce", "kl")}
+        found["base_loss"] = per_item("loss", theirs, None, batch, MEASURE)
+        found["agreement"] = agreement(ours, theirs, batch, head=MEASURE.head)
+        for kind, items in found.items():
+            tally.add_items(kind, items, len(ours))
     return {name: float(f"{value:.6g}") for name, value in tally.summary().items()}
