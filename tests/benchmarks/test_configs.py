@@ -16,6 +16,9 @@ from gossamer.training.presets import PRESETS
 
 EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"
 FINETUNING = sorted(EXPERIMENTS.glob("*/configs/finetuning.yaml"))
+COMMANDS = sorted(
+    path for name in ("gate_reads", "smollm2") for path in EXPERIMENTS.glob(f"{name}/configs/*.yaml")
+)
 
 
 @pytest.mark.parametrize("path", FINETUNING, ids=lambda path: path.parents[1].name)
@@ -30,9 +33,7 @@ def test_the_demo_s_file_is_the_demo() -> None:
     assert settings_of(DemoSettings, "demo", config=path) == DemoSettings()
 
 
-@pytest.mark.parametrize(
-    "path", sorted(EXPERIMENTS.glob("gate_reads/configs/*.yaml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 def test_a_file_of_the_command_line_is_a_run(path: Path) -> None:
     job = settings_of(SparsifySettings, "sparsify", config=path, given={"model": "a model"})
     assert configure(job).recipe == job.recipe

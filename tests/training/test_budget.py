@@ -38,3 +38,14 @@ def test_a_resumed_run_has_the_minutes_that_are_left() -> None:
     assert budget.steps(20, 1000) == 40  # a second a step, and twenty are left
     now[0] += 20
     assert budget.is_spent
+
+
+def test_what_is_measured_before_the_first_step_is_no_part_of_the_pace() -> None:
+    now = [0.0]
+    budget = Budget(1.0, clock=lambda: now[0])
+    budget.begin(0)
+    now[0] = 30.0  # a start was measured
+    budget.prepared()
+    now[0] = 33.0
+    assert budget.gone == 33
+    assert budget.steps(WARM, 1000) == WARM + 27  # a second a step, and 27 are left

@@ -30,6 +30,10 @@ class Budget:
         """Start the clock; `taken` steps and `before` seconds were there before, of a run that is resumed."""
         self.began, self.first, self.before = self.clock(), taken, before
 
+    def prepared(self) -> None:
+        """Steps begin now: what was measured before them took of the minutes, and is no part of their pace."""
+        self.begin(0, self.gone)
+
     @property
     def gone(self) -> float:
         """Seconds of the run so far."""

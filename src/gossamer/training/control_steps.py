@@ -35,6 +35,8 @@ class ControlSteps(TrainerCallback):
         price_kinds(trainer)
         if state.global_step == 0 and state.best_metric is None:
             begin_inside(trainer)
+            if trainer.budget:
+                trainer.budget.prepared()
         trainer.use_controller()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
