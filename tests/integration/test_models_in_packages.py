@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from gossamer import SparsityConfig, load, save, sparsify
 from gossamer.data.sequences import TensorRows, collate_rows
-from gossamer.errors import UnsupportedModel
+from gossamer.errors import GossamerWarning, UnsupportedModel
 from gossamer.models.attach import attach
 from gossamer.models.checkpoint import load_dense
 
@@ -49,7 +49,8 @@ def test_a_sentence_encoder_is_the_backbone_of_a_classifier(tmp_path: Path) -> N
         output_dir=str(tmp_path / "run"), ceiling="kl=0.05", max_steps=2, eval_steps=1, save_steps=1, logging_steps=1,
         per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True, report_to="none", remove_unused_columns=False,
     )  # fmt: skip
-    outcome = sparsify(model, rows, rows, config, data_collator=collate_rows)
+    with pytest.warns(GossamerWarning, match="dropout 0.1 is off"):
+        outcome = sparsify(model, rows, rows, config, data_collator=collate_rows)
     assert outcome.feasible
     assert outcome.metrics["density"] < 1
     save(outcome.model, tmp_path / "model")
