@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.experiments.circuits.measure import attention_edges, component_edges, describe_prompts
 from benchmarks.experiments.smollm2.prepare import WORK, prepared
-from benchmarks.experiments.smollm2.report import folder_of
+from benchmarks.experiments.smollm2.report import folder_of, write_circuits
 from benchmarks.experiments.smollm2.tasks import TASKS, prompts
 from benchmarks.lib.record import Row, Rows
 from gossamer.circuits.components.component_model import components_of
@@ -115,6 +115,7 @@ def main() -> None:
     for key, look in plan(variants, open_tokenizer(folder), given.prompts):
         if key["kind"] in given.kinds and rows.lacks(key):
             found = rows.measure(key, look)
+            write_circuits(given.results)
             print({**key, **{k: v for k, v in found.items() if k != "edge_names"}}, flush=True)
 
 

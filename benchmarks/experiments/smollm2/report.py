@@ -42,6 +42,58 @@ def write_page(results: Path) -> None:
     _layers(runs, results.with_name(f"{results.stem}-layers.svg"))
 
 
+def write_circuits(results: Path) -> None:
+    """Write circuits.md beside results/circuits.json: one row a task, base beside sparse."""
+    rows: list[dict[str, Any]] = read_json(results)
+    variants = sorted({row["variant"] for row in rows}, key=lambda name: name != "base")
+    about = f"Each cell: {', '.join(variants)}; a dash where nothing was measured."
+    lines = [
+        "# Circuits of SmolLM2-135M-Instruct",
+        "",
+        f"`python -m benchmarks.experiments.smollm2.circuits`. {about}",
+        "",
+    ]
+    lines += [
+        "## What the models can do",
+        "",
+        "| task | accuracy | KL at the answer, nats | open attention edges, of |",
+    ]
+    lines += ["|---|---|---|---|"]
+    found = {(row["kind"], row.get("ablation"), row["task"], row["variant"]): row for row in rows}
+    for task in dict.fromkeys(row["task"] for row in rows if row["kind"] == "accuracy"):
+        own = [found.get(("accuracy", None, task, name), {}) for name in variants]
+        cells = (
+            _cells(own, "accuracy", ".2f"),
+            _cells(own, "divergence", ".3f"),
+            _cells(own, "open_edges", ",.0f"),
+        )
+        lines.append(f"| {task} | {' / '.join(cells[0])} | {' / '.join(cells[1])} | {' / '.join(cells[2])}, "
+                     f"{own[0].get('visible_edges', 0):,.0f} |")  # fmt: skip
+    for kind, name, title in (("attention", "attention_edges", "Attention edges a prompt needs for 90 % of the effect"),
+                              ("components", "edges", "Edges between components for 90 % of the effect")):  # fmt: skip
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| task | ablation | edges | of | as many random edges keep |",
+            "|---|---|---|---|---|",
+        ]
+        for ablation, task in dict.fromkeys((r["ablation"], r["task"]) for r in rows if r["kind"] == kind):
+            own = [found.get((kind, ablation, task, variant), {}) for variant in variants]
+            why = next(
+                (x for row in own for x in (row.get("refused"), row.get("attention_refused")) if x), ""
+            )
+            kept = [f"{row['random_keeps']:.2f}" if "random_keeps" in row else "-" for row in own]
+            sizes = " / ".join(_cells(own, name, ",.0f"))
+            of = max((row.get(f"{name}_of") or 0 for row in own), default=0)
+            lines.append(f"| {task} | {ablation} | {why or sizes} | {of:,} | {' / '.join(kept)} |")
+    write_text(results.with_suffix(".md"), "\n".join(lines) + "\n")
+
+
+def _cells(rows: list[dict[str, Any]], name: str, form: str) -> list[str]:
+    return [f"{row[name]:{form}}" if row.get(name) is not None else "-" for row in rows]
+
+
 def _row(name: str, run: dict[str, Any]) -> str:
     found = run["held_out"]
     held = "" if "ceiling" not in run else f"{run['ceiling']}, " + ("held" if run["feasible"] else "missed")

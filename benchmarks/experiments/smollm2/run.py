@@ -90,7 +90,7 @@ def measured(model: Any, base: Any, rows: TensorRows) -> dict[str, Any]:
     summary, ids = tally.summary(), rows.columns["input_ids"][:TRACED]
     circuit = trace(model, ids, batch_size=1)
     queries = ids.numel() * circuit.n_layers * circuit.n_heads
-    layers = [sum(heads) / len(heads) / length for heads in tally.per_group("edges")]
+    layers = [sum(heads) / len(heads) for heads in tally.keys_per_query("edges")]
     return found | {
         "keys_per_query": round(summary["keys_per_query"], 4), "density": round(summary["density"], 6),
         "keys_at_position_0": round(float((circuit.key == 0).sum()) / queries, 4),
