@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.experiments.smollm2.prepare import LONGEST, SHORTEST, passages, strings
-from benchmarks.experiments.smollm2.report import family, write_page
+from benchmarks.experiments.smollm2.report import family, write_circuits, write_page
 from benchmarks.experiments.smollm2.run import TRAINED, Remembered, length_of
 from benchmarks.experiments.smollm2.tasks import TASKS, prompts
 from gossamer.files import write_json
@@ -112,3 +112,32 @@ def test_a_page_is_made_of_the_record_alone(tmp_path: Path) -> None:
     assert "kl=0.05, missed" in page
     assert (tmp_path / "smollm2.svg").is_file()
     assert (tmp_path / "smollm2-layers.svg").is_file()
+
+
+def test_circuits_stand_base_beside_sparse_and_say_why_there_is_none(tmp_path: Path) -> None:
+    able = {
+        "kind": "accuracy",
+        "accuracy": 1.0,
+        "divergence": 0.0,
+        "open_edges": 100.0,
+        "visible_edges": 100.0,
+    }
+    found = {"kind": "attention", "ablation": "mean", "attention_edges_of": 100}
+    rows = [
+        *({**able, "task": "ioi", "variant": variant} for variant in ("base", "tight")),
+        {**found, "task": "ioi", "variant": "base", "attention_edges": 40},
+        {**found, "task": "ioi", "variant": "tight", "attention_edges": 10},
+        {
+            **found,
+            "task": "nonsense",
+            "variant": "base",
+            "attention_edges": None,
+            "attention_refused": "no effect",
+        },
+    ]
+    write_json(tmp_path / "circuits.json", rows)
+    write_circuits(tmp_path / "circuits.json")
+    page = (tmp_path / "circuits.md").read_text()
+    assert "| ioi | 1.00 / 1.00 | 0.000 / 0.000 | 100 / 100, 100 |" in page
+    assert "| ioi | mean | 40 / 10 | 100 | - / - |" in page
+    assert "| nonsense | mean | no effect |" in page

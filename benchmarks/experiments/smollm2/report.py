@@ -44,7 +44,7 @@ def write_page(results: Path) -> None:
 
 def write_circuits(results: Path) -> None:
     """Write circuits.md beside results/circuits.json: one row a task, base beside sparse."""
-    rows: list[dict[str, Any]] = read_json(results)
+    rows = read_json(results, list[dict[str, Any]])
     variants = sorted({row["variant"] for row in rows}, key=lambda name: name != "base")
     about = f"Each cell: {', '.join(variants)}; a dash where nothing was measured."
     lines = [
