@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--kinds", nargs="+", default=["accuracy", "attention", "components"])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder, _ = prepared(given.work)
@@ -113,7 +114,7 @@ def main() -> None:
         variants[sparse.name] = load(folder_of(sparse), impl="eager")
     rows = Rows(given.results)
     for key, look in plan(variants, open_tokenizer(folder), given.prompts):
-        if key["kind"] in given.kinds and rows.lacks(key):
+        if key["kind"] in given.kinds and key["task"] in given.tasks and rows.lacks(key):
             found = rows.measure(key, look)
             write_circuits(given.results)
             print({**key, **{k: v for k, v in found.items() if k != "edge_names"}}, flush=True)

@@ -35,7 +35,10 @@ def write_page(results: Path) -> None:
     lines = ["# The frontier of SmolLM2-135M-Instruct", "", f"`python -m benchmarks.experiments.smollm2.run`; {about}. "
              "All runs are reported on the same held-out rows, on which nothing was chosen.", "", *HEAD]  # fmt: skip
     lines += [
-        _row(name, runs[name]) for name in sorted(runs, key=lambda n: (runs[n]["length"], family(n), n))
+        _row(name, runs[name])
+        for name in sorted(
+            runs, key=lambda n: (runs[n]["length"], family(n), runs[n]["held_out"]["keys_per_query"])
+        )
     ]
     write_text(results.with_suffix(".md"), "\n".join(lines) + "\n")
     _frontier(runs, results.with_suffix(".svg"))
@@ -142,8 +145,14 @@ def _frontier(runs: dict[str, Any], path: Path) -> None:
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("KL from the dense model, nats per token")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    shown = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        shown.values(), shown.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -197,7 +197,9 @@ def shape_of(model: Any, job: SparsifySettings, config: SparsityConfig) -> Shape
 
 def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Splits) -> str:
     batch = {name: column[: job.batch] for name, column in rows.choose.columns.items() if name != "labels"}
-    seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.precision)
+    with torch.autocast(model.device.type, dtype=half, enabled=half is not None):  # as the steps will run
+        seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
     return describe(shape, seconds, job.steps)
 
 
