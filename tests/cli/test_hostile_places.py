@@ -251,7 +251,7 @@ def test_half_of_a_character_in_data_is_told_by_its_row(place: Path, capsys: Any
     rows = [json.dumps({"text": "abc " * 20}) for _ in range(30)] + ['{"text": "a\\ud800"}']
     (place / "rows.jsonl").write_text("\n".join(rows))
     given = ["rows.jsonl" if x == "text.txt" else x for x in SPARSIFY]
-    assert "row 31 of rows.jsonl with '\\ud800'" in refused(capsys, "sparsify", "dense", *given)
+    assert "rows.jsonl, row 31 with '\\ud800'" in refused(capsys, "sparsify", "dense", *given)
 
 
 def test_a_device_is_no_data(place: Path, capsys: Any) -> None:

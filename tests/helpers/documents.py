@@ -21,6 +21,7 @@ SKIPS = {
     "install": "it changes the environment",
     "server": "it runs until it is stopped",
     "minutes": "it takes minutes; a test of its own runs it",
+    "record": "it makes the record of an experiment, in hours",
     "extra": "it needs a package that is in no extra of ours",
     "shape": "it shows a form, and does nothing",
 }

@@ -166,7 +166,7 @@ def test_the_neurons_that_are_left_are_listed_and_each_claim_holds(tmp_path: Pat
     opened = {(n, i) for n in gates.layer_numbers for i in torch.nonzero(gates.hard(n))[:, 0].tolist()}
     listed = {(one["layer"], one["neuron"]): one for one in report.neurons}
     assert listed.keys() == opened
-    assert 0 < len(opened) < sum(report.gates["neurons"].of_layer)
+    assert len(opened) == sum(report.gates["neurons"].per_layer) > 0
     right = (answers(model, inputs) == labels).all(1)
     for (layer, neuron), one in listed.items():
         logits = gates.logits[str(layer)]

@@ -150,7 +150,9 @@ def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> N
 def commands() -> list[list[str]]:
     """Every command of the document on several processes, as the shell splits it."""
     blocks = re.findall(
-        r"```\n(.*?)```", (Path(__file__).parents[2] / "docs" / "distributed.md").read_text(), re.S
+        r"```sh skip=gpu\n(.*?)```",
+        (Path(__file__).parents[2] / "docs/how-to/several-processes.md").read_text(),
+        re.S,
     )
     return [shlex.split(block.replace("\\\n", " ").replace("--nnodes N", "--nnodes 2")) for block in blocks]
 

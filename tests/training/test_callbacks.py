@@ -80,12 +80,13 @@ def test_two_callbacks_change_nothing_of_what_is_trained(tmp_path: Path) -> None
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_tensorboard_gets_what_is_logged(tmp_path: Path) -> None:
+def test_tensorboard_gets_what_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("tensorboard") is None:
         pytest.skip("no tensorboard: pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tmp_path / "run", report_to="tensorboard", logging_dir=str(tmp_path / "board"))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    run(tmp_path / "run", report_to="tensorboard")
     folder = next(iter({path.parent for path in tmp_path.rglob("events.out.tfevents*")}))
     board = EventAccumulator(str(folder)).Reload()
     assert {"train/divergence", "train/multiplier", "eval/divergence", "eval/open_edges"} <= set(

@@ -43,6 +43,21 @@ class Comparison(Closed):
     attention_edges_refused: str = ""
 
 
+class Also(Closed):
+    """The divergence of a model from its base on other texts: `gossamer compare --also DATA`.
+
+    `held` is what the model's run reported on its own held-out rows; null where no report is beside the model.
+    """
+
+    ceiling: str | None
+    held: dict[str, float] | None
+    also: list[dict[str, Any]]
+
+
+class ComparisonAlso(Comparison, Also):
+    """Both, where `--task` and `--also` are given."""
+
+
 class Share(Closed):
     """How often a claim holds, with its 95 % interval (Wilson)."""
 
@@ -66,6 +81,7 @@ class TaskProof(Closed):
     leaks: Share
     stable: dict[str, dict[str, Any]]
     others: dict[str, dict[str, Any]]
+    subsets: list[dict[str, Any]]
     paraphrases: dict[str, Any] | None
     all_claims_hold: bool
 
@@ -108,6 +124,7 @@ class ModelInfo(Closed):
     of: dict[str, list[int]]
     sizes: dict[str, dict[str, float]]
     why_reads: str
+    task: str
 
 
 class Info(Closed):
@@ -197,7 +214,7 @@ RECORDS: dict[str, Any] = {
     "info": Info,
     "trace": CircuitRecord,
     "verify": TaskProof | AdditionProof,
-    "compare": Comparison,
+    "compare": Comparison | Also | ComparisonAlso,
     "export": Written,
     "draw": Figure,
     "view": Written,

@@ -34,11 +34,12 @@ def read_config(path: Path | str, **options: Any) -> Any:
         fix = "check its model_type, or upgrade transformers"
         try:
             with loading(f"the config.json of {path}", "one that this version of transformers can use", fix):
-                return _as_built(AutoConfig.from_pretrained(path, **options), path)
+                config = AutoConfig.from_pretrained(path, **options)
         except CheckpointError as error:
             if "trust_remote_code" in str(error.__cause__):
                 raise untrusted(path) from error
             raise
+        return _as_built(config, path)  # outside, since what it warns of is no failure to load
     try:
         with reaching(path):
             return _as_built(AutoConfig.from_pretrained(path, **options), path)
