@@ -58,6 +58,13 @@ def read_config(path: Path | str, **options: Any) -> Any:
 def _as_built(config: Any, path: Path | str) -> Any:
     """A model config without an attention that gates replace: ours, flash, or one that nobody has registered."""
     wanted = config._attn_implementation
+    if wanted is not None and not isinstance(wanted, str):
+        raise refuse(
+            f"attn_implementation={wanted!r} in the config.json of {path}",
+            "the name of an attention, such as sdpa",
+            "take it out",
+            CheckpointError,
+        )
     if wanted == KEY:
         config._attn_implementation = None
     elif wanted and (wanted.startswith("flash") or wanted not in AttentionInterface().valid_keys()):
