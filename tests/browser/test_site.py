@@ -55,7 +55,8 @@ def test_a_page_is_readable_and_fetches_nothing(page: str, theme: str, site: Pat
     browser.driver.execute_script(axe)
     script = (
         # Its preload would ask for the style sheets once more, which a page from a file may not.
-        "return axe.run(arguments[0], {preload: false}).then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html]))"
+        "return axe.run(arguments[0], {preload: false})"
+        ".then(r => r.violations.map(v => [v.impact, v.id, v.nodes[0].html]))"
     )
     assert browser.driver.execute_script(script, OURS) == []
     assert all(url.startswith("file:") for url in browser.requests())

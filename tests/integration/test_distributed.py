@@ -124,12 +124,12 @@ def test_gates_on_units_of_a_shared_model_are_those_of_one_process(
     models = [load(tmp_path / name / "model") for name in ("two", "one")]
     two, one = (model.state_dict() for model in models)
     for name, weight in one.items():
-        # A rate of 2 nats, so that logits differ after four steps; other weights move by 1e-4.
+        # A rate of 2 nats, so that logits leave their start, 1, in four steps; other weights move by 1e-4.
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-3 if "_gates" in name else 1e-5)
     left = [remaining(model).units for model in models]
     assert left[0] == left[1]
     learned = [weight for name, weight in one.items() if "_gates" in name]
-    assert all(float(weight.max() - weight.min()) > 1e-3 for weight in learned), "gates that were not trained"
+    assert all(float((weight - 1).abs().max()) > 0.1 for weight in learned), "gates that were not trained"
 
 
 def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> None:
