@@ -69,7 +69,11 @@ def test_a_preset_on_the_command_line_replaces_the_file_s_recipe(tmp_path):
         ("model: gpt2\nrecipe: {contrl: {kp: 0.3}}\n", "contrl"),
         ("model: gpt2\nrecipe: 3\n", "the name of a preset"),
         ("model: gpt2\nsettings: [1]\n", "name: value pairs"),
-        ("model: gpt2\nseed: 0\ndual_gain: 0.3\n", "now 'control.kp'"),
+        ("model: gpt2\nseed: 0\ndual_gain: 0.3\n", "now 'control.kp'.*Write recipe: {control: {kp: 0.3}}"),
+        ("model: gpt2\ncontrol.kp: 0.3\n", "'control.kp' at the top.*Write recipe: {control: {kp: 0.3}}"),
+        ("model: gpt2\nfield: text\n", "run.yaml: setting 'field' is now 'columns'.*columns: {text: text}"),
+        ("model: gpt2\nfield: null\n", "columns: {text: null}"),
+        ("model: gpt2\nfield: [a, b]\n", r"columns: {text: \[a, b\]}"),
         ("verb: demo\nseed: 1\n", "is of gossamer demo"),
         ("steps: 3\n", "no MODEL"),
         ("- 3\n", "holds no settings"),
@@ -84,6 +88,13 @@ def test_what_cannot_be_meant_is_one_line(tmp_path, text, said):
     with pytest.raises(GossamerError, match=said) as error:
         settings_of(SparsifySettings, "sparsify", config=path)
     assert "\n" not in str(error.value)
+
+
+def test_the_line_that_a_moved_setting_is_told_to_be_is_read(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: gpt2\ncolumns: {text: body}\nrecipe: {control: {kp: 0.3}}\n")
+    found = settings_of(SparsifySettings, "sparsify", config=path)
+    assert (found.columns, found.recipe.control.kp) == ({"text": "body"}, 0.3)
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):

@@ -19,11 +19,11 @@ from typing import Any, Protocol, TypeVar
 import yaml
 
 from .. import __version__
-from ..errors import GossamerError, refuse
+from ..errors import GossamerError, first_line, refuse
 from ..files import read_yaml, write_text
 from ..training.constraint import Ceiling
 from ..training.presets import recipe_of
-from ..training.recipe import SETTINGS, Recipe, split_settings, unknown_setting
+from ..training.recipe import MOVED, SETTINGS, Recipe, split_settings, unknown_setting
 
 FILE = "config.yaml"
 
@@ -106,12 +106,32 @@ def read_config(path: Path, verb: str, kind: type[Settings]) -> dict[str, Any]:
     values = {}
     for name, value in found.items():
         if name not in kinds:
-            raise unknown_setting(str(name), kinds)
+            raise _unknown_line(path, str(name), value, kinds)
         try:
             values[name] = _value(name, value, kinds[name])
         except GossamerError as error:
             raise type(error)(f"{path}: {error}") from error
     return values
+
+
+# Lines of older files: what they are now, and how they are written.
+RENAMED = {"field": ("columns", "columns: {{text: {value}}}")}
+
+
+def _unknown_line(path: Path, name: str, value: Any, known: Mapping[str, Any]) -> Exception:
+    """The error for a line that there is not: where it is now and how it is written, or the nearest name."""
+    shown = first_line(yaml.safe_dump(value, default_flow_style=True))
+    if name in RENAMED and RENAMED[name][0] in known:
+        new, form = RENAMED[name]
+        return refuse(
+            f"{path}: setting {name!r} is now {new!r}", "the new name", f"write {form.format(value=shown)}"
+        )
+    place = MOVED.get(name, name)
+    if place in SETTINGS and "recipe" in known:
+        part, _, entry = place.partition(".")
+        says = f"setting {name!r} is now {place!r}" if name in MOVED else f"setting {name!r} at the top"
+        return refuse(f"{path}: {says}", "the setting in its recipe", f"write recipe: {{{part}: {{{entry}: {shown}}}}}")
+    return unknown_setting(name, known)
 
 
 def _value(name: str, value: Any, kind: Any) -> Any:
