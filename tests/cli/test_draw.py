@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,62 @@ def test_a_prompt_too_long_for_the_column_says_which_width_would_do(place, capsy
     monkeypatch.chdir(place)
     assert main(["draw", "gpt2", "--prompt", "m" * 60]) == 2
     assert "pass a width of at least" in capsys.readouterr().err.lower()
+
+
+def old_figures(folder: Path) -> dict[str, str]:
+    """An older figure in every format."""
+    for suffix in ("svg", "pdf", "png"):
+        (folder / f"f.{suffix}").write_text("old")
+    return everything(folder)
+
+
+def everything(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("probed", [True, False])
+def test_a_full_disk_is_one_line_and_leaves_the_old_figures(probed, place, tmp_path, monkeypatch, capsys):
+    """Full from the start, which is seen before anything is drawn; and full once there is something to write."""
+    before, limits = old_figures(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    if not probed:
+        monkeypatch.setattr("gossamer.recipes.draw.require_room", lambda _: None)
+    arguments = ("draw", str(place / "run"), "--prompt", PROMPT, "--out", str(tmp_path / "f"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, limits[1]))  # fails as a full disk does
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line for line in said.err.splitlines() if not line.startswith("draw: ")] == [
+        f"gossamer: {tmp_path}/f.svg cannot be written (File too large): expected a writable folder with space. "
+        "Free some space, or choose another --out."
+    ]
+    assert everything(tmp_path) == before
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("when", ["tracing", "writing"])
+def test_ctrl_c_is_one_line_and_leaves_the_old_figures(when, place, tmp_path, monkeypatch, capsys):
+    before, whole = old_figures(tmp_path), Path.write_bytes
+
+    def stopped(*given: Any) -> Any:
+        if when == "writing":
+            path, data = given
+            if "pdf" not in path.name:  # the SVG is written, the PDF in part
+                return whole(path, data)
+            whole(path, data[:100])
+        raise KeyboardInterrupt
+
+    if when == "writing":
+        monkeypatch.setattr(Path, "write_bytes", stopped)
+    else:
+        monkeypatch.setattr("gossamer.recipes.draw.trace_prompt", stopped)
+    assert main(["draw", str(place / "run"), "--prompt", PROMPT, "--out", str(tmp_path / "f")]) == 130
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-1] == "gossamer: interrupted"
+    assert everything(tmp_path) == before
 
 
 def test_the_model_is_not_changed(place, tmp_path):

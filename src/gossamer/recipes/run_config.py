@@ -130,7 +130,9 @@ def _unknown_line(path: Path, name: str, value: Any, known: Mapping[str, Any]) -
     if place in SETTINGS and "recipe" in known:
         part, _, entry = place.partition(".")
         says = f"setting {name!r} is now {place!r}" if name in MOVED else f"setting {name!r} at the top"
-        return refuse(f"{path}: {says}", "the setting in its recipe", f"write recipe: {{{part}: {{{entry}: {shown}}}}}")
+        return refuse(
+            f"{path}: {says}", "the setting in its recipe", f"write recipe: {{{part}: {{{entry}: {shown}}}}}"
+        )
     return unknown_setting(name, known)
 
 

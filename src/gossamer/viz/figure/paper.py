@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ...errors import refuse
-from ...files import require_replaceable
+from ...files import explain_failed_write, require_replaceable
 
 FORMATS = ("svg", "pdf", "png")
 FALLBACK_FONTS = "Verdana, sans-serif"
@@ -108,16 +108,12 @@ def save(figure: Figure, where: str | Path | Sequence[str | Path], *, dpi: float
     parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
     try:
         for path, part in zip(paths, parts, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(contents[path.suffix[1:].lower()])
+            with explain_failed_write(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(contents[path.suffix[1:].lower()])
         for path, part in zip(paths, parts, strict=True):
-            os.replace(part, path)
-    except OSError as error:
-        raise refuse(
-            f"cannot write {error.filename or paths[0]}: {error.strerror}",
-            "a folder with room that you may write to",
-            "choose another path",
-        ) from error
+            with explain_failed_write(path):
+                os.replace(part, path)
     finally:
         for part in parts:
             _discard(part)
