@@ -34,7 +34,14 @@ def mend(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _doc
         context["body"] = SIGNATURE.sub(as_lines, context["body"])
 
 
+def with_plain_defaults(*given: Any) -> tuple[str | None, str | None]:
+    """A signature whose defaults are Python: `<factory>` is none, and Sphinx would break such a line at every comma."""
+    signature, returns = given[-2:]
+    return signature and signature.replace("<factory>", "..."), returns
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx to do so before it fills in the page."""
     app.connect("html-page-context", mend)
+    app.connect("autodoc-process-signature", with_plain_defaults)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

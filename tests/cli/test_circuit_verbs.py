@@ -266,6 +266,8 @@ def test_verify_proves_a_language_task_length_by_length(tmp_path, monkeypatch, c
     message = " ".join(capsys.readouterr().out.split())
     assert "live edges necessary" in message
     assert "2 templates: two of them share" in message
+    failed = f"Some claims fail (exit code 1): not minimal: {record['redundant']} live edges are redundant"
+    assert (failed in message) == bool(code)
     main([*ask, "--ablation", "subsets", "--json"])
     subsets = json.loads(capsys.readouterr().out)["subsets"]
     assert [found["worst"]["n"] for found in subsets] == [12, 12]

@@ -11,7 +11,9 @@ from .options import Json, Trust
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds base/, sparse/ and a tokenizer.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run, or one that holds base/, sparse/ and a tokenizer.")
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; all but loopback need a token.")
     ] = "127.0.0.1",
@@ -32,8 +34,9 @@ def serve(
 ) -> None:
     """Type a prompt, see both circuits and both next tokens, cut an edge and see the answer change."""
     from ..data.trust import trusting
-    from ..errors import refuse
+    from ..errors import GossamerError, refuse
     from ..models.quiet import quiet
+    from ..recipes.folders import pair_in
 
     try:
         from ..viz.serve.run import run
@@ -41,9 +44,16 @@ def serve(
     except ModuleNotFoundError as error:
         do = "run pip install 'gossamer[serve]'"
         raise refuse(f"{error.name} is not installed", "the extra gossamer[serve]", do) from error
+    try:
+        models = pair_in(folder)
+    except GossamerError:
+        models = folder / "base", folder / "sparse"  # the page says what is missing
     limits = Limits(tokens=max_tokens, waiting=max_requests, threshold=threshold)
     with quiet(), trusting(trust_remote_code):
-        run(folder, host=host, port=port, token=auth_token, start=prompt, limits=limits, as_json=json_output)
+        run(
+            folder, models=models, host=host, port=port, token=auth_token, start=prompt, limits=limits,
+            as_json=json_output
+        )  # fmt: skip
 
 
 def register(app: typer.Typer, panel: str) -> None:

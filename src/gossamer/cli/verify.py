@@ -160,7 +160,29 @@ def _task_verified(record: dict[str, Any]) -> list[Any]:
         counts,
         redundant,
         *steady,
+        _verdict(record),
     ]
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    """Whether every claim holds on every prompt, and otherwise which do not; the exit code says the same."""
+    from ..circuits.verify import CLAIMED
+
+    whole, leaks = record["sufficient"]["prompt"], record["leaks"]["hits"]
+    missed = whole["n"] - whole["hits"]
+    failed = [f"not sufficient on {missed} prompts"] * (missed > 0)
+    failed += [
+        f"the {one['circuit']} edges not sufficient in the worst of {one['draws']} random subsets"
+        for one in record["subsets"]
+        if one["circuit"] in CLAIMED and one["worst"]["hits"] < one["worst"]["n"]
+    ]
+    failed += [f"not minimal: {record['redundant']} live edges are redundant"] * (record["redundant"] > 0)
+    failed += [f"not leak-free on {leaks} prompts"] * (leaks > 0)
+    return (
+        f"Some claims fail (exit code 1): {'; '.join(failed)}."
+        if failed
+        else "Every claim holds on every prompt."
+    )
 
 
 def _worst(found: dict[str, Any]) -> str:

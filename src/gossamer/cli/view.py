@@ -11,9 +11,7 @@ import typer
 from .options import Json, Trust
 from .output import written
 
-Folder = Annotated[
-    Path, typer.Argument(help="Folder that holds base/ and sparse/, as gossamer demo writes it.")
-]
+Folder = Annotated[Path, typer.Argument(help="Folder of a run, or one that holds base/ and sparse/.")]
 Prompts = Annotated[
     list[str] | None,
     typer.Option("--prompt", metavar="TEXT", help="A prompt, for language models; may be repeated."),
@@ -25,8 +23,10 @@ def view(
     out: Annotated[Path | None, typer.Option(help="The HTML file; DIR/view.html by default.")] = None,
     prompts: Prompts = None,
     sum_: Annotated[str, typer.Option("--sum", help="The sum shown first, for models that add.")] = "36+28",
-    base: Annotated[Path | None, typer.Option(help="The dense model, if not DIR/base.")] = None,
-    sparse: Annotated[Path | None, typer.Option(help="The gated model, if not DIR/sparse.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The dense model, if not DIR/base or the run's.")] = None,
+    sparse: Annotated[
+        Path | None, typer.Option(help="The gated model, if not DIR/sparse or DIR/model.")
+    ] = None,
     threshold: Annotated[
         float,
         typer.Option(help="Smallest weight that counts as an edge of a language model, in both panels."),
@@ -46,12 +46,13 @@ def view(
     from ..data.trust import trusting
     from ..files import require_room, write_text
     from ..models.quiet import quiet
+    from ..recipes.folders import pair_in
     from ..recipes.view import view_folders
     from ..training.counted import told
 
     target = folder / "view.html" if out is None else out
     require_room(target)
-    dense, gated = base or folder / "base", sparse or folder / "sparse"
+    dense, gated = pair_in(folder, base, sparse)
     with quiet(), told("view"), trusting(trust_remote_code):
         html = view_folders(
             dense, gated, prompts or [], start=sum_, threshold=threshold, edge_findings=edge_findings

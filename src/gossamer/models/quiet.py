@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from transformers.utils import logging as hf_logging
 
 
@@ -16,3 +20,18 @@ class quiet:
     def __exit__(self, *_: object) -> None:
         hf_logging.set_verbosity(self.level)
         hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def without_padding_advice() -> Iterator[None]:
+    """Leave out that no attention mask was given: rows of packed text may end in a token that is also used to pad."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "passing in an `attention_mask`" not in record.getMessage()
+
+    logger = hf_logging.get_logger("transformers.modeling_utils")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

@@ -56,6 +56,19 @@ def base_beside(folder: Path) -> Path | str:
     return report.model
 
 
+def pair_in(folder: Path, base: Path | None = None, sparse: Path | None = None) -> tuple[Path | str, Path]:
+    """The base and the sparse model of a folder: base/ and sparse/ in it, or what the run in it read and made.
+
+    Args:
+        base, sparse: in place of either.
+    Raises: `GossamerError` where a run's base model is not on record.
+    """
+    made = model_in(folder)
+    is_run = sparse is None and (made / "config.json").is_file() and not (folder / "base").is_dir()
+    gated = sparse or (made if is_run else folder / "sparse")
+    return base or (base_beside(gated) if is_run else folder / "base"), gated
+
+
 def open_model(folder: Path | str) -> PreTrainedModel:
     """The model of a folder with its gates, if it has any, on the eager implementation."""
     config = read_config(folder)

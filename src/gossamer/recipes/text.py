@@ -32,6 +32,7 @@ from ..gates.host import Options
 from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
 from ..models.model_card import left_lines, model_card, number_rows
+from ..models.quiet import without_padding_advice
 from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
@@ -90,6 +91,7 @@ def configure(job: SparsifySettings) -> SparsityConfig:
     return configured(given, job.settings)
 
 
+@without_padding_advice()
 def run_job(job: SparsifySettings, console: Console, *, resume: bool = False) -> RunReport:
     """Do the run and return its report; everything it leaves is in `job.out`.
 

@@ -16,7 +16,7 @@ from .addition.page import addition_of, view_addition
 
 
 def view_folders(
-    base: Path,
+    base: Path | str,
     sparse: Path,
     texts: Sequence[str] = (),
     *,

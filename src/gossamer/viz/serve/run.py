@@ -30,6 +30,7 @@ INTERRUPTED = 130
 def run(
     folder: Path,
     *,
+    models: tuple[Path | str, Path] | None = None,
     host: str = "127.0.0.1",
     port: int = 8642,
     token: str = "",
@@ -41,6 +42,7 @@ def run(
 
     Args:
         folder: holds base/, sparse/ and a tokenizer.
+        models: the base and the sparse model, where they lie elsewhere.
         host, port: where to listen, 0 for a free port; anything but loopback needs a token.
         token: of at least 16 characters; "new" makes one and prints it with the address.
         start: the prompt that is shown first.
@@ -51,7 +53,7 @@ def run(
     token = checked_token(host, token)
     require_text(start)
     with listening(host, port) as listener:
-        session = open_session(folder, limits)
+        session = open_session(folder, limits, models)
         _serve(listener, host, token, start, session, as_json)
 
 
@@ -127,10 +129,12 @@ def listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def open_session(folder: Path, limits: Limits | None) -> Session | GossamerError:
+def open_session(
+    folder: Path, limits: Limits | None, models: tuple[Path | str, Path] | None = None
+) -> Session | GossamerError:
     """The session of a folder, or the reason why there is none, which the page then says."""
     try:
-        return Session.load(folder, limits)
+        return Session.load(folder, limits, models)
     except GossamerError as error:
         return error
 

@@ -83,11 +83,13 @@ class Session:
         self.most_tokens = min(self.limits.tokens, positions_of(base) or self.limits.tokens)
 
     @classmethod
-    def load(cls, folder: Path, limits: Limits | None = None) -> Session:
-        """The models in folder/base and folder/sparse, and the tokenizer that lies with one of them."""
-        base, sparse = folder / "base", folder / "sparse"
-        models = load_dense(base), load(sparse)
-        return cls(*models, open_tokenizer(sparse, base, folder), limits)
+    def load(
+        cls, folder: Path, limits: Limits | None = None, models: tuple[Path | str, Path] | None = None
+    ) -> Session:
+        """The models in folder/base and folder/sparse, or `models`, and the tokenizer that lies with one of them."""
+        base, sparse = models or (folder / "base", folder / "sparse")
+        opened = load_dense(base), load(sparse)
+        return cls(*opened, open_tokenizer(sparse, base, folder), limits)
 
     def answer(
         self,
