@@ -7,6 +7,7 @@ works on these two folders, as its reader would. So the whole path of the README
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,22 @@ def run_block(block: Block, names: dict[str, Any]) -> None:
     if block.language == "python":
         exec(compile("\n" * block.line + block.text, str(block.page), "exec"), names)
         return
-    lines = commands(block.text)
+    lines = commands(smaller(block))
     for i, line in enumerate(lines):
         expected = int(block.marks.get("exit", 0)) if i == len(lines) - 1 else 0
         words = shlex.split(line, comments=True)
         assert words[0] == "gossamer", f"{block.place}: {words[0]} cannot be run here; mark the fence"
         assert main(words[1:]) == expected, f"{block.place}: {line}"
+
+
+def smaller(block: Block) -> str:
+    """The text of a block with the one option that its fence makes smaller for the test."""
+    if "small" not in block.marks:
+        return block.text
+    option, _, value = block.marks["small"].partition(":")
+    text, times = re.subn(rf"(--{option}) \S+", rf"\1 {value}", block.text)
+    assert times == 1, f"{block.place}: {times} times --{option}"
+    return text
 
 
 def test_the_quickstart_runs(workspace: Path) -> None:
@@ -89,7 +100,7 @@ def test_the_blocks_of_a_page_run(page: Path, workspace: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in pages() if code(page)], ids=lambda page: page.stem)
 def test_a_block_that_is_not_run_says_why_and_could_be_typed(page: Path) -> None:
     for block in code(page):
-        assert set(block.marks) <= {"skip", "exit"}, block.place
+        assert set(block.marks) <= {"skip", "exit", "small"}, block.place
         assert block.marks.get("skip", "gpu") in SKIPS, block.place
         if block.language == "python":
             compile(block.text, str(block.page), "exec")

@@ -4,6 +4,7 @@ A fence may say after its language why its block is not run, or how its last com
 
     ```sh skip=gpu          not run: it needs a GPU. The reasons are in SKIPS.
     ```sh exit=1            every command ends with 0, the last one with 1.
+    ```sh small=steps:20    the test runs it with --steps 20, whatever the page says.
 """
 
 from __future__ import annotations
