@@ -16,6 +16,7 @@ from gossamer.errors import CheckpointError, GossamerError
 from gossamer.training.calibrate import Start
 from gossamer.training.constraint import Ceiling
 from gossamer.training.controller import AGAIN, CREEP, LEAST_AIM, Controller
+from gossamer.training.falling import Falling
 from gossamer.training.presets import PRESETS
 from gossamer.training.recipe import CeilingRecipe, ControlRecipe, GateRecipe, Recipe
 
@@ -111,7 +112,7 @@ def test_a_resumed_controller_is_the_uninterrupted_one(values: list[float], stop
             part = controller(60, **settings if moves else {})
             part.load_state_dict(saved)
         for one in (whole, part):
-            one.step(value)
+            one.step(value, 1 / (i + 1))
             if one.is_settled:
                 one.aim_by(value, 0.01)
                 one.judge(holds=value < 0.1)
@@ -390,3 +391,40 @@ def test_the_length_of_a_run_is_told_from_its_pace() -> None:
     assert made.expected_steps == 20 + 10 + 10
     tight(made, 4)
     assert made.expected_steps == 24 + 6
+
+
+def test_a_run_has_stalled_when_open_units_have_not_fallen_for_its_patience() -> None:
+    made, opened = controller(1000, rate__patience=0.1), 1.0
+    for step in range(1000):
+        opened *= 0.98 if step < 300 else 1.0
+        made.step(0.0, opened)
+        if made.has_stalled:
+            break
+    # The average follows with a delay of some twenty steps, and a hundred more must pass without a fall.
+    assert 400 < made.taken < 600
+    assert not controller(1000).has_stalled
+    assert controller(1000).patience is None
+
+
+def test_nothing_stalls_under_a_ceiling_looser_than_the_one_asked_for() -> None:
+    made = controller(1000, rate__patience=0.1, ceiling__initial_factor=4.0)
+    for _ in range(300):
+        made.step(0.0, 0.5)
+    assert not made.has_stalled
+    made.tightened = 1.0
+    assert made.has_stalled
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
+def test_falling_counts_the_steps_since_the_lowest(values: list[float]) -> None:
+    seen = Falling()
+    for value in values:
+        before = (seen.lowest, seen.steps)
+        seen.see(value)
+        assert seen.lowest is not None
+        assert seen.steps == 0 or (seen.lowest, seen.steps - 1) == before
+        assert before[0] is None or seen.lowest <= before[0]
+    flat = seen.steps
+    for _ in range(10_000):
+        seen.see(max(values))
+    assert seen.steps >= 9_000 or flat == 0

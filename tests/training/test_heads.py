@@ -107,7 +107,7 @@ def enforced(made: SparsityTrainer, columns: dict[str, torch.Tensor]) -> float:
     batches, _ = made.get_batch_samples(iter(parts), len(parts), made.args.device)
     for batch in batches:
         made.compute_loss(made.model, batch)
-    return float(torch.stack(made._window).mean())
+    return float(torch.stack(made._window).mean(0)[0])
 
 
 @pytest.mark.filterwarnings("ignore")

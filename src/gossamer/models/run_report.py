@@ -53,6 +53,7 @@ class RunReport:
         settings: the whole run, as its config.yaml holds it.
         feasible: whether the best checkpoint holds the ceiling on held-out data; None where it is not on record.
         missed: by how much it does not, in words; empty where it does.
+        ended: why the run ended, in words; empty where the report is older than that.
         held_out: numbers of the best checkpoint on rows that nothing was chosen by, with standard errors as NAME_se.
         chosen_on: the same on the rows that the best checkpoint was chosen by.
         gates: what is left of each kind of gate.
@@ -76,6 +77,7 @@ class RunReport:
     missed: str = ""
     best_step: int | None = None
     steps: int | None = None
+    ended: str = ""
     held_out: dict[str, float] = field(default_factory=dict)
     held_out_rows: int | None = None
     chosen_on: dict[str, float] = field(default_factory=dict)

@@ -224,6 +224,7 @@ def report_of(job: SparsifySettings, outcome: Outcome, rows: TensorRows) -> RunR
         missed=missed,
         best_step=outcome.step,
         steps=outcome.steps,
+        ended=outcome.ended,
         held_out=numbers,
         held_out_rows=len(rows),
         chosen_on={k: v for k, v in outcome.metrics.items() if k in numbers},
@@ -282,6 +283,7 @@ def report_text(report: RunReport) -> str:
         head += (
             " Nothing that was trained held the ceiling with fewer open units: this is the untrained model."
         )
+    head += f" The run ended {report.ended}." if report.ended else ""
     head += f"\n\n{report.why_reads[0].upper()}{report.why_reads[1:]}." if report.why_reads else ""
     lines = [head, "", "| held-out | |", "|---|---|", *number_rows(report)]
     return "\n".join([*lines, *left_lines(report)]) + "\n"

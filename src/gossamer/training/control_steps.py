@@ -42,8 +42,10 @@ class ControlSteps(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         controller, can_judge = self.trainer.controller, self.trainer.eval_dataset is not None
         spent = self._spend(state)
-        if controller.is_settled or spent:
+        again = controller.has_stalled and controller.falling.steps % (controller.patience or 1) == 0
+        if controller.is_settled or spent or again:
             control.should_evaluate = control.should_save = can_judge
+        if controller.is_settled or spent:
             control.should_training_stop = control.should_training_stop or spent or not can_judge
 
     def _spend(self, state: Any) -> bool:
@@ -70,6 +72,13 @@ class ControlSteps(TrainerCallback):
         if controller.is_settled and state.global_step:
             controller.judge(found["eval_score"] <= 1)
             control.should_training_stop = control.should_training_stop or controller.done
+        if controller.has_stalled and (found["eval_score"] <= 1 or self._keeps_one(state)):
+            control.should_training_stop = True
+
+    @staticmethod
+    def _keeps_one(state: Any) -> bool:
+        """Whether the best checkpoint so far holds the ceiling, and is not the dense beginning."""
+        return state.best_metric is not None and state.best_metric <= 1 and bool(state.best_global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.trainer.control_step()

@@ -38,9 +38,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import CheckpointError, refuse
+from ..errors import refuse
 from .calibrate import Start
 from .constraint import Ceiling
+from .controller_state import put_state, state_of
+from .falling import Falling
 from .recipe import Recipe
 
 CREEP = 0.3  # how fast a violated ceiling still tightens, as a share of how fast a held one does (chosen on addition)
@@ -48,24 +50,9 @@ REOPEN = (
     0.25  # how fast a violated ceiling raises the bias, as a share of how fast a held one lowers it (assumed)
 )
 AGAIN = 3  # times as long as the first a run settles when it has to again (chosen on addition, seed 7)
+LEAST_PATIENCE = 50  # steps: the average of the open units takes some twenty to follow (assumed)
 # Of the ceiling: how low a run aims at most, where training rows tell little of others (assumed).
 LEAST_AIM = 0.5
-STATE = (
-    "integral",
-    "boost",
-    "average",
-    "tightened",
-    "taken",
-    "start",
-    "bias",
-    "sampling",
-    "settled",
-    "restarts",
-    "done",
-    "aim",
-    "price",
-)
-UNKNOWN_AT_FIRST = ("average", "price")
 
 
 class Controller:
@@ -97,6 +84,7 @@ class Controller:
         self.tightened, self.taken, self.sampling, self.steps = 0.0, 0, True, 1
         self.settled, self.restarts, self.done, self.aim = 0, 0, False, 1.0
         self.price: float | None = None
+        self.falling = Falling()
 
     def start_at(self, measured: Start) -> None:
         """Start where the untrained model was measured, as far as the recipe leaves it open."""
@@ -168,6 +156,18 @@ class Controller:
         return self.recipe.rate.settle > 0 and self.settled >= self._settling
 
     @property
+    def patience(self) -> int | None:
+        """For how many steps open units may not fall before a run ends; None for a recipe that waits for all steps."""
+        share = self.recipe.rate.patience
+        return max(LEAST_PATIENCE, round(share * self.steps)) if share else None
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether open units have not fallen for as long as the recipe waits, under the ceiling that was asked for."""
+        loose = self.recipe.ceiling.initial_factor > 1 and self.tightened < 1
+        return self.patience is not None and not loose and self.falling.steps >= self.patience
+
+    @property
     def expected_steps(self) -> int:
         """How many steps the run will have, as far as its pace so far tells; all of them until the ceiling tightens."""
         begun = self.taken - self.recipe.ceiling.tighten_from * self.steps
@@ -199,14 +199,18 @@ class Controller:
         """(A + lambda D) / (1 + lambda), for tensors or floats; its scale does not depend on lambda."""
         return (openness + self.multiplier * divergence) / (1 + self.multiplier)
 
-    def step(self, divergence: float) -> None:
-        """Take in the divergence of one optimizer step, and move lambda, ceiling, bias and noise.
+    def step(self, divergence: float, openness: float | None = None) -> None:
+        """Take in the divergence and the open units of one optimizer step; move lambda, ceiling, bias and noise.
 
+        Args:
+            openness: A, the expected share of open units; without it no run is told to have stalled.
         Raises: `GossamerError` for a divergence that is not finite, which would stay in the average.
         """
         if not math.isfinite(divergence):
             raise refuse(f"divergence {divergence}", "a finite number", "lower the learning rate")
         self._move_lambda(divergence)
+        if openness is not None:
+            self.falling.see(openness)
         holds = self.holds
         self._tighten(holds)
         self.bias = self._next_bias(holds)
@@ -254,39 +258,13 @@ class Controller:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs, as plain numbers, with what it must share with its start."""
-        return {"ceiling": str(self.ceiling)} | {name: getattr(self, name) for name in STATE}
-
-    def _require_kind(self, name: str, value: Any) -> None:
-        """Raise unless `value` is of the kind that a run has there: a switch, a count or a number."""
-        now = getattr(self, name)
-        fits = (
-            isinstance(value, bool) == isinstance(now, bool)
-            and isinstance(value, int | float)
-            and value == value
-        )
-        if isinstance(now, int) and not isinstance(value, int):
-            fits = False
-        if not fits and not (value is None and name in UNKNOWN_AT_FIRST):
-            raise refuse(f"a controller's state with {name} {value!r}", "one that this version wrote",
-                         "resume from another checkpoint", CheckpointError)  # fmt: skip
+        return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put a saved state back.
 
         Raises: `CheckpointError` for the state of another ceiling, or one that lacks something.
         """
-        if missing := [name for name in ("ceiling", *STATE) if name not in state]:
-            raise refuse(f"a controller's state without {', '.join(missing)}", "one that this version wrote",
-                         "resume from another checkpoint", CheckpointError)  # fmt: skip
-        if state["ceiling"] != str(self.ceiling):
-            raise refuse(
-                f"ceiling {self.ceiling} on a checkpoint made with ceiling {state['ceiling']}",
-                "the same ceiling",
-                "resume with what the run was started with, or start a new one in another folder",
-                CheckpointError,
-            )
-        for name in STATE:
-            self._require_kind(name, state[name])
-            setattr(self, name, state[name])
+        put_state(self, state)
         if self.price is not None:
             self.recipe = replace(self.recipe, control=self.recipe.control.measured(self.price))

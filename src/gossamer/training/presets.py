@@ -46,7 +46,9 @@ PRESETS: dict[str, Preset] = {
         "rests where the ceiling holds",
         "benchmarks/experiments/gate_reads/results/default.md",
         Recipe(
-            gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0), control=ControlRecipe(kp=0.5)
+            gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0),
+            control=ControlRecipe(kp=0.5),
+            rate=RateRecipe(patience=0.2),
         ),
     ),
     "addition": Preset(

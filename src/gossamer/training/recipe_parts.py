@@ -226,12 +226,23 @@ class RateRecipe:
         "then the run is done, and one that misses its ceiling settles again from the start. 0 turns this off.",
     )
     final: float = _says(0.03, "Factor at which the learning rate ends, where it settles.")
+    patience: float = _says(
+        0.0,
+        "Share of the run, 50 steps at least: if open units have not fallen for so long under the ceiling asked for, "
+        "and a checkpoint holds it, the run ends before its steps are over. 0 turns this off.",
+    )
 
     def __post_init__(self) -> None:
         if self.full_above is not None:
             require_range("rate.full_above", self.full_above, 1.0, 1e9)
         require_range("rate.settle", self.settle, 0.0, 1.0)
         require_range("rate.final", self.final, 0.0, 1.0)
+        require_range("rate.patience", self.patience, 0.0, 1.0)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the recipe has a factor on the learning rate at all."""
+        return self.full_above is not None or self.settle > 0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from .calibrate import Start
 from .config import SparsityConfig
+from .ending import why_it_ended
 from .progress import Watching
 from .resume import last_checkpoint
 from .trainer import SparsityTrainer
@@ -31,6 +32,7 @@ class Outcome:
         history: everything that was logged.
         starts: where training could have started, by what gates could read; they read the first. Empty where
             nothing was measured.
+        ended: why the run ended, in words, with its steps.
         missed: one line on what was missed, and by how much; empty if feasible.
         trainer: the finished trainer, to evaluate the best checkpoint on other data.
     """
@@ -44,6 +46,7 @@ class Outcome:
     history: list[dict[str, Any]]
     starts: dict[str, Start]
     missed: str
+    ended: str
     trainer: SparsityTrainer = field(repr=False)
 
 
@@ -95,6 +98,7 @@ def outcome(trainer: SparsityTrainer) -> Outcome:
         history=list(trainer.state.log_history),
         starts=dict(sorted(trainer.starts.items(), key=lambda one: one[0] != trainer.gates.reads)),
         missed=missed,
+        ended=why_it_ended(trainer),
         trainer=trainer,
     )
 

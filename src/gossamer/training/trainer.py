@@ -42,7 +42,6 @@ from .distributed import rank_seed, require_sharding
 from .divergence import count, per_item
 from .evaluation import Evaluation
 from .pairs import SamePairs
-from .recipe import RateRecipe
 from .user_options import measuring_of, require_honoured
 
 
@@ -93,7 +92,7 @@ class SparsityTrainer(Evaluation):
         self.budget = Budget(args.max_minutes) if args.max_minutes else None
         self.starts: dict[str, Start] = {}  # by what gates could read, where a dense model was measured
         self.forwards = 0
-        self._window: list[Tensor] = []
+        self._window: list[Tensor] = []  # of each micro-batch: divergence, open units
         self._share: float | None = None
         self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
         super().__init__(model=model, args=args, **kwargs)
@@ -154,7 +153,7 @@ class SparsityTrainer(Evaluation):
         openness = self.gates.penalty(seen)
         if model.training:
             self.gates.require_gradient(seen)
-            self._window.append(divergence.detach())
+            self._window.append(torch.stack([divergence.detach(), openness.detach().to(divergence)]))
             self._wait(expected_density=openness.detach(), **self._expected(seen, len(output)))
         slope = self.controller.layer_price_slope
         priced = self.gates.penalty(seen, slope) if slope else openness
@@ -188,10 +187,10 @@ class SparsityTrainer(Evaluation):
             return self._answer(base, inputs)
 
     def control_step(self) -> None:
-        """Step the controller, once per optimizer step, by the divergence of its micro-batches."""
-        divergence = torch.stack(self._window).mean()
+        """Step the controller, once per optimizer step, by the divergence and open units of its micro-batches."""
+        means = torch.stack(self._window).mean(0)
         self._window.clear()
-        measured = float(self.accelerator.reduce(divergence, reduction="mean"))  # type: ignore[arg-type]
+        measured, opened = self.accelerator.reduce(means, reduction="mean").tolist()  # type: ignore[union-attr]
         if not math.isfinite(measured):
             raise refuse(
                 f"divergence became {measured} at step {self.state.global_step + 1}",
@@ -200,7 +199,7 @@ class SparsityTrainer(Evaluation):
                 DivergedTraining,
             )
         self._wait(divergence=measured, enforced_ceiling=self.controller.enforced.value)
-        self.controller.step(measured)
+        self.controller.step(measured, opened)
         self.use_controller()
 
     def _wait(self, **numbers: Tensor | float) -> None:
@@ -222,7 +221,7 @@ class SparsityTrainer(Evaluation):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The scheduler of the Trainer's arguments, times the controller's rate."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        if self.args.recipe.rate != RateRecipe() or self.budget:
+        if self.args.recipe.rate.moves or self.budget:
             if not isinstance(scheduler, LambdaLR):
                 raise refuse(
                     f"lr_scheduler_type={self.args.lr_scheduler_type} with recipe.rate or max_minutes",

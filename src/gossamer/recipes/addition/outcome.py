@@ -54,5 +54,6 @@ def _as_run(result: Outcome) -> dict[str, Any]:
         "missed": result.missed,
         "best_step": result.step,
         "steps": result.steps,
+        "ended": result.ended,
         "chosen_on": result.metrics,
     }

@@ -46,6 +46,7 @@ def build_report(
         missed=run.get("missed") or "",
         best_step=run.get("best_step"),
         steps=run.get("steps"),
+        ended=run.get("ended", ""),
         chosen_on=run.get("chosen_on", {}),
         gates={"edges": OpenUnits(_per_head(circuit))},
         impl=impl,

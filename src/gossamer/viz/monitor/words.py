@@ -38,7 +38,10 @@ def waits_for(controller: Controller) -> str:
             "is over."
         )
     left = max(0, controller.expected_steps - controller.taken)
-    return f"It closes what the ceiling allows for the {left:,} steps that are left."
+    said = f"It closes what the ceiling allows for the {left:,} steps that are left"
+    if controller.patience is None:
+        return f"{said}."
+    return f"{said}, or until no more closed for {controller.patience:,} steps ({controller.falling.steps:,} so far)."
 
 
 def verdict_of(history: History) -> str:

@@ -53,6 +53,7 @@ def report_verdict(report: RunReport) -> str:
     which += f" of {report.steps:,}." if which and report.steps else "." if which else ""
     if report.best_step == 0:
         which = "This is the untrained model: nothing that was trained held the ceiling with less open."
+    which += f" The run ended {report.ended}." if report.ended else ""
     return verdict(report.ceiling, report.feasible, lost, _left(report, held, proof), which)
 
 
