@@ -22,16 +22,17 @@ class quiet:
         hf_logging.enable_progress_bar()
 
 
+class _OtherThanPadding(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "passing in an `attention_mask`" not in record.getMessage()
+
+
 @contextmanager
 def without_padding_advice() -> Iterator[None]:
     """Leave out that no attention mask was given: rows of packed text may end in a token that is also used to pad."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "passing in an `attention_mask`" not in record.getMessage()
-
-    logger = hf_logging.get_logger("transformers.modeling_utils")
-    logger.addFilter(is_other)
+    logger, other = hf_logging.get_logger("transformers.modeling_utils"), _OtherThanPadding()
+    logger.addFilter(other)
     try:
         yield
     finally:
-        logger.removeFilter(is_other)
+        logger.removeFilter(other)
