@@ -183,6 +183,6 @@ section {{ border: 1px solid var(--line); border-radius: 7px; padding: 10px; }}
 section p {{ margin: 0 0 6px; color: var(--muted); font-size: 0.87em; }}
 section svg[viewBox] {{ width: 100%; height: auto; }}
 ul {{ list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 18px; font-size: 0.87em; }}
-@media (max-width: 520px) {{ section svg text {{ font-size: 18px; }} }}
+@media (max-width: 520px) {{ section svg text {{ font-size: 16px; }} }}
 </style></head><body><h1>{title}</h1>{verdict}<p>{now}</p><main> {charts} </main></body></html>
 """
