@@ -1,1 +1,1 @@
-"""What benchmarks share: records, the machine, fair timing, plots."""
+"""What benchmarks share: records, plain training, the machine, fair timing, plots."""

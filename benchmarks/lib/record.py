@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.lib.machine import device_name
 from gossamer.errors import refuse
-from gossamer.files import read_json, write_json
+from gossamer.files import read_json, read_yaml, write_json
 
 Row = dict[str, Any]
 
@@ -67,6 +67,17 @@ class Progress:
         self.done, self.left = self.done + 1, self.left - 1
         rest = (time.monotonic() - self.started) / self.done * max(0, self.left) / 60
         print(f"{name}: {values}; {self.left} rows left, about {rest:.0f} minutes", flush=True)
+
+
+def open_record(path: Path, criterion: Path, *, of: int, seeds: list[int]) -> tuple[Rows, Progress]:
+    """A record of `of` rows that begins with the criterion in a YAML file, new or so far, and its progress.
+
+    Raises: `GossamerError` for a record that was made under another criterion.
+    """
+    path.parent.mkdir(exist_ok=True)
+    rows = Rows(path)
+    declare(rows, read_yaml(criterion))
+    return rows, Progress(of, seeds, rows)
 
 
 def named_runs(path: Path, environment: dict[str, Any], same: Iterable[str]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Everything is made once under a work folder and read from there afterwards; noth
 from __future__ import annotations
 
 import hashlib
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from benchmarks.lib.training import train_on_rows
 from gossamer.data.sequences import TensorRows
 from gossamer.data.text import Corpus, as_rows, packed
 
@@ -88,16 +88,7 @@ def base_model(work: Path, steps: int) -> Any:
 def train_dense(model: Any, rows: TensorRows, steps: int, *, batch: int = 16, peak: float = 3e-3) -> None:
     """Plain next-token training: AdamW, 100 warm-up steps, linear decay."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.95), weight_decay=0.1)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / 100, 1 - s / steps))
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-    picks = iter(order.repeat(steps * batch // len(rows) + 1).split(batch))
-    for step, pick in enumerate(islice(picks, steps)):
-        ids = rows.columns["input_ids"][pick]
-        loss = model(input_ids=ids, labels=ids).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        optimizer.zero_grad()
-        if step % 100 == 0:
-            print(f"base: step {step} of {steps}, loss {loss.item():.3f}", flush=True)
+    train_on_rows(
+        model, lambda ids: model(input_ids=ids, labels=ids).loss, rows.columns["input_ids"], optimizer,
+        steps=steps, batch=batch, warmup=100, seed=1, say_every=100,
+    )  # fmt: skip

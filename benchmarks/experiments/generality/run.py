@@ -24,11 +24,11 @@ import torch
 
 from benchmarks.experiments.generality import addition, language, tasks
 from benchmarks.experiments.generality.report import write_page
-from benchmarks.lib.record import Progress, Rows, declare
-from gossamer.files import read_yaml
+from benchmarks.lib.record import open_record
 from gossamer.models.quiet import quiet
 
 HERE = Path(__file__).parent
+CRITERION = HERE / "configs" / "criterion.yaml"
 STEPS = 1200  # of every finetuning on tasks
 
 
@@ -62,11 +62,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    given.results.mkdir(exist_ok=True)
     path = given.results / f"{given.part}.json"
-    rows = Rows(path)
-    declare(rows, read_yaml(HERE / "configs" / "criterion.yaml"))
-    progress = Progress(len(given.seeds) * len(looks(given.part, given.work, 0)), given.seeds, rows)
+    of = len(given.seeds) * len(looks(given.part, given.work, 0))
+    rows, progress = open_record(path, CRITERION, of=of, seeds=given.seeds)
     for seed in given.seeds:
         for name, look in looks(given.part, given.work, seed).items():
             key = {"seed": seed, "arm": name, "torch": torch.__version__}

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.lib.training import Loss, train_on_rows
 from gossamer.gates.top_k import TopKGates
 from gossamer.models.attach import attach
 from gossamer.training.divergence import kl_per_item
 
-Loss = Callable[[Tensor], Tensor]
-
 
 def trained(model: Any, loss: Loss, rows: Tensor, *, steps: int, batch: int, rate: float, seed: int) -> Any:
-    """AdamW on a loss of token ids, bfloat16 autocast, ten warm-up steps and a linear fall to 0, as the runs have."""
+    """AdamW without weight decay on a loss of token ids, in bfloat16, with ten warm-up steps, as the runs have."""
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / 10, 1 - s / steps))
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    for step in range(steps):
-        pick = order[torch.arange(step * batch, (step + 1) * batch) % len(rows)]
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(rows[pick])
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        if step % 10 == 0:
-            print(f"step {step} of {steps}, loss {value.item():.4f}", flush=True)
+    train_on_rows(
+        model, loss, rows, optimizer,
+        steps=steps, batch=batch, warmup=10, seed=seed, say_every=10, bfloat16=True,
+    )  # fmt: skip
     return model.eval()
 
 

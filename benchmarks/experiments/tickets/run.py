@@ -26,12 +26,12 @@ from benchmarks.experiments.tickets.language import LanguageSubject
 from benchmarks.experiments.tickets.masks import Mask, close, hold, parameters_left, sizes
 from benchmarks.experiments.tickets.report import WORSE, write_page
 from benchmarks.experiments.tickets.train import Trained, train
-from benchmarks.lib.record import Progress, Row, Rows, declare
+from benchmarks.lib.record import Progress, Row, Rows, open_record
 from gossamer.errors import refuse
-from gossamer.files import read_yaml
 from gossamer.models.quiet import quiet
 
 HERE = Path(__file__).parent
+CRITERION = HERE / "configs" / "criterion.yaml"
 # So that a run cut short leaves the verdict: first what a ticket has to beat, on all seeds.
 PARTS = (("dense", "found", *WORSE), None)
 SUBJECTS = {one.name: one for one in (AdditionSubject, LanguageSubject)}
@@ -48,12 +48,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    given.results.mkdir(exist_ok=True)
     path = given.results / f"{given.subject}.json"
-    rows = Rows(path)
-    declare(rows, read_yaml(HERE / "configs" / "criterion.yaml"))
     each = len(arms(100)) + 2  # with the dense arm and the mask
-    progress = Progress(each * len(given.seeds), given.seeds, rows)
+    rows, progress = open_record(path, CRITERION, of=each * len(given.seeds), seeds=given.seeds)
     for part in PARTS:
         for seed in given.seeds:
             run_seed(SUBJECTS[given.subject](given.work / given.subject, seed), part, rows, progress)
