@@ -165,6 +165,12 @@ class RunReport:
         return cls.of(read_json(path), path)
 
 
+def report_beside(folder: Path) -> RunReport | None:
+    """The report of the run that made the model in `folder`; None where there is none."""
+    place = next((x for x in (folder, folder.resolve().parent) if (x / FILE).is_file()), None)
+    return None if place is None else RunReport.load(place)
+
+
 def describe_sizes(sizes: dict[str, dict[str, float]]) -> list[tuple[str, str, str]]:
     """(what, base, left) in words, of `RunReport.sizes`; empty where nothing was counted."""
     words = {

@@ -19,7 +19,7 @@ from ..errors import CheckpointError, refuse
 from ..gates.attention import choose
 from .config_file import adapter_base
 from .gate_block import adapter_blocks, sets_of
-from .run_report import FILE, RunReport
+from .run_report import report_beside
 from .shape import shape_of
 
 PARTS = (
@@ -95,8 +95,8 @@ def describe_model(place: Path | str) -> dict[str, Any]:
 
 def _ceiling(folder: Path | None) -> dict[str, Any]:
     """The ceiling of a gated model and whether it was held, from the report beside its folder."""
-    run = None if folder is None else folder.resolve().parent
-    if run is None or not (run / FILE).is_file():
+    report = None if folder is None else report_beside(folder)
+    if report is None:
         return {
             "ceiling": None,
             "feasible": None,
@@ -106,7 +106,6 @@ def _ceiling(folder: Path | None) -> dict[str, Any]:
             "why_reads": "",
             "task": "",
         }
-    report = RunReport.load(run)
     left = {kind: units.per_layer for kind, units in report.gates.items()}
     said = {"ceiling": report.ceiling or None, "feasible": report.feasible, "open": left}
     said |= {

@@ -17,10 +17,11 @@ from ..data.text import Corpus, as_rows, packed
 from ..errors import UnsupportedModel, refuse
 from ..models.forward import evaluating
 from ..models.head import Head
+from ..models.run_report import report_beside
 from ..training.counted import counted
 from ..training.divergence import Measure, agreement, per_item
 from ..training.metrics import Tally
-from .folders import open_model, report_beside
+from .folders import open_model
 
 ROWS, LENGTH, BATCH = 64, 128, 16
 POOL = 50  # rows that are read for each one that is taken, so that a sample is not the first file alone

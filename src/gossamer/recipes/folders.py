@@ -21,7 +21,7 @@ from ..models.checkpoint import load, load_dense
 from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
-from ..models.run_report import FILE, RunReport
+from ..models.run_report import report_beside
 
 PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
 
@@ -30,12 +30,6 @@ def model_in(place: Path) -> Path:
     """The folder of the sparse model itself, where `place` is the folder of the run that made it."""
     inside = (place / part for part in PARTS if (place / part / "config.json").is_file())
     return place if (place / "config.json").is_file() else next(inside, place)
-
-
-def report_beside(folder: Path) -> RunReport | None:
-    """The report of the run that made the model in `folder`; None where there is none."""
-    place = next((x for x in (folder, folder.resolve().parent) if (x / FILE).is_file()), None)
-    return None if place is None else RunReport.load(place)
 
 
 def base_beside(folder: Path) -> Path | str:

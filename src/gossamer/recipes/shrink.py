@@ -29,11 +29,11 @@ from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.latency import latencies
 from ..models.levels import Plan
-from ..models.run_report import RunReport
+from ..models.run_report import RunReport, report_beside
 from ..models.same_function import Same, require_same
 from ..models.shrink import shrunk
 from ..training.tasks import corpus_of
-from .folders import model_in, report_beside
+from .folders import model_in
 
 RECORD = "shrink.json"
 STDLIB = "stdlib"  # the text that a run has by default, which is on every machine
