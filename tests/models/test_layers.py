@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from gossamer import attach, gates_of, load, save, trace
 from gossamer.circuits.circuit import Circuit
 from gossamer.circuits.export.record import from_record, to_record
 from gossamer.errors import GossamerError, UnsupportedModel
+from gossamer.gates.host import Options
 from gossamer.models.anatomy import Anatomy
+from gossamer.models.attach import attach_missing
 from gossamer.models.forward import first_output, probe_inputs
 from gossamer.models.layers import layers_of
 from gossamer.models.parity import eager_reference
@@ -119,13 +122,30 @@ def test_groups_that_are_passed_once_are_layers() -> None:
     assert gates.n_layers == 2
 
 
-@pytest.mark.parametrize(
-    "family", [*zoo.ALL, *(name for name in zoo.FURTHER if name != "albert"), *zoo.HYBRID]
-)
-def test_every_other_model_of_the_zoo_runs_each_attention_once(family: str) -> None:
-    model, calls = zoo.build(family), []
-    for layer, module in layers_of(model).attention.items():
-        module.register_forward_hook(lambda *_, layer=layer: calls.append(layer))
+@pytest.mark.parametrize("family", [*zoo.ALL, *zoo.FURTHER, *zoo.HYBRID])
+def test_only_albert_runs_a_part_more_than_once(family: str) -> None:
+    model, calls = zoo.build(family), Counter()
+    for path, module in model.named_modules():
+        if path and next(module.parameters(), None) is not None:
+            module.register_forward_hook(lambda *_, path=path: calls.update([path]))
     with torch.no_grad():
         first_output(model, probe_inputs(model))
-    assert calls == list(layers_of(model).attention)
+    assert calls, "an empty test"
+    assert (max(calls.values()) > 1) == (family == "albert"), calls
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("neurons", "mlp"), ("weights", "mlp"), ("heads", "self_attn.o_proj"), ("neurons", "mlp.down_proj")],
+)
+def test_gates_on_what_two_layers_share_are_refused_by_name(kind: str, path: str) -> None:
+    """Every part of a layer may be another's too; edges are not in a matrix, so they have gates there."""
+    model = zoo.build("llama")
+    model.model.layers[1].set_submodule(path, model.model.layers[0].get_submodule(path))
+    with pytest.raises(
+        UnsupportedModel,
+        match=rf"gates on {kind} of model.layers.1.{path}.* a module that layers 0 and 1 share",
+    ) as error:
+        attach_missing(model, (kind,), Options("eager"))
+    assert "\n" not in str(error.value)
+    assert attach(model).n_layers == 2

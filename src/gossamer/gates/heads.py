@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .learned import LearnedGates, Mask
+from .learned import LearnedGates
+from .masks import Mask
 
 
 class HeadGates(LearnedGates):

@@ -26,33 +26,18 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, UnsupportedModel, refuse
+from ..errors import CheckpointError, refuse
 from .gate import hard_gate
 from .gate_set import GateSet
 from .host import Host, Options
+from .masks import Mask, require_float, require_own
 from .noise import NoiseKey, edge_uniform
 from .openness import Count, Openness
-from .quantised import is_quantised
 from .uniform import require_alike, shared_logits
 
 OPEN = (
     4.0  # where a logit starts, in nats: sigma(4) = 0.98, so that sampled gates are nearly all open (assumed)
 )
-
-
-class Mask(NamedTuple):
-    """Where some units of a layer lie on one matrix.
-
-    Attributes:
-        path, module: the linear layer.
-        units: which of the layer's units these are.
-        spread: (units,) -> what the module's weight, as it is stored, is multiplied with.
-    """
-
-    path: str
-    module: nn.Module
-    units: slice
-    spread: Callable[[Tensor], Tensor]
 
 
 class Drawn(NamedTuple):
@@ -150,7 +135,8 @@ class LearnedGates(nn.Module, GateSet):
             raise refuse(f"gates on {self.kind} twice", "one set of a kind", "detach the first")
         layers = list(host.anatomy)
         self.places = {layer.number: self.masks(layer) for layer in layers}
-        self._require_float()
+        require_float(self.kind, self.places)
+        require_own(self.kind, self.places)
         self._groups = self.groups_of(layers[0])
         if self.uniform:
             require_alike(self.kind, [(self.masks(x)[-1].units.stop, self.groups_of(x)) for x in layers])
@@ -173,16 +159,6 @@ class LearnedGates(nn.Module, GateSet):
             hook.remove()
         self._hooks.clear()
         host.model._modules.pop(self.block, None)
-
-    def _require_float(self) -> None:
-        for mask in (mask for masks in self.places.values() for mask in masks):
-            if is_quantised(mask.module.weight):
-                raise refuse(
-                    f"gates on {self.kind} of {mask.path}, whose weight is quantised",
-                    "weights in floating point",
-                    "load the model without quantisation",
-                    UnsupportedModel,
-                )
 
     def require_whole(self, model: nn.Module) -> None:
         """Raise if an adapter was wrapped around a gated matrix: it would pass closed units by."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from .learned import LearnedGates, Mask
+from .learned import LearnedGates
+from .masks import Mask
 
 
 class NeuronGates(LearnedGates):

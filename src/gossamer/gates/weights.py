@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .learned import LearnedGates, Mask
+from .learned import LearnedGates
+from .masks import Mask
 from .reads import MAGNITUDE
 
 FEWEST = 1e-3  # the share of weights that gates on magnitude leave open at c = 0

@@ -110,7 +110,7 @@ def find_o(layer: Layer) -> Projection:
     name = next((name for name in NAMES["o"] if name in layer.linears), None)
     around = layer.path.rpartition(".")[0]
     path = f"{layer.path}.{name}" if name else f"{around}.{OUTSIDE}".removeprefix(".")
-    module = dict(layer.model.named_modules()).get(path)
+    module = dict(layer.model.named_modules(remove_duplicate=False)).get(path)  # two layers may share it
     if module is None or not is_linear(module):
         raise layer.unknown(f"no output projection beside {_listed(layer)}", _heads_known())
     width = int(getattr(layer.attention, "v_head_dim", None) or head_dim(layer))
