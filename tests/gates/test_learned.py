@@ -60,23 +60,23 @@ def by_hand(name: str, one: LearnedGates) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", sorted({*DECODERS, *ENCODERS}))
-def test_closed_units_are_zeros_in_the_matrices_of_every_architecture(name: str, kind: str) -> None:
-    if name in EXPERTS and kind != "heads":
+@pytest.mark.parametrize("family", sorted({*DECODERS, *ENCODERS}))
+def test_closed_units_are_zeros_in_the_matrices_of_every_architecture(family: str, kind: str) -> None:
+    if family in EXPERTS and kind != "heads":
         with pytest.raises(UnsupportedModel, match="no MLP among the weights"):
-            gated(name, kind)
+            gated(family, kind)
         return
-    before = output(build(name))
-    model, sets = gated(name, kind)
+    before = output(build(family))
+    model, sets = gated(family, kind)
     one = some(sets, kind)
     closed = output(model)
-    assert torch.equal(closed, by_hand(name, one))
+    assert torch.equal(closed, by_hand(family, one))
     assert not torch.equal(closed, before)
     with sets.opened():
         torch.testing.assert_close(output(model), before, rtol=0, atol=1e-5)
     detach(model)
     torch.testing.assert_close(output(model), before, rtol=0, atol=1e-5)
-    assert {n for n, _ in model.named_parameters()} == {n for n, _ in build(name).named_parameters()}
+    assert {n for n, _ in model.named_parameters()} == {n for n, _ in build(family).named_parameters()}
 
 
 @pytest.mark.parametrize("kind", KINDS)

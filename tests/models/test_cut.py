@@ -42,30 +42,30 @@ def parameters(model: Any) -> int:
     return sum(x.numel() for x in model.parameters())
 
 
-@pytest.mark.parametrize("name", sorted({*DECODERS, *ENCODERS, *VISION}))
-def test_every_architecture_shrinks_at_the_strongest_level_of_its_parts(name: str) -> None:
-    kinds = ("heads",) if name in EXPERTS else ("heads", "neurons")
-    model = closing(name, *kinds)[0]
+@pytest.mark.parametrize("family", sorted({*DECODERS, *ENCODERS, *VISION}))
+def test_every_architecture_shrinks_at_the_strongest_level_of_its_parts(family: str) -> None:
+    kinds = ("heads",) if family in EXPERTS else ("heads", "neurons")
+    model = closing(family, *kinds)[0]
     small, plan = shrunk(model)
     require_same(model, small)
     expected = dict.fromkeys(kinds, "uniform")
-    if name in NO_UNIFORM_HEADS:
+    if family in NO_UNIFORM_HEADS:
         expected["heads"] = "masked"
     assert plan.level == "uniform"
     assert plan.parts == expected
-    assert parameters(small) < parameters(build(name))
+    assert parameters(small) < parameters(build(family))
     assert not find_gate_sets(small)
     assert small.config.shrink["level"] == "uniform"
 
 
-@pytest.mark.parametrize("name", sorted({*DECODERS, *ENCODERS, *VISION}))
-def test_each_layer_can_have_its_own_count(name: str) -> None:
-    kinds = ("heads",) if name in EXPERTS else ("heads", "neurons")
-    model = closing(name, *kinds)[0]
+@pytest.mark.parametrize("family", sorted({*DECODERS, *ENCODERS, *VISION}))
+def test_each_layer_can_have_its_own_count(family: str) -> None:
+    kinds = ("heads",) if family in EXPERTS else ("heads", "neurons")
+    model = closing(family, *kinds)[0]
     close(model, "heads", 1, slice(1, None))
-    if name not in EXPERTS:
+    if family not in EXPERTS:
         close(model, "neurons", 0, slice(4, None))
-    if name in NORMED:
+    if family in NORMED:
         with pytest.raises(GossamerError, match=r"level per-layer for heads: .*expected level masked"):
             shrunk(model, "per-layer")
         return
@@ -76,13 +76,13 @@ def test_each_layer_can_have_its_own_count(name: str) -> None:
     assert counts == [2, 1]
 
 
-@pytest.mark.parametrize("name", sorted(NO_UNIFORM_HEADS))
-def test_a_level_that_an_architecture_cannot_express_names_those_that_it_can(name: str) -> None:
-    able = "level masked" if name in NORMED else "level per-layer or masked"
+@pytest.mark.parametrize("family", sorted(NO_UNIFORM_HEADS))
+def test_a_level_that_an_architecture_cannot_express_names_those_that_it_can(family: str) -> None:
+    able = "level masked" if family in NORMED else "level per-layer or masked"
     with pytest.raises(
-        GossamerError, match=rf"level uniform for heads: .*{NO_UNIFORM_HEADS[name]}.*expected {able}"
+        GossamerError, match=rf"level uniform for heads: .*{NO_UNIFORM_HEADS[family]}.*expected {able}"
     ):
-        shrunk(closing(name, "heads", "neurons")[0], "uniform")
+        shrunk(closing(family, "heads", "neurons")[0], "uniform")
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_weights_are_zeros_in_any_level() -> None:
     assert plan.parts == {"neurons": "uniform", "weights": "masked"}
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "bert", "phi3"])
-def test_edges_are_kept_or_refused(name: str) -> None:
-    model = closing(name, "edges", "heads", "neurons")[0]
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "phi3"])
+def test_edges_are_kept_or_refused(family: str) -> None:
+    model = closing(family, "edges", "heads", "neurons")[0]
     for level in ("uniform", "masked"):
         with pytest.raises(GossamerError, match=rf"level {level} for a model with gates on edges.*per-layer"):
             shrunk(model, level)
@@ -164,7 +164,7 @@ def test_edges_are_kept_or_refused(name: str) -> None:
     assert find_gate_sets(small).kinds == ("edges",)
     assert plan.level == "per-layer"
     assert plan.parts["neurons"] == "per-layer"
-    assert plan.parts["heads"] == ("masked" if name == "phi3" else "per-layer")
+    assert plan.parts["heads"] == ("masked" if family == "phi3" else "per-layer")
 
 
 def test_what_has_nothing_closed_is_refused() -> None:

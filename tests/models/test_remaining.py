@@ -65,15 +65,15 @@ def test_a_weight_in_a_closed_head_counts_once() -> None:
     assert found.base.multiply_adds - found.left.multiply_adds == zero.sum() + HEAD * WIDTH
 
 
-@pytest.mark.parametrize("name", sorted({*DECODERS, *ENCODERS}))
-def test_it_is_price_times_open_units_on_every_architecture(name: str) -> None:
-    kinds = ("heads",) if name in EXPERTS else ("heads", "neurons")
-    model = closed(name, *kinds, units={kind: [0, 3] for kind in kinds})
+@pytest.mark.parametrize("family", sorted({*DECODERS, *ENCODERS}))
+def test_it_is_price_times_open_units_on_every_architecture(family: str) -> None:
+    kinds = ("heads",) if family in EXPERTS else ("heads", "neurons")
+    model = closed(family, *kinds, units={kind: [0, 3] for kind in kinds})
     found = remaining(model)
     sets = [one for one in find_gate_sets(model) if isinstance(one, LearnedGates)]
     gone = sum(one.price * 2 for one in sets)
     assert found.base.multiply_adds - found.left.multiply_adds == pytest.approx(gone)
-    assert found.base.parameters == build(name).num_parameters()
+    assert found.base.parameters == build(family).num_parameters()
     assert 0 < found.left.parameters < found.base.parameters
 
 
