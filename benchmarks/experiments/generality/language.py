@@ -1,4 +1,4 @@
-"""Shift on text: the frontier's small GPT-2, made sparse on source code, read on other text.
+"""Shift on text: the frontier's small GPT-2, made sparse on source code by the default recipe, read on other text.
 
 Texts are of the held-out files of the standard library, so that they are on every machine: `source` as it is trained
 on; `documentation`, the docstrings of these files; `corrupted`, the source with one token in ten exchanged; `long`,
@@ -26,11 +26,12 @@ from gossamer.models.attach import find_gate_sets
 from gossamer.models.checkpoint import load, save
 from gossamer.recipes.also import divergences
 from gossamer.training.metrics import Tally, counting
+from gossamer.training.presets import DEFAULT
 from gossamer.training.sparsify import sparsify
 
 SHORT, CORRUPTED = 64, 0.1
 CEILINGS = ("kl=0.05", "kl=0.2", "kl=0.02", "kl=0.1", "kl=0.5")
-BASE_STEPS, STEPS = 1600, 200
+BASE_STEPS, STEPS = 1600, 400
 
 
 def docstrings() -> Iterator[str]:
@@ -87,6 +88,7 @@ def model_of(variant: str, work: Path, seed: int) -> Any:
         return model
     if not (folder / "config.json").is_file():
         config = frontier_settings(ceiling, seed, STEPS, folder.with_name(f"{folder.name}-work"))
+        config.recipe = DEFAULT
         choose = TensorRows(
             **{name: x[:64, :SHORT] for name, x in source.data(work).held_out.columns.items()}
         )

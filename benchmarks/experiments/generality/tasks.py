@@ -68,7 +68,7 @@ def model_of(variant: str, out: Path, steps: int, seed: int) -> Any:
         plain(model, folder, data(given.rows, seed, TASKS), steps=given.base_steps, seed=seed, rate=BASE_RATE)
         return model
     tasks = (ONE,) if kind in ("one", "finetuned_one") else TASKS
-    model = load_dense(folder.parent / "base")
+    model = model_of("base", out, steps, seed)
     set_seed(seed)
     if kind in ("finetuned", "finetuned_one"):
         train = data(given.rows, seed + 1000, tasks)
