@@ -25,7 +25,7 @@ demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=fo
 test: $(VENV)/ready  ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: $(VENV)/ready  ## without whole commands, other processes and the browser
+test-fast: $(VENV)/ready  ## without whole commands and runs, other processes and the browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
 
 lint: $(VENV)/ready  ## format, rules, types

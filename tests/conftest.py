@@ -12,13 +12,13 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 HERE = Path(__file__).parent
-INTEGRATION = ("integration", "browser")
+INTEGRATION = ("integration", "browser", "cli", "recipes", "benchmarks")
 QUICK = ("gpt2", "llama", "bert")  # the families that `make test-fast` tries
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs whole commands, several processes or a browser is an integration test.
+    """What runs whole commands and jobs, several processes or a browser is an integration test.
 
     So is a test with a parameter `family` beyond `QUICK`, or, where it has none of those, beyond its first.
     """

@@ -16,6 +16,8 @@ from gossamer.models.forward import evaluating, first_output
 from helpers.component_cases import KINDS, batch, favourable
 from helpers.zoo import GROUPED, tiny, tiny_gated
 
+pytestmark = pytest.mark.integration  # integrates over many passes
+
 
 def linear_model():
     """GPT-2 without anything bent: no norms, uniform attention weights, linear MLPs."""

@@ -45,6 +45,7 @@ def test_the_draw_is_the_one_that_the_key_names(impl: str, shape: tuple[int, int
     assert torch.equal(drawn(impl, shape, bias), published(shape, bias))
 
 
+@pytest.mark.integration  # in triton's interpreter
 @pytest.mark.parametrize("shape", [*SHAPES[:-1], pytest.param(SHAPES[-1], marks=pytest.mark.integration)])
 def test_triton_draws_it_too(shape: tuple[int, int, int, int]):
     pytest.importorskip("triton", reason="triton is missing: pip install triton", exc_type=ImportError)

@@ -48,6 +48,8 @@ from helpers.processes import environment
 from helpers.run_tiny import config, rows, trainer
 from helpers.zoo import build
 
+pytestmark = pytest.mark.integration  # whole runs
+
 STREAM = 2  # of the noise, beside those of edges
 BOTH = ("edges", "results")
 

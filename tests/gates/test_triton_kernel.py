@@ -20,7 +20,10 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 
 pytest.importorskip("triton", reason="triton is missing: pip install triton", exc_type=ImportError)
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
+]  # the kernel runs in triton's interpreter, a tile at a time
 
 
 def on_device(qkv, arguments):

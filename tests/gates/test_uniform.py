@@ -26,6 +26,8 @@ from gossamer.training.sparsify import sparsify
 from helpers.run_tiny import config, rows
 from helpers.zoo import build
 
+pytestmark = pytest.mark.integration  # whole runs
+
 
 def uniform(name: str, *kinds: str, spread: float = 3.0) -> tuple[Any, GateSets]:
     """A model with gates that share counts, their logits drawn apart."""

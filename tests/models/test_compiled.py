@@ -13,7 +13,10 @@ from gossamer.training.config import SparsityConfig
 from gossamer.training.sparsify import sparsify
 from helpers import zoo
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own, on torch's internals
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore"),
+]  # compiles models; the compiler's own, on torch's internals
 
 
 def tokens(rows: int) -> torch.Tensor:

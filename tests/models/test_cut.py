@@ -17,6 +17,8 @@ from gossamer.models.shrink import shrunk
 from helpers.closed_units import closing
 from helpers.zoo import DECODERS, ENCODERS, VISION, build
 
+pytestmark = pytest.mark.integration  # cuts and saves every family
+
 # What keeps heads from a count of their own in the config; the MLPs of all of these can be uniform.
 NO_UNIFORM_HEADS = {
     "gpt2": "other shapes|divisible",

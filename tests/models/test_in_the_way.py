@@ -25,6 +25,8 @@ from gossamer.models.summary import describe_model
 from gossamer.training.adapters import add_adapters
 from helpers import zoo
 
+pytestmark = pytest.mark.integration  # whole runs
+
 TEXT = {**zoo.DECODERS, **zoo.ENCODERS}
 
 

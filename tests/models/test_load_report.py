@@ -23,6 +23,8 @@ from gossamer.training.adapters import add_adapters
 from helpers import zoo
 from helpers.letters import save_tokenizer
 
+pytestmark = pytest.mark.integration  # writes and loads many models
+
 WEIGHTS = "model.safetensors"
 
 

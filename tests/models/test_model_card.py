@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gossamer.models.attach import attach
 from gossamer.models.checkpoint import save
 from gossamer.models.model_card import model_card
 from gossamer.models.run_report import OpenUnits, RunReport
 from helpers import zoo
+
+pytestmark = pytest.mark.integration  # runs what cards say
 
 CHECK = """
 assert gossamer.gates_of(model).n_layers == 2

@@ -16,6 +16,8 @@ from gossamer.models.checkpoint import load_dense
 from helpers import zoo
 from helpers.letters import save_tokenizer
 
+pytestmark = pytest.mark.integration  # writes and loads models with code of their own
+
 CODE = """
 from transformers import LlamaConfig, LlamaForCausalLM
 class OwnConfig(LlamaConfig):

@@ -16,6 +16,8 @@ from gossamer import SparsityConfig, sparsify
 from gossamer.data.sequences import TensorRows
 from helpers import zoo
 
+pytestmark = pytest.mark.integration  # whole runs
+
 STEPS = 4
 
 

@@ -19,6 +19,8 @@ from gossamer.training.sparsify import sparsify
 from gossamer.training.trainer import SparsityTrainer
 from helpers import zoo
 
+pytestmark = pytest.mark.integration  # every head of every family is trained
+
 ROWS, LENGTH = 12, 10
 
 

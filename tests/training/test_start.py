@@ -24,6 +24,8 @@ from gossamer.training.sparsify import Outcome, sparsify
 from gossamer.training.trainer import SparsityTrainer
 from helpers.zoo import adder
 
+pytestmark = pytest.mark.integration  # whole runs
+
 TASK = Addition(1)
 
 

@@ -19,6 +19,8 @@ from gossamer.training.constraint import Ceiling
 from gossamer.training.controller import Controller
 from gossamer.training.recipe import ControlRecipe, GateRecipe, RateRecipe, Recipe
 
+pytestmark = pytest.mark.integration  # whole runs
+
 EPSILON = 0.1
 STEPS, EVERY, ROWS = 1500, 25, 16  # rows: draws of the gates in one step, as a batch has
 

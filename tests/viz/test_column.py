@@ -17,6 +17,8 @@ from gossamer.viz.figure.paper import save, to_svg
 from gossamer.viz.figure.ranked import Ranked, fold
 from helpers.hostile import KNOWN
 
+pytestmark = pytest.mark.integration  # draws whole figures
+
 WORDS = (
     "def",
     " __",

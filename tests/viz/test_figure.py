@@ -31,6 +31,8 @@ from gossamer.viz.figure.layout import (
 from gossamer.viz.figure.panel import blue, thickness
 from gossamer.viz.figure.paper import save, to_svg
 
+pytestmark = pytest.mark.integration  # draws whole figures
+
 LAYERS, HEADS = 4, 4
 HOSTILE = (
     "$x$",
