@@ -25,8 +25,11 @@ demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=fo
 test: $(VENV)/ready  ## every test that this machine can run
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Rooms that hold integration tests alone (tests/conftest.py) are not even imported.
+ROOMS := browser integration cli recipes benchmarks
 test-fast: $(VENV)/ready  ## without whole commands and runs, other processes and the browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration" \
+		$(ROOMS:%=--ignore tests/%)
 
 lint: $(VENV)/ready  ## format, rules, types
 	$(BIN)/ruff format --check src tests benchmarks docs

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -97,7 +98,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         _require_no_empty(given)
         # The name is that of the command, which is what a shell completes, however Python was started.
-        code = int(app(args=given, prog_name="gossamer", standalone_mode=False) or 0)
+        code = int(_command()(args=given, prog_name="gossamer", standalone_mode=False) or 0)
         if code == INTERRUPTED:  # newer typer turns the interruption into an exit code of its own
             raise KeyboardInterrupt
         return code
@@ -121,6 +122,12 @@ def _main(arguments: Sequence[str] | None) -> int:
         line, code = _unusable(error) or last_resort(error)
         _say(line)
         return code
+
+
+@cache
+def _command() -> Any:
+    """The command with all of its verbs; typer makes it from their signatures, which takes as long as a short verb."""
+    return typer.main.get_command(app)
 
 
 def _say(line: object) -> None:
