@@ -32,11 +32,17 @@ def test_sizes_are_those_of_the_weights(family: str, tmp_path: Path) -> None:
 def test_ordinary_files_say_it_without_model_code(family: str, tmp_path: Path) -> None:
     zoo.build(family).save_pretrained(tmp_path)
     assert _from_files(tmp_path) == _from_model(tmp_path)
-    code = "import sys; from gossamer.models.shape import shape_of; shape_of(sys.argv[1]); "
+
+
+@pytest.mark.integration
+def test_ordinary_files_are_read_without_transformers(tmp_path: Path) -> None:
+    places = []
+    for name in ("gpt2", "llama", "bert"):
+        zoo.build(name).save_pretrained(tmp_path / name)
+        places.append(str(tmp_path / name))
+    code = "import sys; from gossamer.models.shape import shape_of; list(map(shape_of, sys.argv[1:])); "
     code += "print([m for m in ('transformers', 'matplotlib') if m in sys.modules])"
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
 
