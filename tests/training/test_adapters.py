@@ -41,13 +41,15 @@ def test_adapters_are_on_queries_and_keys_of_every_layer_and_outside_of_none(fam
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_adapters_on_a_base_of_8_bits_are_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [{"load_in_8bit": True}, {"load_in_4bit": True}], ids=["8 bits", "4 bits"])
+def test_adapters_on_a_base_of_few_bits_are_trained(form: dict[str, bool], tmp_path: Path) -> None:
     """The base stays in integers, and with the adapters off it is what they are compared with."""
     pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install bitsandbytes")
-    zoo.build("llama").save_pretrained(tmp_path / "base")
-    form = BitsAndBytesConfig(load_in_8bit=True)
+    # Four bits are packed in blocks of 64 weights of a row.
+    sizes = {**zoo.LIKE_LLAMA, "hidden_size": 64, "intermediate_size": 64}
+    zoo.spread_out(zoo.make("llama", sizes, 0)).save_pretrained(tmp_path / "base")
     dense: Any = LlamaForCausalLM.from_pretrained(
-        tmp_path / "base", quantization_config=form, dtype=torch.float32
+        tmp_path / "base", quantization_config=BitsAndBytesConfig(**form), dtype=torch.float32
     )
     attach(dense, impl="eager")
     model = add_adapters(dense, rank=2)
