@@ -67,11 +67,11 @@ class Share(Closed):
 
 
 class TaskProof(Closed):
-    """A circuit proved on prompts of a language task: `gossamer verify --task`."""
+    """A circuit proved on prompts: `gossamer verify --task`, or `--prompt`, where nobody says what is right."""
 
     task: str
-    base_right: Share
-    sparse_right: Share
+    base_right: Share | None
+    sparse_right: Share | None
     same_answer: Share
     edges_a_prompt: dict[str, float]
     sufficient: dict[str, Share]
