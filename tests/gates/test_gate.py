@@ -41,6 +41,19 @@ def test_gradients_are_those_of_the_surrogate(noisy):
     assert torch.allclose(got, want, rtol=1e-12, atol=1e-15)
 
 
+def test_a_least_slope_reaches_gates_far_from_opening_and_leaves_the_gate_and_its_price_alone():
+    g = torch.tensor([-40.0, -8.0, 0.5, 8.0], dtype=torch.float64, requires_grad=True)
+    (gate, probability), (plain, same) = hard_gate(g, least_slope=0.1), hard_gate(g)
+    assert torch.equal(gate, plain)
+    assert torch.equal(probability, same)
+    (got,) = torch.autograd.grad(gate.sum(), g, retain_graph=True)
+    slope = torch.sigmoid(g) * (1 - torch.sigmoid(g))
+    assert torch.allclose(got, slope.clamp_min(0.1).detach())
+    assert got.tolist()[:2] == [0.1, 0.1]
+    (price,) = torch.autograd.grad(probability.sum(), g)
+    assert torch.allclose(price, slope.detach())
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_either_gradient_alone(which):
     g = torch.randn(7, dtype=torch.float64, requires_grad=True)

@@ -1,8 +1,8 @@
 """Slow, obvious versions to test against: explicit loops in float64, nothing imported from
 gossamer.
 
-Gradients come from autograd: a hard gate z enters as soft - soft.detach() + z, whose value is z
-and whose derivative is that of soft, which is what "straight-through" means.
+Gradients come from autograd: a hard gate z enters as slope (g - g.detach()) + z, whose value is z and whose derivative
+is the slope of sigma, or the least slope that is asked for, which is what "straight-through" means.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def gated_attention(
     renormalise: bool = False,
     lse_share: float = 0.0,
     straight_through: bool = True,
+    least_slope: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Gated attention, one query of one head after the other, in float64."""
     q, k, v = q.double(), k.double(), v.double()
@@ -110,14 +111,17 @@ def gated_attention(
                 else:
                     row = s if sinks is None else torch.cat([s, sinks[h].double()[None]])
                     taken = lse_share * torch.logsumexp(row, 0) if lse_share else 0.0
-                    x = s - taken + bias
+                    read = s - taken
+                    x = read + bias
                     opened = opened + torch.sigmoid(x).sum()
                     if noise is not None:
                         u = torch.tensor([uniform(noise, b * heads + h, t, i) for i in seen]).double()
                         x = x + torch.log(u) - torch.log(1 - u)
                     soft = torch.sigmoid(x)
                     z = (x > 0).double()
-                    z = soft - soft.detach() + z if straight_through else z
+                    if straight_through:
+                        slope = (soft * (1 - soft)).detach().clamp_min(least_slope)
+                        z = slope * (read - read.detach()) + z
                 if keep is not None:
                     z = z * keep.expand(rows, heads, queries, keys)[b, h, t, seen].double()
                 e = torch.exp(s - s.detach().max())

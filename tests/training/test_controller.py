@@ -228,6 +228,23 @@ def test_depth_is_dearer_while_the_ceiling_has_slack() -> None:
     assert controller().layer_price_slope == 0.0
 
 
+def test_depth_has_a_price_of_its_own_while_units_grow_back() -> None:
+    given = {"gate__layer_price_slope": 3.0, "ceiling__tighten_from": 0.2, "ceiling__tighten_until": 0.5}
+    made = controller(**given, gate__regrow_price_slope=0.5)
+    assert (at(made, 18).layer_price_slope, made.taken) == (3.0, 19)
+    assert [at(made, 19, tightened=u).layer_price_slope for u in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
+    assert at(controller(**given, gate__regrow_price_slope=0.0), 19).layer_price_slope == 0.0
+    assert at(controller(**given), 19).layer_price_slope == 3.0
+
+
+def test_the_least_slope_falls_as_the_ceiling_tightens() -> None:
+    made, found = controller(gate__least_slope=0.1), []
+    for made.tightened in (0.0, 0.25, 1.0):
+        found.append(made.least_slope)
+    assert found == pytest.approx([0.1, 0.075, 0.0])
+    assert controller().least_slope == 0.0
+
+
 def test_a_floor_goes_geometrically_from_the_loose_ceiling_to_the_tight_one_and_a_cap_jumps() -> None:
     control = ControlRecipe(lambda_bounds=(0.01, 1.0), final_lambda_bounds=(1.0, 50.0))
     assert [control.bounds(u)[0] for u in (0.0, 0.5, 1.0)] == pytest.approx([0.01, 0.1, 1.0])

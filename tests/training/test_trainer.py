@@ -93,6 +93,19 @@ def test_the_loss_is_the_lagrangian(tmp_path: Path, weight: float, slope: float)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_gates_far_from_opening_are_reached_while_they_learn_and_not_in_evaluation(tmp_path: Path) -> None:
+    made = trainer(tmp_path, gate__least_slope=0.2, gate__bias=-60.0)
+    made.use_controller()
+    slopes = []
+    for training in (True, False):
+        made.model.train(training).zero_grad()
+        made.model(input_ids=rows(8).columns["input_ids"]).logits.square().sum().backward()
+        gradient = made.model.bert.encoder.layer[0].attention.self.query.weight.grad
+        slopes.append(0.0 if gradient is None else float(gradient.abs().sum()))
+    assert slopes[0] > 0
+    assert slopes[1] == 0
+
+
 def test_the_penalty_reaches_queries_and_keys_only(tmp_path: Path) -> None:
     made = trainer(tmp_path)
     made.gates.bias = 0.0

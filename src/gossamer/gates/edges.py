@@ -60,6 +60,7 @@ class EdgeGates(GateSet):
     keep: dict[int, Tensor] | None = None
     renormalise: bool = False
     straight_through: bool = False
+    least_slope: float = 0.0
     n_layers: int = 0
     layer_numbers: tuple[int, ...] = ()
     n_heads: int = 0
@@ -233,6 +234,7 @@ class EdgeGates(GateSet):
                 count=torch.is_grad_enabled() or bool(self._observers),
                 lse_share=self.lse_share,
                 straight_through=self.straight_through or module.training,
+                least_slope=self.least_slope if module.training else 0.0,
                 impl=self.impl,
                 **given,
             )

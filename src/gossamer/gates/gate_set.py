@@ -46,6 +46,7 @@ class GateSet(ABC):
         sampling: draw logistic noise while the model is in training mode.
         straight_through: pass gradients through hard gates in evaluation mode too, as attribution may ask; without it
             they are the derivative of what the model computes.
+        least_slope: the least straight-through gradient of a gate while it learns, see `gate.py`.
         seed, step: name the noise.
         n_layers: how many layers the model has.
         layer_numbers: those that have gates, by default all; each must run once, or `attach` refuses the model.
@@ -63,6 +64,7 @@ class GateSet(ABC):
     price: float = 1.0
     emphasis: float = 1.0
     straight_through: bool = False
+    least_slope: float = 0.0
     holder: GateSet | None = None
     bias: float
     sampling: bool

@@ -75,6 +75,11 @@ class GateSets(tuple[GateSet, ...]):
             if one.kind in held:
                 one.waits = not whether
 
+    def slope_at_least(self, least: float) -> None:
+        """Give learning gates of every set this least straight-through slope."""
+        for one in self:
+            one.least_slope = least
+
     def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:
         """Name the noise of the forward passes that follow."""
         for one in self:

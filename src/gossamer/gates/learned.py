@@ -190,7 +190,8 @@ class LearnedGates(nn.Module, GateSet):
         if not self.learns:
             return hard_gate(logits.detach())
         noise = self._noise(layer, logits) if training and self.sampling else None
-        return hard_gate(logits, noise, straight_through=self.straight_through or training)
+        least = self.least_slope if training else 0.0
+        return hard_gate(logits, noise, straight_through=self.straight_through or training, least_slope=least)
 
     def _deciding(self, layer: int) -> Tensor:
         """The logits that decide a layer's gates, with a gradient to its own."""

@@ -128,7 +128,15 @@ class Controller:
     @property
     def layer_price_slope(self) -> float:
         """An open unit of layer l costs 1 + slope * l."""
-        return self.recipe.gate.layer_price_slope * (1 - self.tightened)
+        gate = self.recipe.gate
+        regrow = gate.layer_price_slope if gate.regrow_price_slope is None else gate.regrow_price_slope
+        regrows = self.taken >= self.recipe.ceiling.tighten_from * self.steps
+        return (regrow if regrows else gate.layer_price_slope) * (1 - self.tightened)
+
+    @property
+    def least_slope(self) -> float:
+        """The least straight-through slope of a gate on an edge."""
+        return self.recipe.gate.least_slope * (1 - self.tightened)
 
     @property
     def rate(self) -> float:

@@ -39,6 +39,7 @@ class GateCheckpoints(AtomicCheckpoints):
     def use_controller(self) -> None:
         """Give the gates the bias and the noise that the controller says."""
         self.gates.bias, self.gates.sampling = self.controller.bias, self.controller.sampling
+        self.gates.slope_at_least(self.controller.least_slope)
         self.gates.let_parents_learn(self.controller.tightened >= self.controller.recipe.gate.parents_from)
 
     def state_dict(self) -> dict[str, Any]:

@@ -62,7 +62,16 @@ class GateRecipe:
     )
     layer_price_slope: float = _says(
         0.0,
-        "Extra price of an open unit per layer index, falling to 0 as the ceiling tightens; 0 turns this off.",
+        "Extra price of an open unit per layer index until ceiling.tighten_from; 0 turns this off.",
+    )
+    regrow_price_slope: float | None = _says(
+        None,
+        "The same from ceiling.tighten_from on, falling to 0 as the ceiling tightens. Default: layer_price_slope.",
+    )
+    least_slope: float = _says(
+        0.0,
+        "Least slope of the straight-through gradient of a gate, at most 0.25, falling to 0 as the ceiling tightens: a "
+        "gate far below zero learns that its unit is missed. 0 turns this off.",
     )
     price: str = _says(
         "multiply_adds",
@@ -92,8 +101,9 @@ class GateRecipe:
         require_choice("gate.pace", self.pace, BIAS_PACES)
         for name in ("anneal", "noise_until", "start_share", "parents_from"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
-        for name in ("regrow_bias", "layer_price_slope"):
-            require_range(f"gate.{name}", getattr(self, name), 0.0, 100.0)
+        for name in ("regrow_bias", "layer_price_slope", "regrow_price_slope"):
+            require_range(f"gate.{name}", getattr(self, name) or 0.0, 0.0, 100.0)
+        require_range("gate.least_slope", self.least_slope, 0.0, 0.25)
         self.shares()
         require_range("gate.learning_rate", self.learning_rate, 0.0, 100.0)
         if self.bias is not None:

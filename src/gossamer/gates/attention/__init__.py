@@ -99,6 +99,7 @@ def gated_attention(
     count: bool = True,
     lse_share: float = 0.0,
     straight_through: bool = True,
+    least_slope: float = 0.0,
     impl: str = "eager",
 ) -> GatedAttention:
     """Attention gated after the softmax: out = (softmax(s) * 1[s - a lse(s) + bias + n > 0]) @ v.
@@ -129,6 +130,7 @@ def gated_attention(
             0 reads the logit, as the paper does; 1 reads the log of the attention weight.
         straight_through: give the hard gate the gradient of its probability, as training needs; else it has none,
             and the gradient of `out` is the derivative of what is computed.
+        least_slope: the least of that gradient, in [0, 1/4], however far a gate is from opening or closing.
         impl: which implementation computes it, one of `IMPLEMENTATIONS`.
     Returns: `GatedAttention(out, expected_open)`. A query that sees no key yields zero and counts
     no edge.
@@ -155,6 +157,7 @@ def gated_attention(
         count=count,
         lse_share=lse_share,
         straight_through=straight_through,
+        least_slope=least_slope,
     )
     settings.check(q, k)
     return GatedAttention(*IMPLEMENTATIONS[impl](q, k, v, settings))

@@ -113,22 +113,21 @@ def _count(tile: Tile, span: Span, visibility: Visibility, workspace: Workspace)
 
 
 def _logit_gradient(
-    tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, workspace: Workspace
+    tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, least: float, workspace: Workspace
 ) -> Tensor:
     """ds = dA * (e z f + e h f) - e * delta + dm * p (1 - p), by the raw logit where a cap was applied.
 
     For gates that read the logit alone; `_row_gradient` is for the others.
 
     Args:
-        d_kept: dA, (N, M, S), overwritten; d_open: dm, (N, M, 1), or None.
+        d_kept: dA, (N, M, S), overwritten; d_open: dm, (N, M, 1), or None; least: the least h.
     """
     through = tile.gated
     if tile.soft is not None:
-        rest = workspace.buffer("rest", tuple(tile.soft.shape))
-        slope = torch.addcmul(tile.soft, tile.soft, tile.soft, value=-1, out=rest)
+        slope = _slope(tile.soft, least, workspace)
         if tile.factor is not None:
             slope.mul_(tile.factor)
-        through = torch.addcmul(tile.gated, tile.e, slope, out=rest)
+        through = torch.addcmul(tile.gated, tile.e, slope, out=slope)
     ds = d_kept.mul_(through).addcmul_(tile.e, delta, value=-1)
     probability = None if d_open is None else probability_of(tile, workspace)
     if probability is not None:
@@ -137,26 +136,33 @@ def _logit_gradient(
     return ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)
 
 
+def _slope(soft: Tensor, least: float, workspace: Workspace) -> Tensor:
+    """h = max(soft (1 - soft), least), in the workspace's buffer `rest`."""
+    slope = torch.addcmul(soft, soft, soft, value=-1, out=workspace.buffer("rest", tuple(soft.shape)))
+    return slope.clamp_min_(least) if least else slope
+
+
 def _row_gradient(
-    tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, share: float, workspace: Workspace
+    tile: Tile, d_kept: Tensor, delta: Tensor, d_open: Tensor | None, settings: Settings, workspace: Workspace
 ) -> tuple[Tensor, Tensor]:
     """ds where gates read s - a lse, and a rowsum(dg), (N, M, 1), which the sinks' gradient needs too.
 
-    Args: as of `_logit_gradient`; share: a.
+    Args: as of `_logit_gradient`.
     """
-    e, dg = tile.e, _into_gates(tile, d_kept, d_open, workspace)
-    row = torch.zeros_like(delta) if dg is None else dg.sum(-1, keepdim=True).mul_(share)
+    e, dg = tile.e, _into_gates(tile, d_kept, d_open, settings.least_slope, workspace)
+    row = torch.zeros_like(delta) if dg is None else dg.sum(-1, keepdim=True).mul_(settings.lse_share)
     ds = d_kept.mul_(tile.gated)
     ds = (ds if dg is None else ds.add_(dg)).addcmul_(e, row * tile.r + delta, value=-1)
     return (ds if tile.cap_slope is None else ds.mul_(tile.cap_slope)), row
 
 
-def _into_gates(tile: Tile, d_kept: Tensor, d_open: Tensor | None, workspace: Workspace) -> Tensor | None:
+def _into_gates(
+    tile: Tile, d_kept: Tensor, d_open: Tensor | None, least: float, workspace: Workspace
+) -> Tensor | None:
     """dg = dA e h f + dm p (1 - p), or None where nothing passes to what gates read, as where all are open."""
     shape, dg = tuple(tile.e.shape), None
     if tile.soft is not None:
-        rest = workspace.buffer("rest", shape)
-        slope = torch.addcmul(tile.soft, tile.soft, tile.soft, value=-1, out=rest).mul_(tile.e)
+        slope = _slope(tile.soft, least, workspace).mul_(tile.e)
         if tile.factor is not None:
             slope.mul_(tile.factor)
         dg = torch.mul(d_kept, slope, out=workspace.buffer("dg", shape))
@@ -186,12 +192,11 @@ def _backward_tile(
     d_rows = d_out * tile.r  # (N, M, E)
     buffer = workspace.buffer("ds", tuple(tile.e.shape))
     d_kept = torch.bmm(d_rows, keys_of(v, span, call).transpose(1, 2), out=buffer)
-    share = call.settings.lse_share
-    if share:
-        ds, row = _row_gradient(tile, d_kept, delta * tile.r, d_open, share, workspace)
+    if call.settings.lse_share:
+        ds, row = _row_gradient(tile, d_kept, delta * tile.r, d_open, call.settings, workspace)
         delta = delta + row
     else:
-        ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, workspace)
+        ds = _logit_gradient(tile, d_kept, delta * tile.r, d_open, call.settings.least_slope, workspace)
     part = dq[span.heads(groups), :, span.queries]
     part.copy_(torch.bmm(ds, keys_of(k, span, call)).mul_(call.settings.scale).view(part.shape))
     query, scale = queries_of(q, span, call), call.settings.scale

@@ -17,6 +17,8 @@ Price: several (T, S) matrices per head, kept for backward.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -94,7 +96,8 @@ def gated_attention_eager(q: Tensor, k: Tensor, v: Tensor, settings: Settings) -
     if settings.noise is not None:
         rows, heads, queries, keys = g.shape
         uniform = layer_uniform(settings.noise, (rows, heads, queries, keys), g.device).to(g.dtype)
-    gate, probability = hard_gate(g, uniform, straight_through=settings.straight_through)
+    least = settings.least_slope if settings.bias < math.inf else 0.0  # what is always open has no gradient
+    gate, probability = hard_gate(g, uniform, straight_through=settings.straight_through, least_slope=least)
     if visible is not None:
         probability = probability.masked_fill(~visible, 0.0)
     if settings.keep is not None:

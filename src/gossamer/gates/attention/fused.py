@@ -163,6 +163,7 @@ def gated_attention_triton(q: Tensor, k: Tensor, v: Tensor, settings: Settings) 
         numbers=(
             settings.scale,
             0.0 if is_open else settings.bias,
+            settings.least_slope,
             *gate_words,
             settings.dropout,
             *drop_words,

@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     count: bool = True
     lse_share: float = 0.0
     straight_through: bool = True
+    least_slope: float = 0.0
 
     def visibility(self, q: Tensor, k: Tensor) -> Visibility:
         """Which pairs of q (B, H, T, D) and k (B, G, S, D) may be edges."""
@@ -44,6 +45,10 @@ class Settings(NamedTuple):
             raise refuse("bias=nan", "any number of nats, +inf for open gates", "pass one")
         if not 0 <= self.lse_share <= 1:
             raise refuse(f"lse_share={self.lse_share}", "0 (the logit) to 1 (the weight)", "pass one of them")
+        if not 0 <= self.least_slope <= 0.25:
+            raise refuse(
+                f"least_slope={self.least_slope}", "0 to 1/4, the largest slope of sigma", "pass one of them"
+            )
         if self.window is not None and self.window < 1:
             raise refuse(f"window={self.window}", "1 and above, or None", "pass one of them")
         if not 0 <= self.dropout < 1:

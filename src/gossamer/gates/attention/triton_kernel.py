@@ -119,7 +119,7 @@ def _logits(
 
 @triton.jit
 def _tile(
-    q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+    q, k, rows, first, row, head, H, T, S, scale, bias, least, taken, seed, step, word,
     rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
@@ -152,7 +152,7 @@ def _tile(
         z = tl.where(x > 0, 1.0, 0.0)
         t = z
         if STRAIGHT:
-            t = z + soft * (1.0 - soft)
+            t = z + tl.maximum(soft * (1.0 - soft), least)
     if Keep is not None:
         left = Keep + row * kb + head * kh + long_rows * kt + cols[None, :] * ks
         keep = tl.load(left, mask=inside, other=0).to(tl.float32)
@@ -199,7 +199,7 @@ def _query_range(start, T, S, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BM, BN
 @triton.jit(do_not_specialize=_VARIES)
 def forward(
     Q, K, V, Sinks, Out, Lse, Count, qb, qh, qt, kvb, kvh, kvt, vb, vh, vt, ob, oh, ot,
-    H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
+    H, R, T, S, scale, bias, least, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
     NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr,
@@ -240,7 +240,7 @@ def forward(
         cols = first + tl.arange(0, BN)
         k = _load(K + row * kvb + head // R * kvh, cols, kvt, S, D, BD)
         s, _, z, _, p = _tile(
-            q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+            q, k, rows, first, row, head, H, T, S, scale, bias, least, taken, seed, step, word,
             rate, drop_seed, drop_step, drop_word,
             Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
             CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
@@ -272,7 +272,7 @@ def forward(
 @triton.jit(do_not_specialize=_VARIES)
 def backward_queries(
     Q, K, V, DOut, Lse, Delta, DCount, DQ, qb, qh, qt, kvb, kvh, kvt, vb, vh, vt, ob, oh, ot,
-    H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
+    H, R, T, S, scale, bias, least, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
     NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr, STRAIGHT: tl.constexpr,
@@ -299,7 +299,7 @@ def backward_queries(
             k = _load(K + row * kvb + head // R * kvh, cols, kvt, S, D, BD)
             v = _load(V + row * vb + head // R * vh, cols, vt, S, E, BE)
             s, _, z, t, p = _tile(
-                q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+                q, k, rows, first, row, head, H, T, S, scale, bias, least, taken, seed, step, word,
                 rate, drop_seed, drop_step, drop_word,
                 Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
                 CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
@@ -314,7 +314,7 @@ def backward_queries(
         k = _load(K + row * kvb + head // R * kvh, cols, kvt, S, D, BD)
         v = _load(V + row * vb + head // R * vh, cols, vt, S, E, BE)
         s, cap_slope, _, t, p = _tile(
-            q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+            q, k, rows, first, row, head, H, T, S, scale, bias, least, taken, seed, step, word,
             rate, drop_seed, drop_step, drop_word,
             Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
             CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
@@ -331,7 +331,7 @@ def backward_queries(
 @triton.jit(do_not_specialize=_VARIES)
 def backward_keys(
     Q, K, V, DOut, Lse, Delta, DCount, DK, DV, qb, qh, qt, kvb, kvh, kvt, vb, vh, vt, ob, oh, ot,
-    H, R, T, S, scale, bias, seed, step, word, rate, drop_seed, drop_step, drop_word,
+    H, R, T, S, scale, bias, least, seed, step, word, rate, drop_seed, drop_step, drop_word,
     Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, CAP: tl.constexpr,
     NOISE: tl.constexpr, DROP: tl.constexpr, OPEN: tl.constexpr, SHARE: tl.constexpr, STRAIGHT: tl.constexpr,
@@ -360,7 +360,7 @@ def backward_keys(
             delta = tl.load(Delta + flat * T + rows, mask=rows < T, other=0.0)
             taken = lse * SHARE
             s, cap_slope, z, t, p = _tile(
-                q, k, rows, first, row, head, H, T, S, scale, bias, taken, seed, step, word,
+                q, k, rows, first, row, head, H, T, S, scale, bias, least, taken, seed, step, word,
                 rate, drop_seed, drop_step, drop_word,
                 Mask, mb, mh, mt, ms, Keep, kb, kh, kt, ks, Segments,
                 CAUSAL, WINDOW, CAP, NOISE, DROP, OPEN, STRAIGHT, BM, BN,
