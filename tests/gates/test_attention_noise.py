@@ -45,11 +45,14 @@ def test_the_draw_is_the_one_that_the_key_names(impl: str, shape: tuple[int, int
     assert torch.equal(drawn(impl, shape, bias), published(shape, bias))
 
 
+# The interpreter takes ten seconds a bias for the last shape, whose 54 tiles are what it adds: one bias is drawn there.
 @pytest.mark.integration  # in triton's interpreter
-@pytest.mark.parametrize("shape", [*SHAPES[:-1], pytest.param(SHAPES[-1], marks=pytest.mark.integration)])
-def test_triton_draws_it_too(shape: tuple[int, int, int, int]):
+@pytest.mark.parametrize(
+    ("shape", "biases"), [*((shape, BIASES) for shape in SHAPES[:-1]), (SHAPES[-1], BIASES[2:3])]
+)
+def test_triton_draws_it_too(shape: tuple[int, int, int, int], biases: tuple[float, ...]):
     pytest.importorskip("triton", reason="triton is missing: pip install triton", exc_type=ImportError)
-    for bias in BIASES:
+    for bias in biases:
         assert torch.equal(drawn("triton", shape, bias), published(shape, bias))
 
 

@@ -99,11 +99,15 @@ def test_ctrl_c_ends_while_a_model_computes_and_hears_of_nothing(tmp_path):
         socket.create_connection(("127.0.0.1", port), timeout=30) as client,
     ):
         client.sendall(WHOLE)
-        while b" 429 " not in answer(port):  # until the first one is being answered
+        # Until the first one is being answered. It stays connected: the end has to reach it.
+        while b" 429 " not in answer(port):
             time.sleep(0.1)
         seconds, errors = ended(process)
+        said = client.recv(4096)
     assert seconds < 5
     assert (process.returncode, errors) == (0, "")
+    assert b" 503 " in said
+    assert b"the server has ended" in said
 
 
 def answer(port: int) -> bytes:

@@ -46,7 +46,7 @@ class RequestGuard:
         self.session, self.host, self.token = session, host, token
         self.present = 0
         self.ended = threading.Event()
-        self.arriving: set[asyncio.Timeout] = set()
+        self.pending: set[asyncio.Timeout] = set()  # what is arriving, and what a model works on
 
     def admit(self, request: Request) -> None:
         """Raise unless the request is for our host, knows the token and comes from our own page."""
@@ -70,16 +70,25 @@ class RequestGuard:
     async def receiving(self) -> AsyncIterator[None]:
         """Refuse what has not arrived within `BODY_SECONDS`, or when the server ends."""
         try:
-            async with asyncio.timeout(0 if self.ended.is_set() else BODY_SECONDS) as limit:
-                self.arriving.add(limit)
+            async with self._until_the_end(BODY_SECONDS):
+                yield
+        except TimeoutError as late:
+            raise Refusal(408, f"a question arrives within {BODY_SECONDS:g} s") from late
+
+    @asynccontextmanager
+    async def _until_the_end(self, seconds: float | None) -> AsyncIterator[None]:
+        """Refuse what is not done when the server ends; `TimeoutError` for what takes longer than `seconds`."""
+        try:
+            async with asyncio.timeout(0 if self.ended.is_set() else seconds) as limit:
+                self.pending.add(limit)
                 try:
                     yield
                 finally:
-                    self.arriving.discard(limit)
+                    self.pending.discard(limit)
         except TimeoutError as late:
             if self.ended.is_set():
                 raise Refusal(503, "the server has ended") from late
-            raise Refusal(408, f"a question arrives within {BODY_SECONDS:g} s") from late
+            raise
 
     async def look(self, prompt: str, cuts: list[list[Cut]]) -> dict[str, Any]:
         """Answer one question, in a thread of its own."""
@@ -89,7 +98,9 @@ class RequestGuard:
             raise Refusal(429, "busy: too many prompts at one time; try again in a moment")
         self.present += 1
         try:
-            return await run_in_threadpool(self._answer, self.session, prompt, cuts)
+            # A model that does not hear of the end is left behind in its thread: it would hold up the others.
+            async with self._until_the_end(None):
+                return await run_in_threadpool(self._answer, self.session, prompt, cuts)
         except GossamerError as error:
             raise Refusal(400, str(error)) from error
         except (RuntimeError, MemoryError, IndexError) as error:
@@ -114,7 +125,7 @@ class RequestGuard:
         """Stop what is being received and answered; call it in the thread of the event loop."""
         self.ended.set()
         now = asyncio.get_running_loop().time()
-        for limit in self.arriving:
+        for limit in self.pending:
             limit.reschedule(now)
 
 
