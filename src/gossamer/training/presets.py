@@ -24,7 +24,14 @@ class Preset:
 
 ADDITION = Recipe(
     gate=GateRecipe(
-        reads="logit", bias=-4.0, anneal=0.065, pace="always", regrow_bias=2.0, layer_price_slope=0.3
+        reads="logit",
+        bias=-4.0,
+        anneal=0.065,
+        pace="always",
+        regrow_bias=2.0,
+        layer_price_slope=3.0,
+        regrow_price_slope=0.4,
+        least_slope=0.05,
     ),
     ceiling=CeilingRecipe(
         initial_factor=400.0, tighten_from=0.085, tighten_until=0.27, tighten_pace="slow_when_violated"
@@ -39,6 +46,8 @@ ADDITION = Recipe(
     rate=RateRecipe(full_above=25.0, settle=0.06, final=0.03),
     logits=LogitRecipe(limit=8.0, weight=1.2e-4),
 )
+# What the recipe for edges was when the one for heads and neurons beside them was judged.
+JUDGED_ON_60_TO_64 = {"gate.layer_price_slope": 0.3, "gate.regrow_price_slope": 0.3, "gate.least_slope": 0.0}
 
 PRESETS: dict[str, Preset] = {
     "default": Preset(
@@ -65,6 +74,7 @@ PRESETS: dict[str, Preset] = {
                 "gate.parents_from": 1.0,
                 "gate.learning_rate": 0.15,
                 "rate.settle": 0.12,
+                **JUDGED_ON_60_TO_64,
             }
         ),
     ),

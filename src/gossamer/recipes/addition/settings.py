@@ -1,8 +1,8 @@
 """The settings of the demo: every number of both trainings, in one place.
 
-Where the numbers come from is in LOG.md (2026-11-22, 2026-11-24). In one sentence: a base that learnt under attention
-dropout, gates that start closed, a ceiling so loose that the carry is given up, and then, while it tightens, edges that
-grow back one by one.
+Where the numbers come from is in LOG.md (2026-11-22, 2026-11-24, 2026-11-27). In one sentence: a base that learnt under
+attention dropout, gates that start closed, a ceiling so loose that the carry is given up and a price by which digits are
+read in the first layer, and then, while the ceiling tightens, edges that grow back one by one.
 """
 
 from __future__ import annotations
