@@ -78,7 +78,12 @@ FEATURES: dict[str, dict[str, Any]] = {
     },
     "least slope": {"least_slope": 0.1, "bias": -2.0, "causal": True},
     "least slope, noise": {"least_slope": 0.2, "bias": -2.0, "noise": KEY, "mask": _padding()},
-    "least slope, keep": {"least_slope": 0.2, "keep": _random(B, 1, T, S) > 0.4, "softcap": 1.5, "noise": KEY},
+    "least slope, keep": {
+        "least_slope": 0.2,
+        "keep": _random(B, 1, T, S) > 0.4,
+        "softcap": 1.5,
+        "noise": KEY,
+    },
     "least slope, weight": {"least_slope": 0.2, "lse_share": 1.0, "bias": 1.7, "causal": True, "noise": KEY},
     "least slope, open": {"least_slope": 0.2, "bias": torch.inf},
     "least slope, closed": {"least_slope": 0.2, "bias": -torch.inf},

@@ -29,8 +29,8 @@ def build_report(
     """Gather what was asked, what was kept, and what was proved.
 
     Args:
-        found: the verification on all sums, in order.
-        unseen: indices of the sums that neither training nor the choice of the best checkpoint saw.
+        found: the verification on all sums, or a sample of them.
+        unseen: places in `found` of the sums that neither training nor the choice of the best checkpoint saw.
         run: what the sparsifying run told about itself.
         impl: the implementation of gated attention in the model that was verified.
     """
@@ -105,7 +105,8 @@ def as_markdown(report: RunReport) -> str:
         "",
         "| | base | sparse |",
         "|---|---|---|",
-        f"| exact, of {proof['prompts']:,} sums | {proof['base_exact']:,} | {proof['sparse_exact']:,} |",
+        f"| exact, of {_looked_at(proof['prompts'], report.task['sums'])} sums | "
+        f"{proof['base_exact']:,} | {proof['sparse_exact']:,} |",
         f"| open attention edges per sum, mean | {proof['edges_possible']:,} | {proof['edges_mean']:.3f} |",
         f"| open attention edges per sum, most | {proof['edges_possible']:,} | {proof['edges_max']} |",
         "",
@@ -142,6 +143,11 @@ def as_markdown(report: RunReport) -> str:
         for e in report.edges
     ]
     return "\n".join([*lines, ""])
+
+
+def _looked_at(n: int, sums: int) -> str:
+    """How many sums a proof looked at, and of how many they are a sample."""
+    return f"{n:,}" if n == sums else f"{n:,} drawn of {sums:,}"
 
 
 def _neuron_lines(report: RunReport) -> list[str]:

@@ -9,7 +9,8 @@ The folder that a demo leaves (and from which it continues):
     training.html   the run, rewritten as it goes                    view.html, film.gif
 
 Which sums are for what: 80 % train both models; half of the held-out ones help to choose the best checkpoint, together
-with the training sums; the other half is looked at once, by the final proof, and is reported on its own.
+with the training sums; the other half is looked at once, by the final proof, and is reported on its own. Of a million
+sums (three digits), `MOST_CHOOSING` help to choose and `MOST_CHECKED` are looked at by the proof, in these shares.
 """
 
 from __future__ import annotations
@@ -55,7 +56,12 @@ from .figures import draw_sums, write_pages
 from .outcome import note, read_outcome
 from .report import as_markdown, build_report
 from .settings import ATTENTION_DROPOUT, DemoSettings
-from .task import Addition, as_text
+from .task import MOST_CHECKED, Addition, as_text
+
+MOST_CHOOSING = 40_000  # sums that an evaluation of the sparse run reads
+MOST_KEPT = (
+    20_000  # sums for which the base model's outputs are kept; for more they are computed at each step
+)
 
 
 def run_demo(
@@ -94,7 +100,8 @@ def run_demo(
             lambda: make_sparse(task, settings, base, out, screen, chosen[0] if film else None),
         )
         run = read_outcome(out)
-        screen.print(f"verifying all {task.n_sums:,} sums", highlight=False)
+        looked, every = len(task.checked(settings.seed)), "all " * (task.n_sums <= MOST_CHECKED)
+        screen.print(f"verifying {every}{looked:,} sums", highlight=False)
         report = prove(task, settings, base, sparse, run)
         seconds = {**report.seconds, "this_call": round(time.monotonic() - started, 1)}
         report = replace(report, seconds=seconds, figures=draw_sums(task, base, sparse, chosen, out))
@@ -202,7 +209,7 @@ def make_sparse(
         f"sparse model: the base's dropout of {rate:g} is off, it would count as divergence", highlight=False
     )
     train, held_out = task.split(settings.seed)
-    choosing = torch.cat([train, held_out[: len(held_out) // 2]])
+    choosing = _choosing(train, held_out[: len(held_out) // 2])
     work = out / "work" / "sparse"
     bar, page = ProgressLine("sparse model", console), TrainingPage(out / "training.html")
     prompt = None if filmed is None else task.encode(torch.tensor([filmed]))[0]
@@ -227,9 +234,17 @@ def make_sparse(
     return result.model.eval()
 
 
+def _choosing(train: Tensor, seen: Tensor) -> Tensor:
+    """The sums by which the best checkpoint is chosen: all of both, or `MOST_CHOOSING` in the same shares."""
+    share = min(1.0, MOST_CHOOSING / (len(train) + len(seen)))
+    return torch.cat([part[: round(share * len(part))] for part in (train, seen)])
+
+
 def rows(task: Addition, base: PreTrainedModel, index: Tensor) -> TensorRows:
-    """Inputs, labels and the base model's output for the sums `index`: there are few, so the base runs once."""
+    """Inputs, labels and, where there are few, the base model's output for the sums `index`, so that it runs once."""
     inputs, labels = task.encode(index)
+    if len(index) > MOST_KEPT:
+        return TensorRows(input_ids=inputs, labels=labels)
     with evaluating(base):
         outputs = torch.cat([first_output(base, {"input_ids": ids}) for ids in inputs.split(1024)])
     return TensorRows(input_ids=inputs, labels=labels, base_output=outputs)
@@ -242,11 +257,12 @@ def prove(
     sparse: PreTrainedModel,
     run: dict[str, Any],
 ) -> RunReport:
-    """Verify both models on all sums and gather the report."""
-    inputs, labels = task.encode(torch.arange(task.n_sums))
+    """Verify both models on all sums, or a sample of them, and gather the report."""
+    looked = task.checked(settings.seed)
+    inputs, labels = task.encode(looked)
     found = verify(base, sparse, inputs, labels, text=as_text)
     _, held_out = task.split(settings.seed)
-    unseen = held_out[len(held_out) // 2 :]
+    unseen = torch.isin(looked, held_out[len(held_out) // 2 :]).nonzero()[:, 0]
     neurons = [one.as_record(task) for one in label_neurons(sparse, Truth(task))]
     report = build_report(task, settings.as_dict(), found, unseen, run, impl=gates_of(sparse).impl)
     return replace(with_remaining(report, sparse), neurons=neurons)

@@ -1,8 +1,8 @@
 """The settings of the demo: every number of both trainings, in one place.
 
 Where the numbers come from is in LOG.md (2026-11-22, 2026-11-24, 2026-11-27). In one sentence: a base that learnt under
-attention dropout, gates that start closed, a ceiling so loose that the carry is given up and a price by which digits are
-read in the first layer, and then, while the ceiling tightens, edges that grow back one by one.
+attention dropout, gates that start closed, a ceiling so loose that the carry is given up and a price by which digits
+are read in the first layer, and then, while the ceiling tightens, edges that grow back one by one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from transformers import TrainingArguments
 
 from ...errors import refuse, require_range
 from ...gates.edges import EdgeGates
+from ...gates.neurons import NeuronGates
 from ...training.config import SparsityConfig, kinds_in
 from ...training.constraint import Ceiling
 from ...training.presets import PRESETS
 from ...training.recipe import Recipe
-from .task import Addition
+from .task import MOST_CHECKED, Addition
 
 # BERT's own default, on attention weights alone. Without it the tens slot of three bases in five reads the carry off
 # the hundreds slot, and a sparse model keeps the wiring that its base has (measured by cutting base edges, LOG.md).
 ATTENTION_DROPOUT = 0.1
 BASE_BATCH = 256
+# By digits: the steps after which a base is right on every sum that was tried (LOG.md).
+BASE_STEPS = {1: 700, 2: 700, 3: 2000}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class DemoSettings:
 
     seed: int = 0
     digits: int = 2
-    base_steps: int = 700
+    base_steps: int = 0  # 0: as many as the digits need
     steps: int = 7000  # at most; a run is done when it has settled, mostly at less than half of them
     ceiling: Ceiling = Ceiling("kl", 0.0004)
     gates: str = "edges"
@@ -41,15 +44,23 @@ class DemoSettings:
     recipe: Recipe = PRESETS["addition"].recipe
 
     def __post_init__(self) -> None:
+        Addition(self.digits)
+        if not self.base_steps:
+            object.__setattr__(self, "base_steps", BASE_STEPS[self.digits])
         require_range("seed", self.seed, 0, 2**31)
         require_range("base_steps", self.base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
-        Addition(self.digits)
         if EdgeGates.kind not in kinds_in(self.gates):
             raise refuse(
                 f"gates={self.gates} in a demo, whose proof lists every open edge of every sum",
                 "edges among them",
                 f"pass --gates edges,{self.gates}",
+            )
+        if NeuronGates.kind in kinds_in(self.gates) and Addition(self.digits).n_sums > MOST_CHECKED:
+            raise refuse(
+                f"gates={self.gates} with {self.digits} digits, where the proof closes each neuron on every sum",
+                f"at most {MOST_CHECKED:,} sums",
+                "pass --digits 2, or leave neurons out",
             )
 
     def as_dict(self) -> dict[str, Any]:

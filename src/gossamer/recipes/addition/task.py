@@ -36,6 +36,7 @@ PLUS, EQUALS, MASK = 10, 11, 12
 # BERT's own 0.02 left more edges in prototype runs, about 10 against 8 to 9 at 0.1 (LOG.md; not a controlled test).
 INITIALIZER_RANGE = 0.1
 MOST_DIGITS = 3  # all 10 ** (2 n) sums are held at once: a million for three, 100 million for four
+MOST_CHECKED = 100_000  # sums that a proof looks at; where there are more, a sample of so many
 PADDING = 3  # answer slots beyond n: the carry, and two zeros that the figure shows
 
 
@@ -102,6 +103,13 @@ class Addition:
         order = torch.randperm(self.n_sums, generator=torch.Generator().manual_seed(seed))
         cut = self.n_sums - int(self.n_sums * held_out)
         return order[:cut], order[cut:]
+
+    def checked(self, seed: int) -> Tensor:
+        """The sums that a proof looks at, in order: all of them, or a seeded sample of `MOST_CHECKED`."""
+        if self.n_sums <= MOST_CHECKED:
+            return torch.arange(self.n_sums)
+        draw = torch.Generator().manual_seed(seed + 1)  # another draw than the split's
+        return torch.randperm(self.n_sums, generator=draw)[:MOST_CHECKED].sort().values
 
     def model_config(
         self, *, width: int = 64, layers: int = 4, heads: int = 4, attention_dropout: float = 0.0
