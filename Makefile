@@ -22,13 +22,14 @@ $(VENV)/ready: $(VENV)/demo-ready
 demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
 	$(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
 
+# xdist would begin with the files of the most tests, and so end with the longest runs; tests/conftest.py begins with them.
 test: $(VENV)/ready  ## every test that this machine can run
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Rooms that hold integration tests alone (tests/conftest.py) are not even imported.
 ROOMS := browser integration cli recipes benchmarks
 test-fast: $(VENV)/ready  ## without whole commands and runs, other processes and the browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not integration" \
 		$(ROOMS:%=--ignore tests/%)
 
 lint: $(VENV)/ready  ## format, rules, types

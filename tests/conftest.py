@@ -12,16 +12,41 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 HERE = Path(__file__).parent
+# What takes longest, longest first: `--dist loadfile` deals out files in this order, and no process ends with a long one.
+LONG = (
+    "docs/test_notebooks.py",
+    "integration/test_distributed.py",
+    "integration/test_killed.py",
+    "integration/test_demo.py",
+    "integration/test_resume.py",
+    "docs/test_blocks.py",
+    "browser/test_site.py",
+    "training/test_heads.py",
+    "integration/test_cli.py",
+    "integration/test_sparsify_cli.py",
+    "browser/test_addition_page.py",
+    "browser/test_any_page.py",
+    "integration/test_serve.py",
+    "recipes/test_shrink.py",
+    "gates/test_new_kind.py",
+    "gates/test_triton_kernel.py",
+    "integration/test_wheel.py",
+    "integration/test_tasks_cli.py",
+    "cli/test_circuit_verbs.py",
+    "models/test_compiled.py",
+)
+assert all((HERE / name).is_file() for name in LONG), "a file in LONG has another name now"
 INTEGRATION = ("integration", "browser", "cli", "recipes", "benchmarks")
 QUICK = ("gpt2", "llama", "bert")  # the families that `make test-fast` tries
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs whole commands and jobs, several processes or a browser is an integration test.
+    """Long files come first, and what runs whole commands and jobs, several processes or a browser is an integration test.
 
     So is a test with a parameter `family` beyond `QUICK`, or, where it has none of those, beyond its first.
     """
+    items.sort(key=lambda item: turn_of(item.path))
     families: dict[tuple[Path, str], list[str]] = {}
     for item in items:
         if family := family_of(item):
@@ -32,6 +57,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         quick = set(tried) & set(QUICK) or {tried[0]}
         if folder in INTEGRATION or family_of(item) not in quick:
             item.add_marker(pytest.mark.integration)
+
+
+def turn_of(path: Path) -> int:
+    """When the tests of a file run: those in `LONG` first, then all others as they are found."""
+    name = path.relative_to(HERE).as_posix() if path.is_relative_to(HERE) else ""
+    return LONG.index(name) if name in LONG else len(LONG)
 
 
 def family_of(item: pytest.Item) -> str:
