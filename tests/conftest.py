@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 HERE = Path(__file__).parent
-# What takes longest, longest first: `--dist loadfile` deals out files in this order, and no process ends with a long one.
+# What takes longest, longest first: `--dist loadfile` deals out files in this order, so that none ends with a long one.
 LONG = (
     "docs/test_notebooks.py",
     "integration/test_distributed.py",
@@ -42,7 +42,7 @@ QUICK = ("gpt2", "llama", "bert")  # the families that `make test-fast` tries
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files come first, and what runs whole commands and jobs, several processes or a browser is an integration test.
+    """Long files come first; what runs whole commands and jobs, several processes or a browser is an integration test.
 
     So is a test with a parameter `family` beyond `QUICK`, or, where it has none of those, beyond its first.
     """
