@@ -22,7 +22,7 @@ def gossamer(*arguments: str, **options: object) -> subprocess.CompletedProcess[
 
 
 def one_line(capfd: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """What the command says, in this process, by the door that a console script takes too."""
+    """What the command says, asked in this process through the door that the console script takes."""
     ended = main(arguments)
     errors = capfd.readouterr().err
     assert ended == code, errors

@@ -1,14 +1,14 @@
 """The main job over seeds: `gossamer demo` for each, and the table that README.md quotes.
 
-    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 20 21 ...]
+    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 40 41 ...]
 
 Each seed has its own folder and is continued or reused like any demo folder, so the table can be made again from
 finished runs, which may have been made side by side. Written to results/addition_seeds_<first>-<last>.{json,md}: every
 report's numbers, and their median and range.
 
 A recipe is chosen on some seeds and judged once on others; the record of a judgement stays when a later one is made.
-Chosen on: 0 to 9. Judged on: 20 to 39 (2026-11-26). The next are 40 to 59. addition_cpu_2026-11 is the record of an
-earlier recipe, on seeds that it was chosen on.
+Chosen on: 0 to 9. Judged on: 40 to 59 (2026-11-27); the recipe before it on 20 to 39 (2026-11-26). The next are 80 to
+99. addition_cpu_2026-11 is the record of an earlier recipe still, on seeds that it was chosen on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/addition"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(20, 40)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(40, 60)))
     arguments = parser.parse_args()
     reports = {s: run_demo(arguments.folder / f"seed{s}", DemoSettings(seed=s)) for s in arguments.seeds}
     rows = [row(seed, report) for seed, report in reports.items()]

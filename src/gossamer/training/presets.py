@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "addition": Preset(
         "a small model that adds: over-prune under a loose ceiling, then regrow",
-        "benchmarks/experiments/addition/results/addition_seeds_20-39.md",
+        "benchmarks/experiments/addition/results/addition_seeds_40-59.md",
         ADDITION,
     ),
     "addition_structure": Preset(
