@@ -12,11 +12,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 HERE = Path(__file__).parent
-<<<<<<< HEAD
-# What takes longest, longest first: `--dist loadfile` deals out files in this order, and no process ends on a long one.
-=======
 # What takes longest, longest first: `--dist loadfile` deals out files in this order, so that none ends with a long one.
->>>>>>> 04b4ed6316efcb31c119f449232ba83992989b85
 LONG = (
     "docs/test_notebooks.py",
     "integration/test_distributed.py",

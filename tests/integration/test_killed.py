@@ -116,38 +116,41 @@ LATER = ".saving/checkpoint-8/edge_gates_state.json"
 
 
 @pytest.mark.parametrize(("how", "code"), [("interrupt", 130), ("full", 2)])
-@pytest.mark.parametrize("when", [FIRST, LATER])
 def test_interrupted_or_out_of_disk_inside_a_checkpoint(
-    how: str, code: int, when: str, place: Path, tmp_path: Path
+    how: str, code: int, place: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "command.json").write_text((place / "command.json").read_text())
-    said = happens(tmp_path, how, when)
-    assert "Traceback" not in said
-    assert ended(tmp_path, when) == [code, 0]
-    told = [line for line in said.splitlines() if line.startswith("gossamer: ")]
-    assert len(told) == 1
+    said = happens(tmp_path, how, FIRST, LATER)
     interrupted = "interrupted; run the same command again with --resume to continue"
-    assert (interrupted if how == "interrupt" else "cannot be written (File too large)") in told[0]
-    out = tmp_path / when.replace("/", "_") / "here" / "out"
-    assert left(out, "model") == left(place / "0" / "here" / "out", "model")
+    require_a_line_each(said, interrupted if how == "interrupt" else "cannot be written (File too large)")
+    for when in (FIRST, LATER):
+        assert ended(tmp_path, when) == [code, 0]
+        out = tmp_path / when.replace("/", "_") / "here" / "out"
+        assert left(out, "model") == left(place / "0" / "here" / "out", "model")
+
+
+def require_a_line_each(said: str, message: str) -> None:
+    """Two commands were stopped, and each said so in one line."""
+    assert "Traceback" not in said
+    told = [line for line in said.splitlines() if line.startswith("gossamer: ")]
+    assert len(told) == 2
+    assert all(message in line for line in told)
 
 
 @pytest.mark.parametrize(("how", "code"), [("interrupt", 130), ("full", 2)])
-@pytest.mark.parametrize("when", ["out/config.json", "out/shrink.json"])
 def test_shrinking_that_is_interrupted_or_out_of_disk_leaves_nothing(
-    how: str, code: int, when: str, tmp_path: Path
+    how: str, code: int, tmp_path: Path
 ) -> None:
     """One line, and the same command works afterwards: a folder that was half-written would be in its way."""
     model, _ = closing("llama", "heads", "neurons")
     save(model, tmp_path / "sparse")
     (tmp_path / "command.json").write_text(json.dumps(["shrink", str(tmp_path / "sparse")]))
-    said = happens(tmp_path, how, when, more=())
-    assert "Traceback" not in said
-    assert ended(tmp_path, when) == [code, 0]
-    told = [line for line in said.splitlines() if line.startswith("gossamer: ")]
-    assert len(told) == 1
-    assert ("interrupted" if how == "interrupt" else "cannot be written (File too large)") in told[0]
-    assert [x.name for x in (tmp_path / when.replace("/", "_") / "here").iterdir()] == ["out"]
+    moments = ("out/config.json", "out/shrink.json")
+    said = happens(tmp_path, how, *moments, more=())
+    require_a_line_each(said, "interrupted" if how == "interrupt" else "cannot be written (File too large)")
+    for when in moments:
+        assert ended(tmp_path, when) == [code, 0]
+        assert [x.name for x in (tmp_path / when.replace("/", "_") / "here").iterdir()] == ["out"]
 
 
 @pytest.fixture(scope="module")
