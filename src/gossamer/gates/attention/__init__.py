@@ -111,19 +111,16 @@ def gated_attention(
         scale: the model's own factor on q @ k^T; the gate reads the scaled logit, in nats.
         bias: c, the gate bias in nats; +inf opens every gate and gives plain attention.
         noise: names the draw of logistic noise on the gates; None for deterministic gates.
-        mask: bool, broadcastable to (B, H, T, S), True where an edge may exist; None for
-            everywhere.
+        mask: bool, broadcastable to (B, H, T, S), True where an edge may exist; None for everywhere.
         causal: query t of T sees keys up to t + S - T, besides what `mask` says.
         window: query t sees keys less than `window` positions away from t + S - T, on both sides
             if not causal.
-        segments: integer (B, S), which packed sequence a position belongs to; edges stay
-            inside one.
+        segments: integer (B, S), which packed sequence a position belongs to; edges stay inside one.
         softcap: cap * tanh(s / cap) on the logits before gate and mask, as Gemma 2 does.
         sinks: (H,) extra softmax column per head, as GPT-OSS has.
         dropout: probability of dropping a gated weight; the rest is scaled by 1 / (1 - dropout).
         dropout_key: names the draw of the dropout; None for the key in `noise`.
-        keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For
-            interventions.
+        keep: {0, 1} or bool, broadcastable to (B, H, T, S); multiplies the gates. For interventions.
         renormalise: divide by the open edges' mass alone. For the leak test, not for training.
         count: whether expected_open is wanted; leaving it out may cost less, and it may be NaN then.
         lse_share: a, how much of its row's log-sum-exp (over visible keys and sinks) a gate takes off its logit:
