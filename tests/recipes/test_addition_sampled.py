@@ -45,6 +45,8 @@ def test_two_digits_choose_by_all_sums_that_they_may_and_three_by_a_share_of_eac
 def test_a_base_has_as_many_steps_as_its_digits_need() -> None:
     assert [DemoSettings(digits=n).base_steps for n in (1, 2, 3)] == list(BASE_STEPS.values())
     assert DemoSettings(digits=3, base_steps=5).base_steps == 5
+    with pytest.raises(GossamerError, match="base_steps=0 is out of range"):
+        DemoSettings(base_steps=0)
 
 
 def test_neurons_of_a_million_sums_are_refused() -> None:

@@ -36,7 +36,9 @@ class DemoSettings:
 
     seed: int = 0
     digits: int = 2
-    base_steps: int = 0  # 0: as many as the digits need
+    base_steps: int | None = (
+        None  # by default as many as the digits need, which is what the settings then say
+    )
     steps: int = 7000  # at most; a run is done when it has settled, mostly at less than half of them
     ceiling: Ceiling = Ceiling("kl", 0.0004)
     gates: str = "edges"
@@ -45,10 +47,10 @@ class DemoSettings:
 
     def __post_init__(self) -> None:
         Addition(self.digits)
-        if not self.base_steps:
-            object.__setattr__(self, "base_steps", BASE_STEPS[self.digits])
+        base_steps = BASE_STEPS[self.digits] if self.base_steps is None else self.base_steps
+        object.__setattr__(self, "base_steps", base_steps)
         require_range("seed", self.seed, 0, 2**31)
-        require_range("base_steps", self.base_steps, 1, 10**7)
+        require_range("base_steps", base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
         if EdgeGates.kind not in kinds_in(self.gates):
             raise refuse(
@@ -69,6 +71,7 @@ class DemoSettings:
 
     def base(self, folder: Path) -> TrainingArguments:
         """The plain Trainer's arguments for the dense model."""
+        assert self.base_steps is not None
         return TrainingArguments(
             output_dir=str(folder),
             max_steps=self.base_steps,
