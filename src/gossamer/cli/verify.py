@@ -53,13 +53,12 @@ def verify(
     if task is not None or prompt:
         from ..recipes.verify_task import study_prompts, study_task
 
-        common: dict[str, Any] = {"others": others or [], "draws": draws}
+        if task is None:
+            study = partial(study_prompts, base, sparse, prompt or [])
+        else:
+            study = partial(study_task, base, sparse, task, n=n_prompts, seed=seed)
         with trusting(trust_remote_code):
-            if task is None:
-                _verify_texts(partial(study_prompts, base, sparse, prompt or [], **common), out, json_output)
-            else:
-                study = partial(study_task, base, sparse, task, n=n_prompts, seed=seed, **common)
-                _verify_texts(study, out, json_output)
+            _verify_texts(partial(study, others=others or [], draws=draws), out, json_output)
         return
     from ..circuits.verify import all_claims_hold
     from ..models.quiet import quiet

@@ -130,12 +130,16 @@ class Controller:
         """An open unit of layer l costs 1 + slope * l."""
         gate = self.recipe.gate
         regrow = gate.layer_price_slope if gate.regrow_price_slope is None else gate.regrow_price_slope
-        regrows = self.taken >= self.recipe.ceiling.tighten_from * self.steps
-        return (regrow if regrows else gate.layer_price_slope) * (1 - self.tightened)
+        return (regrow if self._tightens else gate.layer_price_slope) * (1 - self.tightened)
+
+    @property
+    def _tightens(self) -> bool:
+        """Whether the recipe lets the ceiling tighten by now."""
+        return self.taken >= self.recipe.ceiling.tighten_from * self.steps
 
     @property
     def least_slope(self) -> float:
-        """The least straight-through slope of a gate on an edge."""
+        """The least straight-through slope of a gate."""
         return self.recipe.gate.least_slope * (1 - self.tightened)
 
     @property
@@ -240,7 +244,7 @@ class Controller:
 
     def _tighten(self, holds: bool) -> None:
         recipe = self.recipe.ceiling
-        if self.taken < recipe.tighten_from * self.steps:
+        if not self._tightens:
             return
         slowed = {"when_feasible": 0.0, "slow_when_violated": CREEP, "always": 1.0}[recipe.tighten_pace]
         span = (recipe.tighten_until - recipe.tighten_from) * self.steps
@@ -249,7 +253,7 @@ class Controller:
     def _next_bias(self, holds: bool) -> float:
         """From the start to `final_bias`; with regrowth, down with the ceiling's slack once it tightens."""
         gate, end = self.recipe.gate, self.recipe.gate.final_bias
-        if gate.regrow_bias and self.taken >= self.recipe.ceiling.tighten_from * self.steps:
+        if gate.regrow_bias and self._tightens:
             lifted = 1 - self.tightened if not self.restarts else max(0.0, 1 - 2 * self.settled_share)
             return end + (gate.regrow_bias - end) * lifted
         move = abs(self.start - end) / max(1.0, gate.anneal * self.steps)
