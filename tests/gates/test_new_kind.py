@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -43,8 +41,8 @@ from gossamer.models.summary import describe_model
 from gossamer.training.adapters import add_adapters
 from gossamer.training.metrics import Tally, counting
 from gossamer.training.trainer import SparsityTrainer
+from helpers import forked
 from helpers.letters import LETTERS, save_tokenizer
-from helpers.processes import environment
 from helpers.run_tiny import config, rows, trainer
 from helpers.zoo import build
 
@@ -484,19 +482,9 @@ def test_two_ranks_that_share_one_model_are_one_process(tmp_path: Path) -> None:
         "eval_strategy=no",
     ]  # so that the last model is what is left
     asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    asked |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "ACCELERATE_USE_CPU": "true"}
-    launch = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-    ]
+    asked |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "IMPORT": "gates.test_new_kind"}
     program = ["-m", "helpers.run_sharded", *command(tmp_path, tmp_path / "two", "--batch", "4", *still)]
-    named = environment(IMPORT="gates.test_new_kind", **asked)
-    done = subprocess.run([*launch, *program], env=named, capture_output=True, text=True)
+    done = forked.run(program, 2, **asked)
     assert done.returncode == 0, done.stderr
     assert main(command(tmp_path, tmp_path / "one", "--batch", "8", *still)) == 0
     two, one = (load(tmp_path / name / "model").state_dict() for name in ("two", "one"))

@@ -22,6 +22,7 @@ from gossamer import load
 from gossamer.cli import app, main
 from gossamer.models.remaining import remaining
 from gossamer.training.distributed import rank_seed
+from helpers import forked
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
 from helpers.zoo import build
@@ -40,17 +41,15 @@ STILL |= {"learning_rate": 2e-4}
 def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
     """`run_tiny` in as many processes, on gloo."""
     out.mkdir(exist_ok=True)
-    return launched(ranks, ["-m", "helpers.run_tiny", str(out), "--set", json.dumps(settings), *more])
+    return forked.run(["-m", "helpers.run_tiny", str(out), "--set", json.dumps(settings), *more], ranks)
 
 
-def launched(ranks: int, program: list[str], **other: str) -> subprocess.CompletedProcess[str]:
-    """A program in as many processes, on gloo."""
+def launched(program: list[str]) -> subprocess.CompletedProcess[str]:
+    """A program in two processes, started as the documents say, on gloo."""
     # `--standalone`: the launcher takes a free port itself and keeps it.
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [sys.executable, "-W", "ignore", *launch, *program]
-    return subprocess.run(
-        command, env=environment(ACCELERATE_USE_CPU="true", **other), capture_output=True, text=True
-    )
+    return subprocess.run(command, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def one(place: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torc
 
 
 def test_two_ranks_of_the_command_line_report_once(place: Path, tmp_path: Path) -> None:
-    done = launched(2, ["-m", "gossamer", *sparsify(place, tmp_path, 4)])
+    done = launched(["-m", "gossamer", *sparsify(place, tmp_path, 4)])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "report.json").read_text())
     assert json.loads((tmp_path / "started.json").read_text())["movable"]["processes"] == 2
@@ -105,12 +104,12 @@ def test_two_ranks_that_share_one_model_are_one_process(
     asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": form}
     asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
     program = ["-m", "helpers.run_sharded", *sparsify(place, out, 4, *LAST)]
-    done = launched(2, program, **asked)
+    done = forked.run(program, 2, **asked)
     assert done.returncode == 0, done.stderr
     shutil.copytree(out, tmp_path / "whole")
     for name in ("checkpoint-3", "checkpoint-4", "model"):
         shutil.rmtree(out / name)
-    done = launched(2, [*program, "--resume"], **asked)
+    done = forked.run([*program, "--resume"], 2, **asked)
     assert done.returncode == 0, done.stderr
     two, whole = (load(tmp_path / name / "model").state_dict() for name in ("two", "whole"))
     for name, weight in one.items():
@@ -134,7 +133,7 @@ def test_gates_on_units_of_a_shared_model_are_those_of_one_process(
     )
     asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
     asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
-    done = launched(2, ["-m", "helpers.run_sharded", *sparsify(place, tmp_path / "two", 4, *last)], **asked)
+    done = forked.run(["-m", "helpers.run_sharded", *sparsify(place, tmp_path / "two", 4, *last)], 2, **asked)
     assert done.returncode == 0, done.stderr
     models = [load(tmp_path / "two" / "model"), load(alone(place, tmp_path / "one", *last))]
     two, one = (model.state_dict() for model in models)
@@ -154,7 +153,7 @@ def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> N
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     }
     program = ["-m", "helpers.run_sharded", *sparsify(place, tmp_path, 4, "--lora", "2", "--merge")]
-    done = launched(2, program, **asked)
+    done = forked.run(program, 2, **asked)
     assert done.returncode == 0, done.stderr
     base = build("gpt2").state_dict()
     merged = load(tmp_path / "model").state_dict()

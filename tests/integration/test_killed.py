@@ -14,7 +14,7 @@ import torch
 from gossamer import save
 from gossamer.cli import main
 from gossamer.training.resume import checkpoints
-from helpers import zoo
+from helpers import forked, zoo
 from helpers.closed_units import closing
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import another_writer, environment
@@ -24,8 +24,8 @@ TIMES = ("runtime", "per_second", "seconds")
 
 def happens(place: Path, how: str, *when: str, more: tuple[str, ...] = ("--resume",)) -> str:
     """Let it happen; returns what the commands said."""
-    arguments = [sys.executable, "-m", "helpers.run_killed", str(place), how, json.dumps(more), *when]
-    done = subprocess.run(arguments, check=True, env=environment(), stderr=subprocess.PIPE, text=True)
+    done = forked.run(["-m", "helpers.run_killed", str(place), how, json.dumps(more), *when])
+    done.check_returncode()
     return done.stderr
 
 

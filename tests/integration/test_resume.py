@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,12 @@ from gossamer.errors import CheckpointError, GossamerWarning
 from gossamer.files import locked
 from gossamer.training.resume import MANIFEST, STATE_FILE, is_whole, last_checkpoint, write_manifest
 from gossamer.training.trainer import SparsityTrainer
-from helpers import run_tiny
-from helpers.processes import environment
+from helpers import forked, run_tiny
 
 
 def command(out: Path, *, load_best_model_at_end: bool = False) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "helpers.run_tiny",
-        str(out),
-        "--set",
-        json.dumps({"load_best_model_at_end": load_best_model_at_end}),
-    ]
+    settings = {"load_best_model_at_end": load_best_model_at_end}
+    return ["-m", "helpers.run_tiny", str(out), "--set", json.dumps(settings)]
 
 
 def same(a: Any, b: Any, path: str = "") -> None:
@@ -54,7 +45,7 @@ def same(a: Any, b: Any, path: str = "") -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(out), check=True, env=environment())
+    forked.run(command(out)).check_returncode()
     return torch.load(out / "final-0.pt")
 
 
@@ -70,24 +61,24 @@ MOMENTS = {
 def test_killed_and_resumed_is_bit_for_bit_the_same(
     moment: str, uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
-    killed = subprocess.run([*command(tmp_path), "--die", *MOMENTS[moment]], env=environment(), check=False)
+    killed = forked.run([*command(tmp_path), "--die", *MOMENTS[moment]])
     assert killed.returncode == -signal.SIGKILL
     assert is_whole(tmp_path / ".saving" / "checkpoint-6") == (moment == "before a checkpoint has its name")
     assert not (tmp_path / "checkpoint-6").exists()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
     assert not (tmp_path / "final-0.pt").exists()
-    subprocess.run(command(tmp_path), check=True, env=environment())
+    forked.run(command(tmp_path)).check_returncode()
     again = torch.load(tmp_path / "final-0.pt")
     same(again, uninterrupted)
 
 
 def test_killed_before_the_first_step_it_draws_the_same_random_numbers(tmp_path: Path) -> None:
     whole, killed = (command(tmp_path / name, load_best_model_at_end=True) for name in ("whole", "killed"))
-    subprocess.run(whole, check=True, env=environment())
+    forked.run(whole).check_returncode()
     die = ["--die", "os.mkdir", ".saving/checkpoint-2"]
-    assert subprocess.run([*killed, *die], env=environment(), check=False).returncode == -9
+    assert forked.run([*killed, *die]).returncode == -9
     assert last_checkpoint(tmp_path / "killed") == str(tmp_path / "killed" / "checkpoint-0")
-    subprocess.run(killed, check=True, env=environment())
+    forked.run(killed).check_returncode()
     same(*(torch.load(tmp_path / name / "final-0.pt") for name in ("killed", "whole")))
 
 
@@ -291,9 +282,7 @@ def test_no_checkpoint_to_go_on_from_is_one_line(tmp_path: Path) -> None:
 
 def test_two_trainers_in_one_folder(tmp_path: Path) -> None:
     with locked(tmp_path):
-        run = subprocess.run(
-            command(tmp_path), env=environment(), check=False, stderr=subprocess.PIPE, text=True
-        )
+        run = forked.run(command(tmp_path))
     assert run.returncode == 1  # the helper's own
     assert run.stderr.splitlines()[-1].startswith(f"gossamer: another process writes in {tmp_path}")
     assert not list(tmp_path.iterdir())
