@@ -21,7 +21,7 @@ from gossamer.models.remaining import remaining
 from gossamer.recipes.addition.settings import DemoSettings
 from helpers.zoo import adder, build
 
-CRITERION = Path(arms.__file__).parent / "configs" / "criterion.yaml"
+CRITERION = Path(arms.__file__).parent / "configs" / "addition.yaml"
 
 
 def some_mask(model: Any) -> masks.Mask:

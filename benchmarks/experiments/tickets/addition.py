@@ -111,3 +111,9 @@ def share_left(sparse: Any) -> float:
     """Multiply-adds that are left of a gated model."""
     size = remaining(sparse)
     return float(size.left.multiply_adds / size.base.multiply_adds)
+
+
+class AdditionWeightsSubject(AdditionSubject):
+    """As above, with a mask of single weights of the matrices of attention and MLP."""
+
+    name, kinds = "addition_weights", "weights"

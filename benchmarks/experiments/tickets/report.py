@@ -38,8 +38,14 @@ class Record:
         self.margin = self.criterion["margin"][self.subject]
         self.threshold = self.criterion["threshold"][self.subject]
         self.masks = {row["seed"]: row for row in rows[1:] if row["arm"] == "mask"}
+        self.kinds = list(dict.fromkeys(kind for row in self.masks.values() for kind in row["open"]))
         self.rows = [row for row in rows[1:] if row["arm"] != "mask"]
         self.arms = list(dict.fromkeys(row["arm"] for row in self.rows))
+
+    @property
+    def adds(self) -> bool:
+        """Whether the measure is exact sums, and not a loss."""
+        return self.subject.startswith("addition")
 
     def of(self, arm: str) -> dict[int, Row]:
         """The rows of an arm by seed."""
@@ -100,8 +106,8 @@ def as_lines(record: Record) -> list[str]:
         f"{' '.join(map(str, seeds))}`; torch {record.rows[0]['torch']}, CPU, one thread; criterion written "
         f"{record.written}, before the first run.",
         "",
-        "| mask of seed | open heads by layer | open neurons by layer | parameters left | search |",
-        "|---|---|---|---|---|",
+        f"| mask of seed | {' | '.join(f'open {kind} by layer' for kind in record.kinds)} | parameters left | search |",
+        "|---" * (3 + len(record.kinds)) + "|",
     ]
     for seed, row in sorted(record.masks.items()):
         left = next(
@@ -113,10 +119,10 @@ def as_lines(record: Record) -> list[str]:
             ),
             0,
         )
-        units = [", ".join(map(str, row["open"][kind])) for kind in ("heads", "neurons")]
+        units = " | ".join(", ".join(f"{n:,}" for n in row["open"][kind]) for kind in record.kinds)
         proof = ", ".join(f"{name} {_shown(value)}" for name, value in row["proof"].items() if value != "")
-        lines.append(f"| {seed} | {units[0]} | {units[1]} | {left:,} | {proof} |")
-    last = "exact after the last step" if record.subject == "addition" else "minus the held-out loss"
+        lines.append(f"| {seed} | {units} | {left:,} | {proof} |")
+    last = "exact after the last step" if record.adds else "minus the held-out loss"
     lines += ["", f"| arm | seeds | parameters | {last}: mean, each seed | steps to {record.threshold:g} | "
               "less `found`: exact | steps saved | counts |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     lines += [_arm_line(record, arm) for arm in record.arms]
@@ -189,7 +195,7 @@ def draw(record: Record, path: Path) -> None:
                     steps, [min(x) for x in columns], [max(x) for x in columns], color=colour, alpha=0.12
                 )
     axes[0].set(xlabel="steps", ylabel="held-out loss, nats", yscale="log")
-    axes[1].set(xlabel="steps", ylabel="exact" if record.subject == "addition" else "minus the loss")
+    axes[1].set(xlabel="steps", ylabel="exact" if record.adds else "minus the loss")
     axes[1].legend(fontsize=7)
     for axis in axes:
         axis.grid(color="#dddddd", linewidth=0.5)

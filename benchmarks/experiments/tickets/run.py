@@ -1,12 +1,13 @@
 """Is what gossamer leaves a winning ticket? The same mask, or others of its size, trained again from many starts.
 
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject addition --seeds 81 82 83 84 85
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject language --seeds 0
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject addition_weights --seeds 81 82 83 84 85
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.tickets.run --subject language --seeds 81 82 83 84 85
 
 For each seed: a dense model is trained and its weights are noted at the start, at three rewinding points and at the
 end; gossamer finds a mask on the trained one; every arm of arms.py is trained with the same steps, batches and
 optimizer. Gates on attention edges depend on the input and are no mask: the mask is that of heads and neurons, or of
-single weights. What counts as a difference is in configs/criterion.yaml, and in the record before the first run.
+single weights. What counts as a difference is in configs/<subject>.yaml, and in the record before the first run.
 
 Finished arms are in results/<subject>.json and are not repeated, so the same command goes on where it was stopped. A
 page and a picture are made from the record after every seed (report.py).
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.experiments.tickets.addition import AdditionSubject
+from benchmarks.experiments.tickets.addition import AdditionSubject, AdditionWeightsSubject
 from benchmarks.experiments.tickets.arms import Found, Start, arms, points
 from benchmarks.experiments.tickets.language import LanguageSubject
 from benchmarks.experiments.tickets.masks import Mask, close, hold, parameters_left, sizes
@@ -31,10 +32,9 @@ from gossamer.errors import refuse
 from gossamer.models.quiet import quiet
 
 HERE = Path(__file__).parent
-CRITERION = HERE / "configs" / "criterion.yaml"
 # So that a run cut short leaves the verdict: first what a ticket has to beat, on all seeds.
 PARTS = (("dense", "found", *WORSE), None)
-SUBJECTS = {one.name: one for one in (AdditionSubject, LanguageSubject)}
+SUBJECTS = {one.name: one for one in (AdditionSubject, AdditionWeightsSubject, LanguageSubject)}
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def main() -> None:
     torch.set_num_threads(1)
     path = given.results / f"{given.subject}.json"
     each = len(arms(100)) + 2  # with the dense arm and the mask
-    rows, progress = open_record(path, CRITERION, of=each * len(given.seeds), seeds=given.seeds)
+    rows, progress = open_record(
+        path, HERE / "configs" / f"{given.subject}.yaml", of=each * len(given.seeds), seeds=given.seeds
+    )
     for part in PARTS:
         for seed in given.seeds:
             run_seed(SUBJECTS[given.subject](given.work / given.subject, seed), part, rows, progress)

@@ -21,7 +21,7 @@ from ..models.run_report import report_beside
 from ..training.counted import counted
 from ..training.divergence import Measure, agreement, per_item
 from ..training.metrics import Tally
-from .folders import open_model
+from .folders import open_pair
 
 ROWS, LENGTH, BATCH = 64, 128, 16
 POOL = 50  # rows that are read for each one that is taken, so that a sample is not the first file alone
@@ -41,13 +41,7 @@ def compare_also(
         model), and for each text its numbers with standard errors over rows.
     Raises: `GossamerError` for other vocabularies, no tokenizer, or a text that gives too little.
     """
-    dense, gated = open_model(base), open_model(sparse)
-    if dense.config.vocab_size != gated.config.vocab_size:
-        raise refuse(
-            f"models of {dense.config.vocab_size} and {gated.config.vocab_size} tokens",
-            "two models of one vocabulary",
-            "pass the base that the sparse model was made from",
-        )
+    dense, gated = open_pair(base, sparse)
     report = report_beside(Path(sparse))
     names = (*(f"{name}{end}" for name in (*KINDS, "agreement") for end in ("", "_se")), "divergence")
     held = {name: report.held_out[name] for name in names if name in report.held_out} if report else {}

@@ -69,6 +69,21 @@ def open_model(folder: Path | str) -> PreTrainedModel:
     return load(folder, impl="eager") if blocks_of(config.__dict__, folder) else load_dense(folder)
 
 
+def open_pair(base: Path | str, sparse: Path | str) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """A base and the model that was made from it; gates are not asked for.
+
+    Raises: `GossamerError` for models of two vocabularies.
+    """
+    dense, gated = open_model(base), open_model(sparse)
+    if dense.config.vocab_size != gated.config.vocab_size:
+        raise refuse(
+            f"a base of {dense.config.vocab_size} tokens and a sparse model of {gated.config.vocab_size}",
+            "two models of one vocabulary",
+            "pass the base that the sparse model was made from",
+        )
+    return dense, gated
+
+
 def open_others(folders: Sequence[Path | str], like: PreTrainedModel) -> list[PreTrainedModel]:
     """Gated models whose circuits can be compared with those of `like`, checked before anything is computed.
 

@@ -27,7 +27,7 @@ from ..errors import refuse
 from ..models.attach import gates_of
 from ..models.forward import evaluating, first_output
 from ..training.counted import counted
-from .folders import open_model, open_others, task_prompts
+from .folders import open_others, open_pair, task_prompts
 
 OWN = "own prompts"  # what a study calls itself where no task made its prompts
 
@@ -177,14 +177,8 @@ class _Pair:
     @classmethod
     def opened(cls, base: Path | str, sparse: Path | str) -> _Pair:
         """Both models of two folders, if they can be compared."""
-        dense, gated = open_model(base), open_model(sparse)
+        dense, gated = open_pair(base, sparse)
         gates_of(gated)
-        if dense.config.vocab_size != gated.config.vocab_size:
-            raise refuse(
-                f"a base of {dense.config.vocab_size} tokens and a sparse model of {gated.config.vocab_size}",
-                "two models of one vocabulary",
-                "pass the base that the sparse model was made from",
-            )
         return cls(dense, gated)
 
     def part(
