@@ -18,7 +18,7 @@ from gossamer.training.sparsify import sparsify
 
 from .masks import Mask, mask_of
 
-STEPS, BATCH, PEAK = 600, 16, 3e-3
+STEPS, BATCH, PEAK = 300, 16, 3e-3
 SEARCH, CEILING = 400, Ceiling("kl", 0.1)
 WIDTHS = range(32, 129, 8)
 
