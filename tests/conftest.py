@@ -15,11 +15,10 @@ HERE = Path(__file__).parent
 # What takes longest, longest first: `--dist loadfile` deals out files in this order, so that none ends with a long one.
 LONG = (
     "docs/test_notebooks.py",
-    "integration/test_distributed.py",
-    "integration/test_killed.py",
     "integration/test_demo.py",
-    "integration/test_resume.py",
+    "integration/test_distributed.py",
     "docs/test_blocks.py",
+    "integration/test_killed.py",
     "browser/test_site.py",
     "training/test_heads.py",
     "integration/test_cli.py",
@@ -28,6 +27,7 @@ LONG = (
     "browser/test_any_page.py",
     "integration/test_serve.py",
     "recipes/test_shrink.py",
+    "integration/test_resume.py",
     "gates/test_new_kind.py",
     "gates/test_triton_kernel.py",
     "integration/test_wheel.py",
