@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.experiments.tickets import arms, masks
 from benchmarks.experiments.tickets.report import Record, steps_to, write_page
+from benchmarks.experiments.tickets.run import SUBJECTS
 from benchmarks.experiments.tickets.train import train
 from benchmarks.lib.intervals import t_interval
 from benchmarks.lib.record import Rows, declare
@@ -170,6 +171,21 @@ def record_of(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_one_seed_proves_nothing(tmp_path: Path) -> None:
     rows = [row("found", 0, 1.0, 20), row("fresh", 0, 0.1, None)]
     assert Record(record(tmp_path, rows)).difference("found", "fresh").counts == {"exact": 0, "steps_to": 0}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_a_subject_has_a_criterion(subject: str) -> None:
+    found = read_yaml(CRITERION.with_name(f"{subject}.yaml"))
+    assert found["threshold"].keys() >= {subject}
+    assert found["margin"][subject].keys() == {"exact", "steps_to"}
+
+
+def test_masks_of_weights_are_shown_by_layer(tmp_path: Path) -> None:
+    rows = [row("dense", 0, 1.0, 30), row("found", 0, 1.0, 30)]
+    rows.append({"arm": "mask", "seed": 0, "open": {"weights": [4000, 5]}, "proof": {}, "cpu_seconds": 2.0})
+    page = write_page(record(tmp_path, rows)).read_text()
+    assert "| mask of seed | open weights by layer | parameters left | search |\n|---|---|---|---|\n" in page
+    assert "| 0 | 4,000, 5 | 10 |" in page
 
 
 def test_the_page_shows_every_arm_and_a_record_keeps_its_criterion(tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ PRESETS: dict[str, Preset] = {
             }
         ),
     ),
+    "addition_weights": Preset(
+        "the same with gates on single weights too, which go in numbers while the ceiling is loose",
+        "benchmarks/experiments/structure/results/addition_weights.md",
+        ADDITION.with_settings(
+            {
+                "gate.price": "edges=1,weights=4",
+                "gate.learning_rate": 0.15,
+                # Edges are a fifth of the price: with a fifth of lambda, one costs beside the loss what it did.
+                "control.initial_lambda": 0.2,
+                "control.lambda_bounds": (0.003, 0.2),
+                "control.final_lambda_bounds": (0.06, 6.0),
+            }
+        ),
+    ),
     "language_model": Preset(
         "a language model on text, hard gates from an open start",
         "benchmarks/experiments/frontier/results/frontier-1200.md; there ceiling.initial_factor is "
