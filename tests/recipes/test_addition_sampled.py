@@ -12,7 +12,7 @@ from rich.console import Console
 from gossamer.errors import GossamerError
 from gossamer.recipes.addition import run, task
 from gossamer.recipes.addition.run import run_demo
-from gossamer.recipes.addition.settings import BASE_STEPS, DemoSettings, recipe_for
+from gossamer.recipes.addition.settings import BASE_STEPS, DemoSettings
 from gossamer.recipes.addition.task import MOST_CHECKED, Addition
 
 
@@ -47,12 +47,6 @@ def test_a_base_has_as_many_steps_as_its_digits_need() -> None:
     assert DemoSettings(digits=3, base_steps=5).base_steps == 5
     with pytest.raises(GossamerError, match="base_steps=0 is out of range"):
         DemoSettings(base_steps=0)
-
-
-def test_the_recipe_of_a_demo_follows_its_gates() -> None:
-    assert recipe_for("edges") == "addition"
-    assert recipe_for("weights, edges") == "addition_weights"
-    assert recipe_for("edges,heads,neurons") == recipe_for("edges,neurons,weights") == "addition_structure"
 
 
 def test_neurons_of_a_million_sums_are_refused() -> None:

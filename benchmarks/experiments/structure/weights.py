@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --seeds 65 66 67 --masks 81 82 83 84 85
 
-Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --seed S` in a folder of its own, continued
-or reused like any demo folder; the recipe was chosen on seeds 0 and 1. (2) For each of `--masks`, gates on weights
+Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --recipe addition_weights --seed S` in a folder
+of its own, continued or reused like any demo folder; the recipe was chosen on seeds 0 and 1. (2) For each of `--masks`, gates on weights
 alone on the dense model of the tickets' study, found by learned logits or by magnitude, a cut-off that the controller
 moves: the same steps, ceiling and held-out sums; both were chosen on seed 80. Written to
 results/addition_weights.{json,md}, row by row; finished rows are not repeated.
@@ -26,11 +26,11 @@ from gossamer.gates.weights import WeightGates
 from gossamer.models.checkpoint import load
 from gossamer.models.quiet import quiet
 from gossamer.recipes.addition.run import run_demo
-from gossamer.recipes.addition.settings import DemoSettings, recipe_for
+from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.training.presets import PRESETS
 
 RESULTS = Path(__file__).parent / "results"
-GATES = "edges,weights"
+GATES, RECIPE_OF_DEMO = "edges,weights", "addition_weights"
 
 
 class MagnitudeSubject(AdditionWeightsSubject):
@@ -78,7 +78,7 @@ def main() -> None:
 
 def demo(folder: Path, seed: int) -> Row:
     """What the demo leaves of edges and weights, and whether every sum holds."""
-    settings = DemoSettings(seed=seed, gates=GATES, recipe=PRESETS[recipe_for(GATES)].recipe)
+    settings = DemoSettings(seed=seed, gates=GATES, recipe=PRESETS[RECIPE_OF_DEMO].recipe)
     proof = run_demo(folder, settings).proof
     gates = WeightGates.on(load(folder / "sparse", impl="eager"))
     assert gates is not None
@@ -111,7 +111,7 @@ def as_lines(rows: list[Row]) -> list[str]:
     lines = ["# Addition with gates on single weights", ""]
     lines += [f"`OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights {_asked(demos, masks)}`, torch "
               f"{rows[0]['torch']}, CPU. Weights are those of the matrices of attention and MLP.", ""]  # fmt: skip
-    lines += ["## `gossamer demo --gates edges,weights`", "",
+    lines += ["## `gossamer demo --gates edges,weights --recipe addition_weights`", "",
               "| seed | exact of 10,000 | same row as the base | edges, mean | precision, recall | weights left "
               "| by layer | processor seconds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     lines += [

@@ -40,7 +40,7 @@ def demo(
 ) -> None:
     """Train a model that adds, make it sparse, prove it on every sum, and draw 36 + 28."""
     from ..recipes.addition.run import run_demo
-    from ..recipes.addition.settings import DemoSettings, recipe_for
+    from ..recipes.addition.settings import DemoSettings
     from ..recipes.run_config import settings_of
 
     settings = settings_of(
@@ -48,7 +48,7 @@ def demo(
         "demo",
         config=config,
         given=explicit(context, DemoSettings),
-        recipe=recipe or (recipe_for(gates) if config is None else None),
+        recipe=recipe or ("addition_structure" if gates != "edges" and config is None else None),
         changes=parse_settings(changes or []),
     )
     report = run_demo(

@@ -79,7 +79,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "addition_weights": Preset(
-        "the same with gates on single weights too, which go in numbers while the ceiling is loose",
+        "the same with gates on single weights too, which go in numbers while the ceiling is loose; some seeds miss",
         "benchmarks/experiments/structure/results/addition_weights.md",
         ADDITION.with_settings(
             {

@@ -16,7 +16,6 @@ from transformers import TrainingArguments
 from ...errors import refuse, require_range
 from ...gates.edges import EdgeGates
 from ...gates.neurons import NeuronGates
-from ...gates.weights import WeightGates
 from ...training.config import SparsityConfig, kinds_in
 from ...training.constraint import Ceiling
 from ...training.presets import PRESETS
@@ -30,14 +29,6 @@ BASE_BATCH = 256
 # By digits. For two, 700 made every base of the record right on all sums; for three they left 1 % wrong (LOG.md), and
 # 2,000 are assumed.
 BASE_STEPS = {1: 700, 2: 700, 3: 2000}
-
-
-def recipe_for(gates: str) -> str:
-    """The name of the recipe for these kinds of gates on an adder, `edges,weights` for example."""
-    others = set(kinds_in(gates)) - {EdgeGates.kind}
-    if others == {WeightGates.kind}:
-        return "addition_weights"
-    return "addition_structure" if others else "addition"
 
 
 @dataclass(frozen=True)
