@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --seeds 65 66 67 --masks 81 82 83 84 85
 
-Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --recipe addition_weights --seed S` in a folder
-of its own, continued or reused like any demo folder; the recipe was chosen on seeds 0 and 1. (2) For each of `--masks`, gates on weights
-alone on the dense model of the tickets' study, found by learned logits or by magnitude, a cut-off that the controller
-moves: the same steps, ceiling and held-out sums; both were chosen on seed 80. Written to
+Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --recipe addition_weights --seed S` in a
+folder of its own, continued or reused like any demo folder; the recipe was chosen on seeds 0 and 1. (2) For each of
+`--masks`, gates on weights alone on the dense model of the tickets' study, found by learned logits or by magnitude, a
+cut-off that the controller moves: the same steps, ceiling and held-out sums; both were chosen on seed 80. Written to
 results/addition_weights.{json,md}, row by row; finished rows are not repeated.
 """
 
