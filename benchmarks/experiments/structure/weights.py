@@ -122,11 +122,11 @@ def as_lines(rows: list[Row]) -> list[str]:
     lines += ["", "## Learned gates and the largest weights", "",
               "Gates on weights alone; the same dense model, ceiling and most steps for both. Exact: of 1,000 sums "
               "that neither training nor the search has seen.", "",
-              "| seed | gates | exact | weights left | by layer | step of the best model | processor seconds |",
-              "|---|---|---|---|---|---|---|"]  # fmt: skip
+              "| seed | gates | exact | weights left | by layer | step of the best model |",
+              "|---|---|---|---|---|---|"]  # fmt: skip
     lines += [
         f"| {x['seed']} | {x['arm']} | {x['exact']:.3f} | {_left(x)} | {_by_layer(x)} | {x['step']}"
-        f"{', missed' if x['missed'] else ''} | {x['cpu_seconds']:.0f} |"
+        f"{', missed' if x['missed'] else ''} |"
         for x in masks
     ]
     return lines
