@@ -75,9 +75,10 @@ def open_pair(base: Path | str, sparse: Path | str) -> tuple[PreTrainedModel, Pr
     Raises: `GossamerError` for models of two vocabularies.
     """
     dense, gated = open_model(base), open_model(sparse)
-    if dense.config.vocab_size != gated.config.vocab_size:
+    sizes = [getattr(model.config, "vocab_size", None) for model in (dense, gated)]  # a ViT has none
+    if sizes[0] != sizes[1]:
         raise refuse(
-            f"a base of {dense.config.vocab_size} tokens and a sparse model of {gated.config.vocab_size}",
+            f"a base of {sizes[0]} tokens and a sparse model of {sizes[1]}",
             "two models of one vocabulary",
             "pass the base that the sparse model was made from",
         )
