@@ -481,8 +481,7 @@ def test_two_ranks_that_share_one_model_are_one_process(tmp_path: Path) -> None:
         "--set",
         "eval_strategy=no",
     ]  # so that the last model is what is left
-    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    asked |= {"FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "IMPORT": "gates.test_new_kind"}
+    asked = {**forked.SHARDED, "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "IMPORT": "gates.test_new_kind"}
     program = ["-m", "helpers.run_sharded", *command(tmp_path, tmp_path / "two", "--batch", "4", *still)]
     done = forked.run(program, 2, **asked)
     assert done.returncode == 0, done.stderr

@@ -24,16 +24,24 @@ PROGRAMS.set_forkserver_preload(
     ["accelerate", "peft", "torch.distributed.fsdp", "gossamer.cli", "gossamer.recipes.text"]
 )
 
+# How accelerate is asked to share one model between the ranks of `helpers.run_sharded`.
+SHARDED = {
+    "ACCELERATE_USE_CPU": "true",
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+}
+
 
 def run(words: list[str], ranks: int = 1, **named: str) -> CompletedProcess[str]:
-    """`python WORDS`, which begin with -m, in as many processes on gloo; what they wrote to both streams, together.
+    """`python WORDS`, which begin with -m, in `ranks` processes; what they wrote to both streams, together.
 
     Its return code is the first that is not 0; as `subprocess` has it, a signal's number below 0.
     """
     group = _group(ranks) if ranks > 1 else [{}]
     pipes = [PROGRAMS.Pipe(duplex=False) for _ in ("out", "err")]
     ends = [into for _, into in pipes]
-    processes = [_started(words, environment(**named, **place), ends) for place in group]
+    processes = [_started(words, environment(**place, **named), ends) for place in group]
     for into in ends:
         into.close()
     with ThreadPoolExecutor(len(pipes)) as readers:
@@ -48,7 +56,7 @@ def _group(ranks: int) -> list[dict[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
-    common |= {"LOCAL_WORLD_SIZE": str(ranks), "ACCELERATE_USE_CPU": "true"}
+    common["LOCAL_WORLD_SIZE"] = str(ranks)
     return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(ranks)]
 
 

@@ -23,6 +23,7 @@ from gossamer.cli import app, main
 from gossamer.models.remaining import remaining
 from gossamer.training.distributed import rank_seed
 from helpers import forked
+from helpers.forked import SHARDED
 from helpers.letters import LETTERS, save_tokenizer
 from helpers.processes import environment
 from helpers.zoo import build
@@ -41,7 +42,8 @@ STILL |= {"learning_rate": 2e-4}
 def start(out: Path, ranks: int, settings: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
     """`run_tiny` in as many processes, on gloo."""
     out.mkdir(exist_ok=True)
-    return forked.run(["-m", "helpers.run_tiny", str(out), "--set", json.dumps(settings), *more], ranks)
+    program = ["-m", "helpers.run_tiny", str(out), "--set", json.dumps(settings), *more]
+    return forked.run(program, ranks, ACCELERATE_USE_CPU="true")
 
 
 def launched(program: list[str]) -> subprocess.CompletedProcess[str]:
@@ -101,8 +103,7 @@ def test_two_ranks_that_share_one_model_are_one_process(
     form: str, place: Path, one: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     out = tmp_path / "two"
-    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": form}
-    asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    asked = {**SHARDED, "FSDP_STATE_DICT_TYPE": form}
     program = ["-m", "helpers.run_sharded", *sparsify(place, out, 4, *LAST)]
     done = forked.run(program, 2, **asked)
     assert done.returncode == 0, done.stderr
@@ -131,8 +132,7 @@ def test_gates_on_units_of_a_shared_model_are_those_of_one_process(
         "--gates",
         *more,
     )
-    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    asked["FSDP_AUTO_WRAP_POLICY"] = "TRANSFORMER_BASED_WRAP"
+    asked = {**SHARDED, "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
     done = forked.run(["-m", "helpers.run_sharded", *sparsify(place, tmp_path / "two", 4, *last)], 2, **asked)
     assert done.returncode == 0, done.stderr
     models = [load(tmp_path / "two" / "model"), load(alone(place, tmp_path / "one", *last))]
@@ -147,13 +147,8 @@ def test_gates_on_units_of_a_shared_model_are_those_of_one_process(
 
 
 def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> None:
-    asked = {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    }
     program = ["-m", "helpers.run_sharded", *sparsify(place, tmp_path, 4, "--lora", "2", "--merge")]
-    done = forked.run(program, 2, **asked)
+    done = forked.run(program, 2, **SHARDED)
     assert done.returncode == 0, done.stderr
     base = build("gpt2").state_dict()
     merged = load(tmp_path / "model").state_dict()

@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from benchmarks.experiments.tickets.addition import RECIPE, AdditionWeightsSubject
-from benchmarks.experiments.tickets.masks import sizes
+from benchmarks.experiments.tickets.masks import Mask, mask_of, sizes
 from benchmarks.experiments.tickets.run import dense_states
 from benchmarks.lib.record import Row, Rows
 from gossamer.files import write_text
-from gossamer.gates.weights import WeightGates
 from gossamer.models.checkpoint import load
 from gossamer.models.quiet import quiet
 from gossamer.recipes.addition.run import run_demo
@@ -80,17 +79,13 @@ def demo(folder: Path, seed: int) -> Row:
     """What the demo leaves of edges and weights, and whether every sum holds."""
     settings = DemoSettings(seed=seed, gates=GATES, recipe=PRESETS[RECIPE_OF_DEMO].recipe)
     proof = run_demo(folder, settings).proof
-    gates = WeightGates.on(load(folder / "sparse", impl="eager"))
-    assert gates is not None
-    hard = [gates.hard(layer) for layer in gates.places]
     return {
         "exact": proof["sparse_exact"],
         "same_row": proof["same_row"],
         "edges": proof["edges_mean"],
         "precision": proof["precision"],
         "recall": proof["recall"],
-        "weights": [int(z.sum()) for z in hard],
-        "weights_of": sum(z.numel() for z in hard),
+        **counted(mask_of(load(folder / "sparse", impl="eager"))),
     }
 
 
@@ -100,8 +95,12 @@ def mask(subject: AdditionWeightsSubject, state: dict[str, Any]) -> Row:
     model.load_state_dict(state)
     with quiet():
         found, proof = subject.mask(model)
-    of = sum(z.numel() for z in found["weights"].values())
-    return {**proof, "weights": sizes(found)["weights"], "weights_of": of}
+    return proof | counted(found)
+
+
+def counted(found: Mask) -> Row:
+    """The weights that a mask leaves, by layer, and how many there were."""
+    return {"weights": sizes(found)["weights"], "weights_of": sum(map(len, found["weights"].values()))}
 
 
 def as_lines(rows: list[Row]) -> list[str]:

@@ -96,12 +96,11 @@ class AdditionSubject:
 
     def mask(self, trained: BertForMaskedLM) -> tuple[Mask, dict[str, Any]]:
         """The units that are left of the dense arm under the ceiling."""
-        found: tuple[Mask, dict[str, Any]] | None = None
         for steps in self.searches:
-            if found is None or found[1]["step"] == 0:
-                found = self.searched(trained, steps)
-        assert found is not None
-        return found
+            mask, about = self.searched(trained, steps)
+            if about["step"]:
+                break
+        return mask, about
 
     def searched(self, trained: BertForMaskedLM, steps: int) -> tuple[Mask, dict[str, Any]]:
         """One search; step 0 is best where none later held the ceiling."""
@@ -120,8 +119,7 @@ class AdditionSubject:
             data_collator=collate_rows,
         )
         sparse = found.model.eval()
-        about = {"ceiling": str(CEILING), "missed": found.missed, "step": found.step}
-        about |= {"steps": steps} if len(self.searches) > 1 else {}
+        about = {"ceiling": str(CEILING), "missed": found.missed, "step": found.step, "steps": steps}
         about |= {"exact": self.evaluate(sparse)[1], "multiply_adds": share_left(sparse)}
         return mask_of(sparse), about
 
