@@ -38,20 +38,26 @@ GPT2_STEPS, GPT2_BASE_STEPS, MINILM_STEPS = 1200, 1600, 240
 COMMON = {"recipe": "default", "disable_tqdm": True, "remove_unused_columns": False, "use_cpu": True}
 
 
-def gpt2(ceiling: str, seed: int, work: Path) -> tuple[Outcome, dict[str, Any]]:
-    """One run on the frontier's GPT-2, and its numbers on the rows that report."""
+def gpt2(
+    ceiling: str, seed: int, work: Path, *, steps: int = GPT2_STEPS, changes: dict[str, Any] | None = None
+) -> tuple[Outcome, dict[str, Any]]:
+    """One run on the frontier's GPT-2, and its numbers on the rows that report.
+
+    Args:
+        changes: of the recipe, as `{"control.kp": 0.0}`.
+    """
     data = source.data(work)
     base = source.base_model(work, GPT2_BASE_STEPS)
     choose, report = split(data)
-    every = GPT2_STEPS // 12
+    every = steps // 12
     config = configured(
         {
             **COMMON, "output_dir": str(work / "default" / f"{ceiling}-{seed}"), "ceiling": ceiling, "seed": seed,
-            "max_steps": GPT2_STEPS, "eval_steps": every, "save_steps": every, "logging_steps": GPT2_STEPS // 30,
+            "max_steps": steps, "eval_steps": every, "save_steps": every, "logging_steps": steps // 30,
             "learning_rate": RATE, "warmup_steps": 5, "adam_beta2": 0.95, "impl": "blockwise",
             "per_device_train_batch_size": BATCH, "per_device_eval_batch_size": 32,
         },
-        {},
+        changes or {},
     )  # fmt: skip
     model: Any = copy.deepcopy(base).requires_grad_(True)
     outcome = sparsify(model, data.train, choose, config, base=base, data_collator=collate_rows)

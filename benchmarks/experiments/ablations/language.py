@@ -1,0 +1,29 @@
+"""One arm on a language model: the frontier's GPT-2 under the default recipe, judged on the rows that report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments.gate_reads.default import gpt2
+from benchmarks.lib.record import Row
+
+STEPS, CEILING = 400, "kl=0.05"
+HELD_OUT = ("keys_per_query", "kl", "kl_se", "delta_ce", "delta_ce_se", "agreement")
+
+
+def measured(work: Path, seed: int, changes: dict[str, Any]) -> Row:
+    """Sparsify the GPT-2 under the changed recipe; say what is left and what it loses.
+
+    Args:
+        changes: of the recipe, as `{"control.kp": 0.0}`.
+    """
+    outcome, held_out = gpt2(CEILING, seed, work, steps=STEPS, changes=changes)
+    return {
+        **{name: held_out[name] for name in HELD_OUT},
+        "feasible": outcome.feasible,
+        "missed": outcome.missed,
+        "best_step": outcome.step,
+        "steps": outcome.steps,
+        "ended": outcome.ended,
+    }
