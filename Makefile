@@ -8,19 +8,23 @@ SEED ?= 0
 .PHONY: demo test test-fast lint docs notebooks bench clean
 
 # What the demo needs is installed for the demo, and all else on top of it for the rest. torch is named first, so that
-# no extra asks for another build of it.
+# no extra asks for another build of it. pip would compile every module, on one core, before anything starts: the demo
+# compiles what it imports, and the rest is compiled beside it. (A few modules are for other Pythons: -qq.)
+PIP := -m pip install --quiet --no-compile --constraint constraints.txt
+COMPILE := -m compileall -qq
 $(VENV)/demo-ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python $(PIP) torch==2.13.0
+	$(BIN)/python $(PIP) --editable .
 	touch $@
 
 $(VENV)/ready: $(VENV)/demo-ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
+	$(BIN)/python $(PIP) --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
+	-$(BIN)/python $(COMPILE) -j 0 $(VENV)/lib
 	touch $@
 
 demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
-	$(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
+	$(BIN)/python $(COMPILE) $(VENV)/lib & $(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
 
 # xdist would begin with the files of the most tests, and so end with the longest runs; tests/conftest.py begins with them.
 test: $(VENV)/ready  ## every test that this machine can run

@@ -196,7 +196,7 @@ def test_an_interchange_with_itself_changes_nothing(small):
     _, edges = small_edges(task, model)
     assert edges, "an empty test"
     head_outputs = list(head_outputs_of(edges))
-    patched = Interchange(model, task, edges, head_outputs, batch_size=33)
+    patched = Interchange(model, Truth(task), edges, head_outputs, batch_size=33)
     rows = torch.arange(task.n_sums)
     for part in (*edges[:3], *head_outputs[:3]):
         assert (patched.answers(rows, {part: rows}) == patched.own).all()
@@ -210,7 +210,7 @@ def test_exchanging_all_that_is_live_gives_the_other_sum(small):
     task, model = small
     _, edges = small_edges(task, model)
     head_outputs = list(head_outputs_of(edges))
-    patched = Interchange(model, task, edges, head_outputs)
+    patched = Interchange(model, Truth(task), edges, head_outputs)
     rows = torch.arange(task.n_sums)
     others = rows.flip(0)
     seen = []
@@ -238,6 +238,26 @@ def test_an_untrained_model_is_not_said_to_add(small):
     record = found.as_record()
     assert record["program"]["n"] == 100
     assert record["program"]["entries"] == sum(one["entries"] for one in record["head_outputs"])
+
+
+def test_some_sums_are_explained_as_all_are_and_in_any_order(small):
+    """Facts of a sample are those of its sums, and all sums drawn are all sums; fewer claim no more than they saw."""
+    task, model = small
+    drawn = torch.randperm(task.n_sums, generator=torch.Generator().manual_seed(0))
+    some, every = Truth(task, drawn[:30]), Truth(task)
+    for fact in (Fact("digit", 0, 0), Fact("pair"), Fact("step"), Fact("carry"), Fact("answer")):
+        assert (some.of(fact) == every.of(fact)[drawn[:30].numpy()]).all()
+    circuit, _ = small_edges(task, model)
+    whole = explain(model, task, circuit).as_record()
+    again = explain(model, task, circuit, sums=torch.arange(task.n_sums)).as_record()
+    assert whole == again
+    inputs, _ = task.encode(drawn[:30])
+    part = trace(model, inputs, text=as_text, outputs=[slot_of(task, 0), slot_of(task, 1)])
+    found = explain(model, task, part, sums=drawn[:30])
+    assert found.n == 30
+    assert all("of 30 sums" in sentence for sentence in found.sentences())
+    kept = {tuple(one["edge"]) for one in found.as_record()["edges"]}
+    assert kept <= {tuple(one["edge"]) for one in whole["edges"]}
 
 
 class Adder:

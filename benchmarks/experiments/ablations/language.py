@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.experiments.gate_reads.default import gpt2
 from benchmarks.lib.record import Row
 
-STEPS, CEILING = 400, "kl=0.05"
+STEPS, CEILING = 300, "kl=0.05"
 HELD_OUT = ("keys_per_query", "kl", "kl_se", "delta_ce", "delta_ce_se", "agreement")
 
 

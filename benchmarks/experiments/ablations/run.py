@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.ablations.run language --seeds 110 111 112 113 114
 
 `addition` is the demo's task and recipe: a base model for each seed, shared by all arms of that seed. `language` is the
-frontier's GPT-2 under the default recipe, one base model, 400 steps at kl=0.05, and the seed is that of the finetuning.
+frontier's GPT-2 under the default recipe, one base model, 300 steps at kl=0.05, and the seed is that of the finetuning.
 The arms are in configs/<subject>.yaml. No seed here was used to choose a recipe. Written to
 results/<subject>.{json,md}, row by row and seed by seed; finished rows are not repeated.
 """

@@ -11,6 +11,7 @@ NAMES = (
     "base_exact",
     "sparse_exact",
     "same_row",
+    "unseen",
     "unseen_exact",
     "edges_mean",
     "edges_max",
@@ -23,6 +24,7 @@ def row(seed: int, report: RunReport) -> dict[str, Any]:
     """What the table shows of one report."""
     return {
         "seed": seed,
+        "sums": report.proof["prompts"],
         **{name: report.proof[name] for name in NAMES},
         "edges_per_layer": [round(n, 2) for n in report.proof["edges_per_layer"]],
         "feasible": report.feasible,
@@ -35,7 +37,7 @@ def row(seed: int, report: RunReport) -> dict[str, Any]:
 
 def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
     """The table, with its command and versions."""
-    edges, sums = [r["edges_mean"] for r in rows], 100 ** record["settings"]["digits"]
+    edges, sums = [r["edges_mean"] for r in rows], rows[0]["sums"]
     head = "| seed | base exact | sparse exact | same row | unseen exact | edges, mean | most "
     head += "| precision | with relays | recall | leaks |"
     lines = [
@@ -50,16 +52,16 @@ def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
     for r in rows:
         lines.append(
             f"| {r['seed']} | {r['base_exact']:,} | {r['sparse_exact']:,} | {r['same_row']:,} | "
-            f"{r['unseen_exact']:,} | "
+            f"{r['unseen_exact']:,} of {r['unseen']:,} | "
             f"{r['edges_mean']:.2f} | {r['edges_max']} | {r['precision']:.3f} | {r['precision_relays']:.3f} | "
             f"{r['recall']:.2f} | {r['leaks']} |"
         )
     lines += [
         "",
         f"Edges: median {statistics.median(edges):.2f}, range {min(edges):.2f} to {max(edges):.2f}. "
-        f"Of {len(rows)} seeds {_count(rows, 'sparse_exact', sums)} are exact on all sums and "
-        f"{_count(rows, 'same_row', sums)} write the base's row on all of them; {_count(rows, 'precision', 0.99)} have "
-        f"a precision of at least 0.99, {_count(rows, 'recall', 1)} a recall of 1.",
+        f"Of {len(rows)} seeds {_count(rows, 'sparse_exact', sums)} are exact on all {sums:,} sums that were looked "
+        f"at and {_count(rows, 'same_row', sums)} write the base's row on all of them; "
+        f"{_count(rows, 'precision', 0.99)} have a precision of at least 0.99, {_count(rows, 'recall', 1)} a recall of 1.",
         "",
     ]
     return "\n".join(lines)

@@ -1,14 +1,15 @@
 """The main job over seeds: `gossamer demo` for each, and the table that README.md quotes.
 
-    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 40 41 ...]
+    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 40 41 ...] [--digits 3]
 
 Each seed has its own folder and is continued or reused like any demo folder, so the table can be made again from
-finished runs, which may have been made side by side. Written to results/addition_seeds_<first>-<last>.{json,md}: every
-report's numbers, and their median and range.
+finished runs, which may have been made side by side. Written to results/addition_seeds_<first>-<last>.{json,md}, or
+addition_3_digits_seeds_...: every report's numbers, and their median and range.
 
 A recipe is chosen on some seeds and judged once on others; the record of a judgement stays when a later one is made.
 Chosen on: 0 to 9. Judged on: 40 to 59 (2026-11-27); the recipe before it on 20 to 39 (2026-11-26). The next are 80 to
-99. addition_cpu_2026-11 is the record of an earlier recipe still, on seeds that it was chosen on.
+99. Three digits have the settings of two, but for the base's steps; judged once on 120 to 122 (2026-11-27), after seed
+0. addition_cpu_2026-11 is the record of an earlier recipe still, on seeds that it was chosen on.
 """
 
 from __future__ import annotations
@@ -31,14 +32,19 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/addition"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(40, 60)))
+    parser.add_argument("--digits", type=int, default=2)
     arguments = parser.parse_args()
-    reports = {s: run_demo(arguments.folder / f"seed{s}", DemoSettings(seed=s)) for s in arguments.seeds}
+    reports = {
+        s: run_demo(arguments.folder / f"seed{s}", DemoSettings(seed=s, digits=arguments.digits))
+        for s in arguments.seeds
+    }
     rows = [row(seed, report) for seed, report in reports.items()]
     first = next(iter(reports.values()))
     settings = {name: value for name, value in first.settings.items() if name != "seed"}
     record = {"date": time.strftime("%Y-%m-%d"), "settings": settings, **first.versions, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"addition_seeds_{min(reports)}-{max(reports)}"
+    size = "" if arguments.digits == 2 else f"_{arguments.digits}_digits"
+    stem = RESULTS / f"addition{size}_seeds_{min(reports)}-{max(reports)}"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(rows, record))
     print(stem.with_suffix(".md").read_text())

@@ -93,6 +93,7 @@ class AdditionProof(Closed):
     proof: dict[str, Any]
     precision: float
     recall: float
+    sums: int
     others: dict[str, Any] | None
     weights: str
     explanation: dict[str, Any]

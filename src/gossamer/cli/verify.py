@@ -130,8 +130,10 @@ def _verified(found: Any) -> list[Any]:
     truth = f"precision {found.precision:.4f}, recall {found.recall:.4f} against what addition needs"
     counts = table("Addition, by intervention", f"from sums_of_{proof.n}", rows)
     alike = [] if found.others is None else [_alike(found.others.as_record())]
+    drawn = [] if proof.n == found.n_sums else [f"{proof.n:,} sums, drawn from {found.n_sums:,}"]
     return [
         counts,
+        *drawn,
         redundant,
         truth,
         *alike,

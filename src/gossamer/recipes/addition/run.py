@@ -263,7 +263,7 @@ def prove(
     found = verify(base, sparse, inputs, labels, text=as_text)
     _, held_out = task.split(settings.seed)
     unseen = torch.isin(looked, held_out[len(held_out) // 2 :]).nonzero()[:, 0]
-    neurons = [one.as_record(task) for one in label_neurons(sparse, Truth(task))]
+    neurons = [one.as_record(task) for one in label_neurons(sparse, Truth(task, looked))]
     report = build_report(task, settings.as_dict(), found, unseen, run, impl=gates_of(sparse).impl)
     return replace(with_remaining(report, sparse), neurons=neurons)
 

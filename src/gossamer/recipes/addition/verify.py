@@ -48,7 +48,7 @@ def require_adding(model: PreTrainedModel, task: Addition) -> PreTrainedModel:
 
 @dataclass(frozen=True)
 class AdditionStudy:
-    """All that can be said about an adding model, on every sum there is."""
+    """All that can be said about an adding model, on the sums that were looked at."""
 
     verification: Verification
     proof: Proof
@@ -56,6 +56,7 @@ class AdditionStudy:
     precision: float
     recall: float
     others: Stability | None  # how alike the circuits of further models are
+    n_sums: int  # that there are; `proof.n` of them were looked at
     weights: str  # fingerprint of the sparse model, so that what was found is told of no other
 
     def as_record(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class AdditionStudy:
             "proof": self.proof.as_record(),
             "precision": self.precision,
             "recall": self.recall,
+            "sums": self.n_sums,
             "others": self.others and self.others.as_record(),
             "weights": self.weights,
             "explanation": self.explanation.as_record(),
@@ -79,28 +81,32 @@ def study_addition(
     smallest: bool = False,
     others: Sequence[Path | str] = (),
     draws: int = 0,
+    seed: int = 0,
 ) -> AdditionStudy:
-    """Compare, prove and explain an adding model on all sums, from two folders.
+    """Compare, prove and explain an adding model on all sums, or a sample of them, from two folders.
 
     Args:
         others: further sparse models, of other seeds; how alike their circuits are is told.
         draws: random subsets of the removed edges to close, see `gossamer.circuits.subsets`.
+        seed: of the sample, where there are more sums than `MOST_CHECKED`.
     """
     task = Addition(digits)
     dense, gated = (require_adding(open_model(folder), task) for folder in (base, sparse))
     further = open_others(others, gated)
-    inputs, labels = task.encode(torch.arange(task.n_sums))
+    looked = task.checked(seed)
+    inputs, labels = task.encode(looked)
     slots = tuple(slot_of(task, place) for place in range(task.digits + 1))
     checked = verify(dense, gated, inputs, labels, text=as_text, outputs=slots)
     circuit = checked.circuit
     return AdditionStudy(
         verification=checked,
         proof=prove(gated, circuit, inputs, smallest=smallest, draws=draws, leaking=checked.leaking),
-        explanation=explain(gated, task, circuit),
+        explanation=explain(gated, task, circuit, sums=looked),
         precision=task.precision(circuit),
         recall=task.recall(circuit),
         others=stable([circuit, *(trace(model, inputs, outputs=slots) for model in further)])
         if further
         else None,
+        n_sums=task.n_sums,
         weights=named_weights(gated),
     )

@@ -126,7 +126,7 @@ def label_edges(
         limit: sums whose answer may change although the label says that it must not.
         seed: of the draws of x'.
     """
-    rng, n, found = np.random.default_rng(seed), patched.task.n_sums, []
+    rng, n, found = np.random.default_rng(seed), truth.n_sums, []
     for edge in sorted(opened):
         fact, held = _label(patched, truth, edge, limit, rng)
         found.append(EdgeFinding(edge, gate_of(truth, opened[edge]), fact, held, n, held >= n - limit))
@@ -137,7 +137,7 @@ def _label(
     patched: Interchange, truth: Truth, edge: Edge, limit: int, rng: np.random.Generator
 ) -> tuple[Fact, int]:
     """The coarsest fact that holds, or else the best, with the number of sums on which it holds."""
-    n = patched.task.n_sums
+    n = truth.n_sums
     best: tuple[Fact, int] = (Fact("nothing"), -1)
     order = torch.from_numpy(rng.permutation(n))
     for fact in candidates(patched.task, edge[3], truth):

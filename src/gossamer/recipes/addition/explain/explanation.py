@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ....circuits.circuit import Circuit
@@ -88,20 +89,28 @@ class Explanation:
 
 
 def explain(
-    model: PreTrainedModel, task: Addition, circuit: Circuit, *, allowed: float = 0.001, seed: int = 0
+    model: PreTrainedModel,
+    task: Addition,
+    circuit: Circuit,
+    *,
+    sums: Tensor | None = None,
+    allowed: float = 0.001,
+    seed: int = 0,
 ) -> Explanation:
     """Say what every live edge and head output of an adding model carries, and check the program made of them.
 
     Args:
         model: gated, and trained on `task`.
-        circuit: traced on all sums, in order, with the answer slots among its outputs.
+        circuit: traced on these sums, in order, with the answer slots among its outputs.
+        sums: the numbers of the sums to look at; by default all.
         allowed: share of sums whose answer may change although a label says that it must not.
         seed: of the draws of x'.
     """
     require_range("allowed", allowed, 0.0, 1.0)
-    truth, limit = Truth(task), int(allowed * task.n_sums)
+    truth = Truth(task, sums)
+    limit = int(allowed * truth.n_sums)
     opened = opened_by(circuit, [slot_of(task, place) for place in range(task.digits + 1)])
-    patched = Interchange(model, task, list(opened), list(head_outputs_of(opened)))
+    patched = Interchange(model, truth, list(opened), list(head_outputs_of(opened)))
     head_outputs = label_head_outputs(patched, truth, opened, limit, seed=seed)
     program = Program(task, {one.head_output: one.message for one in head_outputs})
     return Explanation(
@@ -115,5 +124,5 @@ def explain(
         correct=int(program.correct(truth).sum()),
         agrees=int((program.run(truth) == patched.own).all(1).sum()),
         causal_scrubbing=causal_scrubbing(patched, truth, program, seed=seed + 1),
-        n=task.n_sums,
+        n=truth.n_sums,
     )

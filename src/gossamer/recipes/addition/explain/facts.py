@@ -6,10 +6,11 @@ What the facts are and the rules by which one follows from others stand in `algo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..task import Addition
 
@@ -72,21 +73,30 @@ def position_names(task: Addition) -> list[str]:
     return [position_name(task, position) for position in range(task.length)]
 
 
-@dataclass
 class Truth:
-    """All facts of all sums, as arrays over sum numbers."""
+    """All facts of the sums that are looked at, as arrays in their order.
 
-    task: Addition
-    columns: np.ndarray = field(init=False)  # (n_sums, positions) the digit at each operand position
+    Args:
+        sums: (n_sums,) their numbers; by default all that the task has.
 
-    def __post_init__(self) -> None:
-        index = np.arange(self.task.n_sums)
-        top = 10**self.task.digits
-        self.columns = np.zeros((len(index), self.task.length), dtype=np.int64)
+    Attributes:
+        task: the task.
+        n_sums: how many sums are looked at.
+        columns: (n_sums, positions) the digit at each operand position.
+    """
+
+    def __init__(self, task: Addition, sums: Tensor | None = None) -> None:
+        self.task, self.sums = task, torch.arange(task.n_sums) if sums is None else sums
+        self.n_sums, index, top = len(self.sums), self.sums.numpy(), 10**task.digits
+        self.columns = np.zeros((self.n_sums, task.length), dtype=np.int64)
         for position, (kind, place) in self.task.place.items():
             if kind == "digit":
                 operand = index // top if position < self.task.digits else index % top
                 self.columns[:, position] = operand // 10**place % 10
+
+    def encode(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of the sums, as `Addition.encode`."""
+        return self.task.encode(self.sums)
 
     def of(self, fact: Fact) -> np.ndarray:
         """(n_sums,) the value of a fact."""

@@ -128,7 +128,7 @@ def label_head_outputs(
             options = candidates(patched.task, truth, _seen(truth, head_output, reads[head_output], opened))
             possible = (facts for facts in options if _follows(patched.task, inputs, facts, truth))
             facts, held, others = _coarsest(patched, truth, head_output, possible, exchanged, limit, rng)
-            certain = held >= patched.task.n_sums - limit
+            certain = held >= truth.n_sums - limit
             if certain:
                 exchanged[head_output] = others
             messages[head_output] = Message(reads[head_output], facts)
@@ -138,7 +138,7 @@ def label_head_outputs(
                     messages[head_output],
                     truth.entries(facts),
                     held,
-                    patched.task.n_sums,
+                    truth.n_sums,
                     certain,
                 )
             )
@@ -175,7 +175,7 @@ def _coarsest(
     exchanged: dict[Part, torch.Tensor], limit: int, rng: np.random.Generator,
 ) -> tuple[tuple[Fact, ...], int, torch.Tensor]:  # fmt: skip
     """The first set of facts that holds, or else the best, with the sums on which it holds and the draw."""
-    n = patched.task.n_sums
+    n = truth.n_sums
     order = torch.from_numpy(rng.permutation(n))
     best: tuple[tuple[Fact, ...], int, torch.Tensor] = ((), -1, order)
     for facts in possible:
@@ -198,7 +198,7 @@ def causal_scrubbing(patched: Interchange, truth: Truth, program: Program, *, se
         head_output: torch.from_numpy(same_value(truth.classes(message.facts), rng))
         for head_output, message in program.messages.items()
     }
-    return patched.unchanged(torch.arange(patched.task.n_sums), others)
+    return patched.unchanged(torch.arange(truth.n_sums), others)
 
 
 def position_findings(
@@ -208,7 +208,7 @@ def position_findings(
 
     Head outputs that speak of the same digits to one position belong together; they are exchanged with the same sum.
     """
-    rng, n = np.random.default_rng(seed), patched.task.n_sums
+    rng, n = np.random.default_rng(seed), truth.n_sums
     found = []
     for query, digits, head_outputs in _groups(program):
         others = rng.integers(0, n, n)

@@ -20,8 +20,7 @@ from ....gates.attention.eager import attention_weights, repeat_heads
 from ....gates.attention_call import AttentionCall
 from ....models.attach import gates_of
 from ....models.forward import device_of, evaluating, first_output
-from ..task import Addition
-from .facts import slot_of
+from .facts import Truth, slot_of
 from .program import HeadOutput
 
 Part = Edge | HeadOutput
@@ -29,10 +28,11 @@ FIRST = (100, 500)  # sums on which a claim is tried before it is tried on all; 
 
 
 class Interchange:
-    """An adding model on all sums, with what each edge and head output of interest writes kept.
+    """An adding model on the sums of `truth`, with what each edge and head output of interest writes kept.
 
     Args:
         model: gated.
+        truth: of the sums that are looked at; their places in it are the rows below.
         edges, head outputs: those that may be exchanged.
         batch_size: sums per forward pass.
     """
@@ -40,17 +40,17 @@ class Interchange:
     def __init__(
         self,
         model: PreTrainedModel,
-        task: Addition,
+        truth: Truth,
         edges: Sequence[Edge] = (),
         head_outputs: Sequence[HeadOutput] = (),
         batch_size: int = 2048,
     ) -> None:
-        self.model, self.task, self.batch_size = model, task, batch_size
-        self.inputs, _ = task.encode(torch.arange(task.n_sums))
-        self.slots = [slot_of(task, place) for place in range(task.digits + 1)]
+        self.model, self.task, self.batch_size = model, truth.task, batch_size
+        self.inputs, _ = truth.encode()
+        self.slots = [slot_of(self.task, place) for place in range(self.task.digits + 1)]
         self._kept: dict[Part, list[Tensor]] = {part: [] for part in (*edges, *head_outputs)}
         with self._observing(self._keep):
-            self.own = self._answers(torch.arange(task.n_sums))  # (n_sums, slots), units first
+            self.own = self._answers(torch.arange(truth.n_sums))  # (n_sums, slots), units first
         self.written = {part: torch.cat(found) for part, found in self._kept.items()}  # (n_sums, D)
 
     @contextmanager

@@ -109,7 +109,7 @@ def label_neurons(model: PreTrainedModel, truth: Truth, *, batch: int = 2000) ->
     if gates is None:
         return []
     task = truth.task
-    inputs, labels = task.encode(torch.arange(task.n_sums))
+    inputs, labels = truth.encode()
     slots = [(position, place) for position, (kind, place) in task.place.items() if kind == "slot"]
     responses, own = _run(model, inputs, batch, gates)
     right = (own == labels).all(1)
@@ -133,7 +133,7 @@ def label_neurons(model: PreTrainedModel, truth: Truth, *, batch: int = 2000) ->
                     eta=eta,
                     wrong=int((right & (without != labels).any(1)).sum()),
                     wrong_slots={place: n for place, n in sorted(changed.items()) if n},
-                    n=task.n_sums,
+                    n=truth.n_sums,
                 )
             )
     return found
