@@ -61,7 +61,8 @@ def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
         f"Edges: median {statistics.median(edges):.2f}, range {min(edges):.2f} to {max(edges):.2f}. "
         f"Of {len(rows)} seeds {_count(rows, 'sparse_exact', sums)} are exact on all {sums:,} sums that were looked "
         f"at and {_count(rows, 'same_row', sums)} write the base's row on all of them; "
-        f"{_count(rows, 'precision', 0.99)} have a precision of at least 0.99, {_count(rows, 'recall', 1)} a recall of 1.",
+        f"{_count(rows, 'precision', 0.99)} have a precision of at least 0.99, "
+        f"{_count(rows, 'recall', 1)} a recall of 1.",
         "",
     ]
     return "\n".join(lines)
