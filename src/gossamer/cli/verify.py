@@ -42,9 +42,10 @@ def verify(
     out: Out = None,
     json_output: Json = False,
 ) -> None:
-    """Prove a circuit by intervention: on all sums, with what each edge carries, on a language task, or on texts.
+    """Prove a circuit by intervention: on sums, with what each edge carries, on a language task, or on texts.
 
-    For an adding model, what each edge carries is written to SPARSE/edge_findings.json, which `gossamer view` shows.
+    Of 10,000 sums or fewer all are looked at; of a million (three digits), 10,000. For an adding model, what each edge
+    carries is written to SPARSE/edge_findings.json, which `gossamer view` shows.
     """
     from ..data.trust import trusting
 

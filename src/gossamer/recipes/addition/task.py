@@ -104,12 +104,13 @@ class Addition:
         cut = self.n_sums - int(self.n_sums * held_out)
         return order[:cut], order[cut:]
 
-    def checked(self, seed: int) -> Tensor:
-        """The sums that a proof looks at, in order: all of them, or a seeded sample of `MOST_CHECKED`."""
-        if self.n_sums <= MOST_CHECKED:
+    def checked(self, seed: int, most: int | None = None) -> Tensor:
+        """The sums that a proof looks at, in order: all of them, or a seeded sample of `most`, or `MOST_CHECKED`."""
+        most = MOST_CHECKED if most is None else most
+        if self.n_sums <= most:
             return torch.arange(self.n_sums)
         draw = torch.Generator().manual_seed(seed + 1)  # another draw than the split's
-        return torch.randperm(self.n_sums, generator=draw)[:MOST_CHECKED].sort().values
+        return torch.randperm(self.n_sums, generator=draw)[:most].sort().values
 
     def model_config(
         self, *, width: int = 64, layers: int = 4, heads: int = 4, attention_dropout: float = 0.0

@@ -24,6 +24,9 @@ from .explain.facts import slot_of
 from .explain.findings import named_weights
 from .task import VOCABULARY, Addition, as_text
 
+# Sums that are proved and explained: all of two digits, which take minutes, and as many of more.
+MOST_EXPLAINED = 10_000
+
 
 def trace_sums(folder: Path | str, sums: list[str], *, digits: int = 2, **options: Any) -> Circuit:
     """The circuit of an adding model on some sums, as `36+28`; options as for `trace`."""
@@ -88,12 +91,12 @@ def study_addition(
     Args:
         others: further sparse models, of other seeds; how alike their circuits are is told.
         draws: random subsets of the removed edges to close, see `gossamer.circuits.subsets`.
-        seed: of the sample, where there are more sums than `MOST_CHECKED`.
+        seed: of the sample, where there are more sums than `MOST_EXPLAINED`.
     """
     task = Addition(digits)
     dense, gated = (require_adding(open_model(folder), task) for folder in (base, sparse))
     further = open_others(others, gated)
-    looked = task.checked(seed)
+    looked = task.checked(seed, MOST_EXPLAINED)
     inputs, labels = task.encode(looked)
     slots = tuple(slot_of(task, place) for place in range(task.digits + 1))
     checked = verify(dense, gated, inputs, labels, text=as_text, outputs=slots)
