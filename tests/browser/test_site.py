@@ -29,6 +29,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_the_site_builds_without_a_warning(site: Path) -> None:
+    """Needs no browser: what else `make docs` would find."""
+    assert all((site / f"{page}.html").is_file() for page in PAGES)
+
+
 @pytest.fixture(params=["light", "dark"])
 def theme(request: pytest.FixtureRequest, browser) -> Iterator[str]:
     """What the visitor's system asks for, which the site follows."""
