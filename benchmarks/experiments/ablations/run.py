@@ -6,7 +6,7 @@
 `addition` is the demo's task and recipe: a base model for each seed, shared by all arms of that seed. `language` is the
 frontier's GPT-2 under the default recipe, one base model, 300 steps at kl=0.05, and the seed is that of the finetuning.
 The arms are in configs/<subject>.yaml. No seed here was used to choose a recipe. Written to
-results/<subject>.{json,md}, row by row and seed by seed; finished rows are not repeated.
+results/<subject>.{json,md,svg}, row by row and seed by seed; finished rows are not repeated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUBJECTS: dict[str, Callable[[Path, int, dict[str, Any]], Row]] = {
 
 
 def main() -> None:
-    """Make what the record lacks, and write the table after each row."""
+    """Make what the record lacks, then write the table and the picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,8 +55,9 @@ def main() -> None:
                         key, lambda: SUBJECTS[given.subject](work, seed, settings)  # noqa: B023
                     )  # fmt: skip
                 progress.say(f"{arm}, seed {seed}", found)
-                lines = report.as_lines(given.subject, rows.rows)
-                write_text(given.results / f"{given.subject}.md", "\n".join(lines) + "\n")
+    lines = report.as_lines(given.subject, rows.rows)
+    write_text(given.results / f"{given.subject}.md", "\n".join(lines) + "\n")
+    report.draw(given.subject, rows.rows, given.results / f"{given.subject}.svg")
 
 
 def arms_of(subject: str) -> dict[str, dict[str, Any]]:
