@@ -60,6 +60,11 @@ def demo(
     )
     if report.missed:
         raise CeilingMissed(f"{report.missed}; the model that misses it least is, in {out}")
+    if other := report.proof["prompts"] - report.proof["same_row"]:  # of sums that chose nothing
+        raise CeilingMissed(
+            f"the sparse model answers {other:,} of {report.proof['prompts']:,} sums otherwise than the base model; "
+            f"both are in {out}"
+        )
 
 
 def register(app: typer.Typer, panel: str) -> None:
