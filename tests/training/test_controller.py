@@ -432,6 +432,14 @@ def test_nothing_stalls_under_a_ceiling_looser_than_the_one_asked_for() -> None:
     assert made.has_stalled
 
 
+def test_a_run_that_misses_its_ceiling_recovers_and_does_not_stall() -> None:
+    made = controller(1000, rate__patience=0.1)
+    made.step(0.0, 1.0)
+    for _ in range(300):
+        made.step(1e6, 0.5)  # what is closed now may have to open again
+    assert (made.falling.steps, made.has_stalled) == (0, False)
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
 def test_falling_counts_the_steps_since_the_lowest(values: list[float]) -> None:
     seen = Falling()

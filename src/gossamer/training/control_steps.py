@@ -42,7 +42,8 @@ class ControlSteps(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         controller, can_judge = self.trainer.controller, self.trainer.eval_dataset is not None
         spent = self._spend(state)
-        again = controller.has_stalled and controller.falling.steps % (controller.patience or 1) == 0
+        counted = controller.holds and controller.falling.steps % (controller.patience or 1) == 0
+        again = controller.has_stalled and counted
         if controller.is_settled or spent or again:
             control.should_evaluate = control.should_save = can_judge
         if controller.is_settled or spent:

@@ -221,9 +221,9 @@ class Controller:
         if not math.isfinite(divergence):
             raise refuse(f"divergence {divergence}", "a finite number", "lower the learning rate")
         self._move_lambda(divergence)
-        if openness is not None:
-            self.falling.see(openness)
         holds = self.holds
+        if openness is not None and holds:  # what is closed while it does not hold may have to open again
+            self.falling.see(openness)
         self._tighten(holds)
         self.bias = self._next_bias(holds)
         self.taken += 1
