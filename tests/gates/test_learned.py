@@ -99,7 +99,7 @@ def test_units_are_counted_as_they_are_and_priced_by_their_multiply_adds(kind: s
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_penalty_and_divergence_both_reach_the_logits(kind: str, tmp_path: Path) -> None:
-    made = trainer(str(tmp_path), gates=kind)
+    made = trainer(str(tmp_path), gates=kind, recipe={"gate": {"reads": "logit"}})
     made.gates.bias = 0.0
     made.model.train()
     one = some(made.gates, kind)

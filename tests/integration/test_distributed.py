@@ -20,6 +20,7 @@ from torch.distributed.run import get_args_parser
 
 from gossamer import load
 from gossamer.cli import app, main
+from gossamer.gates.contribution import UNMEASURED
 from gossamer.models.remaining import remaining
 from gossamer.training.distributed import rank_seed
 from helpers import forked
@@ -118,32 +119,34 @@ def test_two_ranks_that_share_one_model_are_one_process(
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("more", [("edges,heads,neurons,weights",), ("heads,neurons", "--uniform")])
+LEARNED = ("gate.reads=logit", "gate.bias=1", "gate.learning_rate=2")
+
+
+@pytest.mark.parametrize(
+    ("gates", "settings", "start"),
+    [
+        (("edges,heads,neurons,weights",), LEARNED, 1),
+        (("heads,neurons", "--uniform"), LEARNED, 1),
+        (("heads,neurons", "--uniform"), (), UNMEASURED),
+    ],
+)
 def test_gates_on_units_of_a_shared_model_are_those_of_one_process(
-    more: tuple[str, ...], place: Path, tmp_path: Path
+    gates: tuple[str, ...], settings: tuple[str, ...], start: float, place: Path, tmp_path: Path
 ) -> None:
-    last = (
-        "--set",
-        "eval_strategy=no",
-        "--set",
-        "gate.bias=1",
-        "--set",
-        "gate.learning_rate=2",
-        "--gates",
-        *more,
-    )
+    said = [word for setting in ("eval_strategy=no", *settings) for word in ("--set", setting)]
+    last = ("--gates", *gates, *said)
     asked = {**SHARDED, "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
     done = forked.run(["-m", "helpers.run_sharded", *sparsify(place, tmp_path / "two", 4, *last)], 2, **asked)
     assert done.returncode == 0, done.stderr
     models = [load(tmp_path / "two" / "model"), load(alone(place, tmp_path / "one", *last))]
     two, one = (model.state_dict() for model in models)
     for name, weight in one.items():
-        # A rate of 2 nats, so that logits leave their start, 1, in four steps; other weights move by 1e-4.
+        # A rate of 2 nats, so that logits leave their start in four steps; other weights move by 1e-4.
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-3 if "_gates" in name else 1e-5)
     left = [remaining(model).units for model in models]
     assert left[0] == left[1]
-    learned = [weight for name, weight in one.items() if "_gates" in name]
-    assert all(float((weight - 1).abs().max()) > 0.1 for weight in learned), "gates that were not trained"
+    decided = [weight for name, weight in one.items() if "_gates" in name]
+    assert all(float((weight - start).abs().max()) > 0.1 for weight in decided), "gates that did not move"
 
 
 def test_adapters_on_a_shared_model_are_merged(place: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from benchmarks.experiments.frontier import data as source
 from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.training.config import SparsityConfig
 from gossamer.training.constraint import Ceiling
+from gossamer.training.presets import PRESETS
 from gossamer.training.sparsify import sparsify
 
 from .masks import Mask, mask_of
@@ -82,6 +83,9 @@ class LanguageSubject:
             output_dir=str(self.folder / "search"),
             ceiling=CEILING,
             gates=self.kinds,
+            recipe=PRESETS["default"].recipe.with_settings(
+                {"gate.reads": "logit"}
+            ),  # as the record's search was
             max_steps=SEARCH,
             per_device_train_batch_size=8,
             per_device_eval_batch_size=32,

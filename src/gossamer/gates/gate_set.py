@@ -40,6 +40,7 @@ class GateSet(ABC):
             recipe says so.
         can_be_uniform: the units have a shape, of which every layer may keep as many.
         uniform: every layer has the same count of open units (`uniform.py`).
+        measuring: the forward passes are to be measured, by gates that read what is measured.
         waits: a run has not let the gates learn yet: they are hard, and get no gradient.
         holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
@@ -60,6 +61,7 @@ class GateSet(ABC):
     can_be_uniform: ClassVar[bool] = False
     uniform: bool = False
     reads: str = "logit"
+    measuring: bool = False
     waits: bool = False
     price: float = 1.0
     emphasis: float = 1.0
@@ -84,6 +86,11 @@ class GateSet(ABC):
     def learns(self) -> bool:
         """Whether the penalty trains something."""
         return not self.waits
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What a run may still let the gates read, when it measures where to start."""
+        return self.readings
 
     @property
     def layer_numbers(self) -> Sequence[int]:
@@ -150,6 +157,9 @@ class GateSet(ABC):
         made.bias = math.inf if bias == "open" else float(bias)
         return made
 
+    def go_on(self, state: Mapping[str, Any]) -> None:  # noqa: B027  (most kinds measure nothing)
+        """Take what was measured before from a block, for more training."""
+
     # ---- in use ----
 
     @contextmanager
@@ -180,6 +190,15 @@ class GateSet(ABC):
 
     def limit_logits(self, limit: float, weight: float) -> None:  # noqa: B027  (most kinds have nothing to do)
         """Pull logits that exceed `limit` nats, with this weight; nothing happens where gates read no logits."""
+
+    def settle(self, total: Callable[[Tensor], Tensor]) -> None:  # noqa: B027  (most kinds measure nothing)
+        """Take what was measured into the gates; `total` sums over all processes."""
+
+    def scale(self, lost: Callable[[], float]) -> None:  # noqa: B027
+        """Measure what closing units costs, on the dense model; `lost` is what the model loses as it is."""
+
+    def shift(self, nats: float) -> None:  # noqa: B027
+        """Add to what decides every gate, where that was measured."""
 
     @abstractmethod
     def recording(self) -> Any:

@@ -55,12 +55,13 @@ class GateSets(tuple[GateSet, ...]):
     @reads.setter
     def reads(self, value: str) -> None:
         for one in self:
-            one.reads = value if value in one.readings else one.reads
+            one.reads = value if value in one.choices else one.reads
 
     @property
     def readings(self) -> tuple[str, ...]:
-        """What the gates of any set could read."""
-        return tuple(dict.fromkeys(reading for one in self for reading in one.readings))
+        """What a run may choose from: of the sets that leave a choice, else what the first one reads."""
+        free = [one for one in self if len(one.choices) > 1] or self[:1]
+        return tuple(dict.fromkeys(reading for one in free for reading in one.choices))
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of all sets, which get no weight decay, by their names in the model that they are on."""
@@ -92,6 +93,29 @@ class GateSets(tuple[GateSet, ...]):
         if not found:
             raise refuse(f"no gates on {kind}", ", ".join(self.kinds), "attach them")
         return found[0]
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """A context whose forward passes are measured, until `settle`."""
+        with ExitStack() as stack:
+            for one in self:
+                stack.enter_context(one.using(measuring=True))
+            yield
+
+    def settle(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Let every set take in what it measured; `total` sums over all processes."""
+        for one in self:
+            one.settle(total)
+
+    def scale(self, lost: Callable[[], float]) -> None:
+        """Let every set that measures find what closing its units costs; `lost` is what the model loses as it is."""
+        for one in self:
+            one.scale(lost)
+
+    def shift(self, nats: float) -> None:
+        """Add to what decides every gate, in sets that go by what they measure."""
+        for one in self:
+            one.shift(nats)
 
     @contextmanager
     def opened(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Gates on attention heads: one learned logit per query head; a closed head is not read by the output projection."""
+"""Gates on attention heads, one per query head; a closed head is not read by the output projection."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .learned import LearnedGates
-from .masks import Mask
+from .contribution import ContributionGates
 
 
-class HeadGates(LearnedGates):
-    """g = l for each query head of each layer; the columns of o that read a closed head are zero.
+class HeadGates(ContributionGates):
+    """A gate for each query head of each layer; the columns of o that read a closed head are zero.
 
     A key-value head that several query heads share goes when all of them are closed (`models/cut.py`); until then
     its multiply-adds are shared out among them.
@@ -23,10 +22,9 @@ class HeadGates(LearnedGates):
     one_by_one: ClassVar[bool] = True
     can_be_uniform: ClassVar[bool] = True
 
-    def masks(self, layer: Any) -> list[Mask]:
+    def reader(self, layer: Any) -> Any:
         """The columns of o."""
-        o = layer.o
-        return [Mask(o.path, o.module, slice(0, o.count), o.over)]
+        return layer.o
 
     def multiply_adds(self, layer: Any) -> float:
         """Those of a query head, of its columns of o, and of its share of the keys and values."""

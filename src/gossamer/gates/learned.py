@@ -87,6 +87,11 @@ class LearnedGates(nn.Module, GateSet):
         """How many groups a layer's units are in, all of one size; by default each is one of its own."""
         return self.masks(layer)[-1].units.stop
 
+    @property
+    def learns(self) -> bool:
+        """Whether the penalty trains the logits, which what is measured does without."""
+        return super().learns and self.reads == LearnedGates.reads
+
     # ---- on a model ----
 
     @property

@@ -5,3 +5,4 @@ from __future__ import annotations
 # The name, and the share of its row's log-sum-exp that a gate takes off the logit for that.
 READS = {"logit": 0.0, "weight": 1.0}
 MAGNITUDE = "magnitude"  # of a weight, for gates on weights alone
+CONTRIBUTION = "contribution"  # of a head or a neuron to the residual stream, measured (`contribution.py`)

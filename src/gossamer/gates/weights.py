@@ -31,11 +31,6 @@ class WeightGates(LearnedGates):
     stream: ClassVar[int] = 4
     readings: ClassVar[tuple[str, ...]] = ("logit", MAGNITUDE)
 
-    @property
-    def learns(self) -> bool:
-        """Whether the penalty trains the logits, which magnitudes do without."""
-        return super().learns and self.reads != MAGNITUDE
-
     def _decide(self, layer: int, *, training: bool) -> tuple[Tensor, Tensor]:
         if self.reads == "logit" or math.isinf(self.bias):
             return super()._decide(layer, training=training)

@@ -28,7 +28,6 @@ from ..data.splits import Splits
 from ..errors import refuse
 from ..files import locked, require_writable, write_text, writing
 from ..gates.edges import EdgeGates
-from ..gates.host import Options
 from ..models.attach import attach_missing, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
 from ..models.model_card import left_lines, model_card, number_rows
@@ -37,7 +36,7 @@ from ..models.run_report import OpenUnits, RunReport, versions
 from ..training.adapters import add_adapters
 from ..training.base_model import OpenBase
 from ..training.calibrate import Start
-from ..training.config import CHECKPOINTING, SparsityConfig, configured
+from ..training.config import CHECKPOINTING, SparsityConfig, configured, gate_options
 from ..training.distributed import gathered
 from ..training.estimate import Shape, describe, explain_oom, seconds_per_step, what_to_lower
 from ..training.progress import ProgressLine
@@ -148,9 +147,7 @@ def rows_of(job: SparsifySettings, task: Task, model: Any, tokenizer: Any, proce
 
 def gated(model: Any, job: SparsifySettings, config: SparsityConfig) -> Any:
     """A dense model with gates, and with adapters where the job has them."""
-    attach_missing(
-        model, config.gate_kinds, Options(config.impl, config.recipe.gate.reads, config.recipe.gate.uniform)
-    )
+    attach_missing(model, config.gate_kinds, gate_options(config, config.impl))
     set_seed(job.seed)  # adapters begin with random numbers, and the Trainer seeds only after them
     return add_adapters(model, rank=job.lora) if job.lora else model
 

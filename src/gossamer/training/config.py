@@ -11,7 +11,9 @@ import torch
 from transformers import TrainingArguments
 
 from ..errors import GossamerError, refuse, require_choice
+from ..gates.host import Options
 from ..gates.kinds import kinds
+from ..gates.reads import CONTRIBUTION
 from .arguments import require_arguments, require_kinds, require_makeable
 from .constraint import Ceiling
 from .presets import DEFAULT, recipe_of
@@ -160,6 +162,19 @@ def kinds_in(gates: str | Iterable[str]) -> tuple[str, ...]:
     for kind in found or ("",):
         require_choice("gates", kind, kinds())
     return found
+
+
+def gate_options(config: SparsityConfig, impl: str) -> Options:
+    """What a run asks of its gates: units that can go by their contribution do, unless the recipe has a reading, or a
+    bias, which is one of a reading.
+
+    Args:
+        impl: implementation of gated attention.
+    """
+    gate, known = config.recipe.gate, kinds()
+    unsaid = gate.reads is None and gate.bias is None
+    measured = unsaid and any(CONTRIBUTION in known[kind].readings for kind in config.gate_kinds)
+    return Options(impl, CONTRIBUTION if measured else gate.reads, gate.uniform)
 
 
 def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:

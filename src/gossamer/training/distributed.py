@@ -103,3 +103,10 @@ def require_sharding(accelerator: Any, *, asked: bool) -> None:
 
 def _number(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def reshard(model: Any) -> None:
+    """Let FSDP put away what it gathered: after a forward pass alone a write would go to a copy that is dropped."""
+    for module in model.modules():
+        if hasattr(module, "reshard"):  # `torch.distributed.fsdp.FSDPModule`
+            module.reshard()

@@ -47,6 +47,7 @@ class GateCheckpoints(AtomicCheckpoints):
         facts = {"seed": self.args.seed, "base": self.fingerprint, "gates": ",".join(self.gates.kinds)}
         kept = {"bias": self.gates.bias}  # of this model; checkpoint-0 is not where training starts
         kept |= {"reads": self.gates.reads, "starts": {name: asdict(x) for name, x in self.starts.items()}}
+        kept |= {"blocks": {one.kind: one.state() for one in self.gates}}
         return {"controller": self.controller.state_dict(), "forwards": self.forwards, **kept, **facts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -68,6 +69,8 @@ class GateCheckpoints(AtomicCheckpoints):
                     CheckpointError,
                 )
         self.gates.reads = state.get("reads", self.gates.reads)
+        for one in self.gates:
+            one.go_on(state.get("blocks", {}).get(one.kind, {}))
         self.starts = {name: Start(**x) for name, x in state.get("starts", {}).items()}
         self.controller.load_state_dict(state.get("controller", {}))
         self.use_controller()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import refuse, require_choice, require_range
-from ..gates.reads import MAGNITUDE, READS
+from ..gates.reads import CONTRIBUTION, MAGNITUDE, READS
 
 PACES = ("when_feasible", "always")
 BIAS_PACES = (*PACES, "bidirectional", "proportional")
@@ -18,7 +18,8 @@ TIGHTEN_PACES = (*PACES, "slow_when_violated")
 # Where the bias starts on a dense model without held-out rows to measure on, in nats. Logits: sigma(4) = 0.98, so
 # nearly all gates are open (worked on addition; assumed elsewhere). Weights: gates open above exp(-5.8) = 0.003,
 # which cost SmolLM2-135M 0.002 nats. Magnitudes: exp(6.9) of a thousand weights are open, which is nearly all.
-OPEN_START = {"logit": 4.0, "weight": 5.8, MAGNITUDE: 6.9}
+# Contributions: only a unit that adds less than exp(-16) of the stream for what it costs would be closed (assumed).
+OPEN_START = {"logit": 4.0, "weight": 5.8, MAGNITUDE: 6.9, CONTRIBUTION: 16.0}
 
 
 def _says(default: Any, text: str) -> Any:
@@ -32,7 +33,8 @@ class GateRecipe:
     reads: str | None = _says(
         None,
         "What a gate adds its bias to: logit, the scaled attention logit, or weight, the log of the attention weight; "
-        "gates on single weights can read their magnitude. "
+        "gates on single weights can read their magnitude; gates on heads and neurons go by a learned logit or "
+        "by their measured contribution, the default where there are no others. "
         "Default: a gated model's own; for a dense model the one that leaves fewer units open where its gate bias "
         "starts, and the logit if gate.bias is given.",
     )
@@ -110,7 +112,7 @@ class GateRecipe:
             require_range("gate.bias", self.bias, -1e3, 1e3)
         require_range("gate.final_bias", self.final_bias, -1e3, 1e3)
         if self.reads is not None:
-            require_choice("gate.reads", self.reads, (*READS, MAGNITUDE))
+            require_choice("gate.reads", self.reads, (*READS, MAGNITUDE, CONTRIBUTION))
 
     def shares(self) -> dict[str, float] | None:
         """What each whole kind costs, by its name; None for multiply-adds, empty for the same."""

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from ..errors import refuse
+from ..gates.gate_sets import GateSets
+from ..gates.reads import CONTRIBUTION
 from ..models.head import BASE_OUTPUT
-from .calibrate import Start, calibrate
-from .distributed import reduced
+from .calibrate import TOLERANCE, Start, calibrate
+from .distributed import reduced, reshard
 from .metrics import Tally
 from .spread import first_rows
 
@@ -79,22 +81,50 @@ def _measured(trainer: Any) -> Start:
     training = trainer.model.training
     trainer.model.eval()
     try:
+        with trainer.gates.measuring():
+            _tallied(trainer, batches)
+        trainer.settle()
+        trainer.gates.scale(lambda: _measure(trainer, batches, math.inf)[1])
+        allowed = recipe.start_share * trainer.ceiling.value
         is_open = recipe.reads is None and recipe.bias is None  # a bias is one of a reading
         for reading in trainer.gates.readings if is_open else (trainer.gates.reads,):
             trainer.gates.reads = reading
-            trainer.starts[reading] = calibrate(
-                partial(_measure, trainer, batches), recipe.start_share * trainer.ceiling.value
-            )
+            _align(trainer, batches, allowed)
+            trainer.starts[reading] = calibrate(partial(_measure, trainer, batches), allowed)
         trainer.gates.reads = min(trainer.starts, key=lambda reading: trainer.starts[reading].density)
+        _align(trainer, batches, allowed)
         return trainer.starts[trainer.gates.reads]
     finally:
         trainer.model.train(training)
         trainer.gates.bias = math.inf
 
 
-def _measure(trainer: Any, batches: list[Any], bias: float) -> tuple[float, float]:
-    """(density, divergence) on hard gates."""
-    trainer.gates.bias = bias
+def _align(trainer: Any, batches: list[Any], allowed: float) -> None:
+    """Give units that go by their contribution a scale on which the others' bias is theirs, as both start.
+
+    Alone, either of them loses half of what the start may lose at that bias.
+    """
+    by, others = (
+        GateSets(one for one in trainer.gates if (one.reads == CONTRIBUTION) == whether)
+        for whether in (True, False)
+    )
+    if by and others:
+        mine, theirs = (
+            calibrate(partial(_measure, trainer, batches, only=some), allowed / 2).bias
+            for some in (by, others)
+        )
+        if (
+            math.isfinite(mine) and TOLERANCE < theirs < math.inf
+        ):  # learned logits alone do not move with the bias
+            by.shift(mine - theirs)
+
+
+def _measure(
+    trainer: Any, batches: list[Any], bias: float, only: GateSets | None = None
+) -> tuple[float, float]:
+    """(density, divergence) on hard gates; those that are not in `only` are open."""
+    trainer.gates.bias = math.inf
+    (trainer.gates if only is None else only).bias = bias
     found = _tallied(trainer, batches).summary()
     return found["density"], found["divergence"]
 
@@ -104,6 +134,7 @@ def _tallied(trainer: Any, batches: Iterable[Any]) -> Tally:
     trainer.tally = Tally()
     for batch in batches:
         trainer.prediction_step(trainer.model, batch, True)
+    reshard(trainer.model)
     return reduced(trainer.tally, trainer.accelerator) if trainer.args.world_size > 1 else trainer.tally
 
 

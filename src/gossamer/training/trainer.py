@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,7 +28,6 @@ from transformers import PreTrainedModel
 from ..data.sequences import TensorRows, collate_rows
 from ..errors import DivergedTraining, refuse
 from ..gates.attention import resolve
-from ..gates.host import Options
 from ..gates.openness import Openness
 from ..models.attach import attach_missing, find_gate_sets
 from ..models.fingerprint import fingerprint
@@ -35,7 +35,7 @@ from ..models.head import BASE_OUTPUT
 from .base_model import frozen_base, make_comparable
 from .budget import Budget
 from .calibrate import Start
-from .config import SparsityConfig
+from .config import SparsityConfig, gate_options
 from .control_steps import ControlSteps
 from .controller import Controller
 from .distributed import rank_seed, require_sharding
@@ -78,9 +78,9 @@ class SparsityTrainer(Evaluation):
             model, base, gated=gated, needed=self.ceiling.needs_base, use_cache=args.use_cache
         )
         self.same_pairs = SamePairs(sharded=bool(args.fsdp))
-        gate = args.recipe.gate
-        options = Options(resolve(args.impl, args.device), gate.reads, gate.uniform)
-        self.gates = attach_missing(model, args.gate_kinds, options)
+        self.gates = attach_missing(
+            model, args.gate_kinds, gate_options(args, resolve(args.impl, args.device))
+        )
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
         for one in self.gates:
             one.require_whole(model)
@@ -161,7 +161,8 @@ class SparsityTrainer(Evaluation):
         return (loss, {"logits": output}) if return_outputs else loss
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, list[Openness]]:
-        with self.gates.recording() as seen:
+        measuring = self.gates.measuring() if model.training else nullcontext()
+        with self.gates.recording() as seen, measuring:
             output = self._answer(model, inputs)
         return output, seen
 
@@ -200,7 +201,12 @@ class SparsityTrainer(Evaluation):
             )
         self._wait(divergence=measured, enforced_ceiling=self.controller.enforced.value)
         self.controller.step(measured, opened)
+        self.settle()
         self.use_controller()
+
+    def settle(self) -> None:
+        """Let gates that read what is measured take it in, from all processes."""
+        self.gates.settle(lambda sums: self.accelerator.reduce(sums, reduction="sum"))  # type: ignore[arg-type,return-value]
 
     def _wait(self, **numbers: Tensor | float) -> None:
         """Keep numbers for the next log. Those on a device stay there until then: reading one waits for its stream."""
