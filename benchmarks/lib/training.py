@@ -9,7 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gossamer.training.divergence import kl_per_item
+
 Loss = Callable[[Tensor], Tensor]
+
+
+def imitation(model: Any, base: Any) -> Loss:
+    """The mean KL of a language model from the base on the same tokens, in nats; controls are finetuned on it."""
+
+    def loss(ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            theirs = base(input_ids=ids).logits
+        return kl_per_item(theirs.flatten(0, 1), model(input_ids=ids).logits.flatten(0, 1)).mean()
+
+    return loss
 
 
 def train_on_rows(

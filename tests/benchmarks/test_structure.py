@@ -1,0 +1,64 @@
+"""What the study of smaller models counts, and how its page puts arms beside each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from benchmarks.experiments.structure.language import of_blocks
+from benchmarks.experiments.structure.language_report import as_lines
+from gossamer.gates.host import Options
+from gossamer.gates.learned import LearnedGates
+from gossamer.models.attach import attach_missing
+from gossamer.models.remaining import remaining
+from gossamer.models.shrink import shrunk
+
+
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_head=4, n_layer=2, n_positions=16, vocab_size=32))
+
+
+def test_blocks_are_counted_without_the_vocabulary() -> None:
+    assert of_blocks(gpt2()) == 2 * 12 * 16 * 16
+
+
+def test_what_is_cut_out_is_what_open_units_leave() -> None:
+    model = gpt2()
+    sets = attach_missing(model, ("heads", "neurons"), Options("eager", "logit"))
+    sets.bias = 0.0
+    with torch.no_grad():
+        for one in sets:
+            for logits in one.logits.values() if isinstance(one, LearnedGates) else ():
+                logits[len(logits) // 2 :] = -1.0
+    found, whole = remaining(model), of_blocks(gpt2())
+    left = 1 - (found.base.multiply_adds - found.left.multiply_adds) / whole
+    assert of_blocks(shrunk(model, "per-layer")[0]) == pytest.approx(left * whole)
+    assert left == 0.5
+
+
+def row(arm: str, seed: int, rise: float, **other: Any) -> dict[str, Any]:
+    lost = {"loss": 3.0, "delta_ce": rise, "delta_ce_se": 0.001, "kl": rise, "kl_se": 0.001, "agreement": 0.9}
+    return {"arm": arm, "ceiling": "kl=0.05", "seed": seed, "torch": "2", **lost, **other}
+
+
+def test_a_page_puts_the_arms_of_a_ceiling_beside_each_other() -> None:
+    level = {
+        "multiply_adds": 0.5,
+        "parameters": 10,
+        "error": 1e-7,
+        "faster_prefill": 1.5,
+        "faster_decode": 1.0,
+    }
+    run = {"heads": [2, 2], "neurons": [8, 8], "left": 0.4, "best_step": 9, "steps": 10, "missed": ""}
+    rows = [row("gates", seed, 0.04 + seed / 100, **run) for seed in (1, 2)]
+    rows += [{"arm": "checkpoints", "ceiling": "kl=0.05", "seed": 2, "torch": "2", "uniform": level}]
+    rows += [row("magnitude", 1, 0.1), row("magnitude", 2, 0.2)]
+    lines = as_lines(rows)
+    assert any("--seeds 1 2 --ceilings kl=0.05`" in line for line in lines)
+    assert "| kl=0.05 | 1 | 0.0500 ± 0.0010 | 2, 8 | 40.0% | 9 of 10 |" in lines
+    assert "| kl=0.05 | 2 | uniform | 50.0% | 10 | 1.50x | 1.00x | 1.0e-07 |" in lines
+    assert "| magnitude | +0.1000 ± 0.0010 | +0.2000 ± 0.0010 | +0.1500 | 0.1500 |" in lines
