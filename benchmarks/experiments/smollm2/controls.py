@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.lib.training import Loss, train_on_rows
+from benchmarks.lib.training import Loss, imitation, train_on_rows
 from gossamer.gates.top_k import TopKGates
 from gossamer.models.attach import attach
-from gossamer.training.divergence import kl_per_item
 
 
 def trained(model: Any, loss: Loss, rows: Tensor, *, steps: int, batch: int, rate: float, seed: int) -> Any:
@@ -28,13 +27,7 @@ def recovered(base: Any, rows: Tensor, *, k: int, **how: Any) -> Any:
     """A copy of the base that reads its k largest keys a query and head, finetuned to the base's outputs."""
     model = copy.deepcopy(base).requires_grad_(True)
     attach(model, gates=TopKGates(k=k), check=False, impl="eager")
-
-    def loss(ids: Tensor) -> Tensor:
-        with torch.no_grad():
-            theirs = base(input_ids=ids).logits
-        return kl_per_item(theirs.flatten(0, 1), model(input_ids=ids).logits.flatten(0, 1)).mean()
-
-    return trained(model, loss, rows, **how)
+    return trained(model, imitation(model, base), rows, **how)
 
 
 def finetuned(base: Any, rows: Tensor, **how: Any) -> Any:

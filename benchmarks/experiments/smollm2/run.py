@@ -47,7 +47,7 @@ from gossamer.training.metrics import Tally, counting
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "smollm2.json"
-TRAINED = ("default-t128", "default-t64", "kl0.2-t64")
+TRAINED = ("default-t128", "default-t64", "kl0.2-t64", "default-t256")
 LENGTHS = (128, 256, 64)
 KEYS = {128: (16, 8, 4), 64: (16, 8, 4), 256: (16,)}
 WEIGHTS = {128: (0.003, 0.01, 0.03), 64: (0.01, 0.03), 256: (0.003, 0.01)}
@@ -128,9 +128,13 @@ def sparsified(name: str, model: Path, text: Path, work: Path, rows: TensorRows,
 
 
 def plan(
-    model: Path, text: Path, work: Path
+    model: Path, text: Path, work: Path, runs: dict[str, Any]
 ) -> Iterator[tuple[str, int, Callable[[TensorRows], dict[str, Any]]]]:
-    """Name, length and what measures it on the rows of that length, in the order of their worth."""
+    """Name, length and what measures it on the rows of that length, in the order of their worth.
+
+    Args:
+        runs: those that are in the record; controls take as many steps as theirs took.
+    """
     base, frozen = load_dense(model), Remembered(load_dense(model))
     yield TRAINED[0], length_of(TRAINED[0]), partial(sparsified, TRAINED[0], model, text, work, base=frozen)
     for length in LENGTHS:
@@ -142,14 +146,15 @@ def plan(
     for name in TRAINED[1:]:
         yield name, length_of(name), partial(sparsified, name, model, text, work, base=frozen)
     how = read_yaml(HERE / "configs" / "default-t64.yaml")
+    how["steps"] = runs.get("default-t64", how)["steps"]
     train = partial(_training_rows, model, text, how)
     for k in RECOVERED:
         yield (
             f"trained-topk-{k}-t64",
             64,
-            partial(_control, partial(recovered, k=k), frozen, train, how, work),
+            partial(_control, partial(recovered, k=k), base, frozen, train, how),
         )
-    yield "finetuned-t64", 64, partial(_control, finetuned, frozen, train, how, work)
+    yield "finetuned-t64", 64, partial(_control, finetuned, base, frozen, train, how)
 
 
 def length_of(name: str) -> int:
@@ -168,16 +173,18 @@ def _training_rows(model: Path, text: Path, how: dict[str, Any]) -> Tensor:
 
 
 def _control(
-    make: Callable[..., Any], base: Any, train: Callable[[], Tensor], how: dict[str, Any], work: Path, rows: TensorRows
-) -> dict[str, Any]:  # fmt: skip
-    report = work / "runs" / "default-t64" / "report.json"
-    steps = read_json(report)["steps"] if report.is_file() else how["steps"]
+    make: Callable[..., Any],
+    base: Any,
+    frozen: Any,
+    train: Callable[[], Tensor],
+    how: dict[str, Any],
+    rows: TensorRows,
+) -> dict[str, Any]:
     begin = time.process_time()
-    model = make(
-        base, train(), steps=steps, batch=how["batch"], rate=float(how["learning_rate"]), seed=how["seed"]
-    )
+    asked = {"steps": how["steps"], "batch": how["batch"], "seed": how["seed"]}
+    model = make(base, train(), rate=float(how["learning_rate"]), **asked)
     seconds = round(time.process_time() - begin)
-    return {"steps": steps, "cpu_seconds": seconds, "held_out": measured(model, base, rows)}
+    return {"steps": how["steps"], "cpu_seconds": seconds, "held_out": measured(model, frozen, rows)}
 
 
 def main() -> None:
@@ -193,7 +200,7 @@ def main() -> None:
     results = named_runs(given.results, circumstances("cpu", torch.float32), same=("torch",))
     tokenizer = training_tokenizer(str(model), load_dense(model), max(LENGTHS))
     held_out: dict[int, TensorRows] = {}
-    for name, length, measure in plan(model, text, given.work):
+    for name, length, measure in plan(model, text, given.work, results["runs"]):
         if name in results["runs"] or (given.only and name not in given.only):
             continue
         rows = held_out.setdefault(length, rows_apart(text, tokenizer, length))
