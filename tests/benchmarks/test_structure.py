@@ -42,7 +42,16 @@ def test_what_is_cut_out_is_what_open_units_leave() -> None:
 
 def row(arm: str, seed: int, rise: float, **other: Any) -> dict[str, Any]:
     lost = {"loss": 3.0, "delta_ce": rise, "delta_ce_se": 0.001, "kl": rise, "kl_se": 0.001, "agreement": 0.9}
-    return {"arm": arm, "ceiling": "kl=0.05", "seed": seed, "torch": "2", **lost, **other}
+    return {
+        "arm": arm,
+        "gates": "heads,neurons",
+        "recipe": "structure",
+        "ceiling": "kl=0.05",
+        "seed": seed,
+        "torch": "2",
+        **lost,
+        **other,
+    }
 
 
 def test_a_page_puts_the_arms_of_a_ceiling_beside_each_other() -> None:
@@ -55,10 +64,26 @@ def test_a_page_puts_the_arms_of_a_ceiling_beside_each_other() -> None:
     }
     run = {"heads": [2, 2], "neurons": [8, 8], "left": 0.4, "best_step": 9, "steps": 10, "missed": ""}
     rows = [row("gates", seed, 0.04 + seed / 100, **run) for seed in (1, 2)]
-    rows += [{"arm": "checkpoints", "ceiling": "kl=0.05", "seed": 2, "torch": "2", "uniform": level}]
+    rows += [
+        {
+            "arm": "checkpoints",
+            "gates": "heads,neurons",
+            "recipe": "structure",
+            "ceiling": "kl=0.05",
+            "seed": 2,
+            "torch": "2",
+            "uniform": level,
+        }
+    ]
     rows += [row("magnitude", 1, 0.1), row("magnitude", 2, 0.2)]
     lines = as_lines(rows)
-    assert any("--seeds 1 2 --ceilings kl=0.05`" in line for line in lines)
-    assert "| kl=0.05 | 1 | 0.0500 ± 0.0010 | 2, 8 | 40.0% | 9 of 10 |" in lines
-    assert "| kl=0.05 | 2 | uniform | 50.0% | 10 | 1.50x | 1.00x | 1.0e-07 |" in lines
+    assert (
+        "## As many heads,neurons as the recipe structure left under kl=0.05: rise in cross-entropy, nats"
+        in lines
+    )
+    assert "| heads,neurons | structure | kl=0.05 | 1 | 0.0500 ± 0.0010 | 2, 8 | 40.0% | 9 of 10 |" in lines
+    assert (
+        "| heads,neurons | structure | kl=0.05 | 2 | uniform | 50.0% | 10 | 1.50x | 1.00x | 1.0e-07 |"
+        in lines
+    )
     assert "| magnitude | +0.1000 ± 0.0010 | +0.2000 ± 0.0010 | +0.1500 | 0.1500 |" in lines

@@ -54,6 +54,7 @@ def sparse_gpt2(
     *,
     steps: int = GPT2_STEPS,
     gates: str = "edges",
+    recipe: str = "default",
     changes: dict[str, Any] | None = None,
 ) -> Outcome:
     """One run on the frontier's GPT-2; with other gates than edges it goes on where it was stopped.
@@ -65,11 +66,14 @@ def sparse_gpt2(
     base = source.base_model(work, GPT2_BASE_STEPS)
     choose, _ = split(data)
     every = steps // 12
-    out = work / "default" / (f"{ceiling}-{seed}" if gates == "edges" else f"{gates}-{ceiling}-{seed}")
+    out = (
+        work / "default" / (f"{ceiling}-{seed}" if gates == "edges" else f"{recipe}-{gates}-{ceiling}-{seed}")
+    )
     config = configured(
         {
             **COMMON, "output_dir": str(out), "ceiling": ceiling, "seed": seed,
-            "gates": gates, "max_steps": steps, "eval_steps": every, "save_steps": every, "logging_steps": steps // 30,
+            "gates": gates, "recipe": recipe,
+            "max_steps": steps, "eval_steps": every, "save_steps": every, "logging_steps": steps // 30,
             "learning_rate": RATE, "warmup_steps": 5, "adam_beta2": 0.95, "impl": "blockwise",
             "per_device_train_batch_size": BATCH, "per_device_eval_batch_size": 32,
         },

@@ -1,10 +1,11 @@
 """A small GPT-2 with fewer heads and neurons, one count in every layer: what a ceiling leaves, and what needs no gates.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.language [--seeds 1 2 3] [--ceilings kl=0.05]
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.language --seeds 4 5 [--gates heads,neurons]
 
 The base, its text and its rows are the frontier's. The arms of a seed:
 
-    gates                   the default recipe with `gates=heads,neurons` and `gate.uniform`, then `shrink`
+    gates                   the recipe `structure`, or another, with `gate.uniform`
+    checkpoints             what `shrink` makes of that, proved and timed beside the base
     found, untrained        the units that it closes, closed in the base; nothing trained
     magnitude, untrained    as many units of each layer, those with the largest weights
     magnitude, random       as many units of each layer, the largest or any, finetuned for as many steps of as many
@@ -30,7 +31,7 @@ from benchmarks.experiments.frontier import data as source
 from benchmarks.experiments.frontier.baselines import compare
 from benchmarks.experiments.frontier.run import BATCH, RATE, split
 from benchmarks.experiments.gate_reads.default import GPT2_BASE_STEPS, sparse_gpt2
-from benchmarks.experiments.tickets.masks import Mask, close, largest, mask_of, random, sizes
+from benchmarks.experiments.tickets.masks import Mask, close, hold, largest, mask_of, random, sizes
 from benchmarks.lib.record import Row, Rows
 from benchmarks.lib.training import imitation, train_on_rows
 from gossamer.files import write_text
@@ -47,18 +48,18 @@ from .language_report import as_lines
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[3] / "runs" / "frontier"
-GATES, CHANGES = "heads,neurons", {"gate.uniform": True}
+CHANGES = {"gate.uniform": True}
 LEVELS = {"uniform": None, "per-layer": "per-layer"}  # heads of a GPT-2 are zeros at the first
 WIDTHS = range(64, 129, 4)  # of the small dense model, which has four heads
 ROUNDS = 15  # of the latencies
 
 
 class Subject:
-    """The base, the rows and the sparse model of one ceiling and seed."""
+    """The base, the rows and the sparse model of one recipe, ceiling and seed, with gates of some kinds."""
 
-    def __init__(self, ceiling: str, seed: int, work: Path) -> None:
-        self.ceiling, self.seed, self.work = ceiling, seed, work
-        self.folder = work / "structure" / f"{ceiling}-{seed}"
+    def __init__(self, gates: str, recipe: str, ceiling: str, seed: int, work: Path) -> None:
+        self.kinds, self.recipe, self.ceiling, self.seed, self.work = gates, recipe, ceiling, seed, work
+        self.folder = work / "structure" / f"{gates}-{recipe}-{ceiling}-{seed}"
         self.base = source.base_model(work, GPT2_BASE_STEPS)
         data = source.data(work)
         self.train, self.report = data.train, split(data)[1].columns
@@ -66,7 +67,9 @@ class Subject:
     def gates(self) -> Row:
         """The run under the ceiling."""
         with quiet():
-            outcome = sparse_gpt2(self.ceiling, self.seed, self.work, gates=GATES, changes=CHANGES)
+            outcome = sparse_gpt2(
+                self.ceiling, self.seed, self.work, gates=self.kinds, recipe=self.recipe, changes=CHANGES
+            )
         save(outcome.model, self.folder)
         model = load(self.folder, impl="eager")
         found = {"missed": outcome.missed, "best_step": outcome.step, "steps": outcome.steps}
@@ -97,12 +100,13 @@ class Subject:
     def units_of_the_base(self, choose: Any) -> Mask:
         """As many units as the run left, chosen in the base."""
         model = copy.deepcopy(self.base)
-        attach_missing(model, GATES.split(","), Options("eager", "logit"))
+        attach_missing(model, self.kinds.split(","), Options("eager", "logit"))
         return choose(model, self.mask())
 
     def masked(self, mask: Mask, *, steps: int) -> Row:
         """The base with units closed, finetuned to its own outputs for some steps."""
-        model = close(copy.deepcopy(self.base).requires_grad_(True), mask)
+        shut = close if "heads" in mask else hold
+        model = shut(copy.deepcopy(self.base).requires_grad_(True), mask)
         if steps:
             self.finetune(model, steps)
         return {"steps": steps, **sizes(mask), **self.lost(model)}
@@ -146,12 +150,18 @@ def of_blocks(model: PreTrainedModel) -> float:
     return remaining(model).base.multiply_adds - head.weight.numel()
 
 
-def measure(rows: Rows, ceiling: str, seed: int, work: Path) -> None:
-    """Every arm of a ceiling and seed that the record lacks."""
-    about = {"ceiling": ceiling, "seed": seed, "torch": torch.__version__}
-    subject = Subject(ceiling, seed, work)
-    gates = rows.of(about | {"arm": "gates"}, subject.gates)
-    steps = gates["steps"]
+def measure(rows: Rows, gates: str, recipe: str, ceiling: str, seed: int, work: Path) -> None:
+    """Every arm of some kinds of gates, a recipe, ceiling and seed that the record lacks."""
+    about: Row = {
+        "gates": gates,
+        "recipe": recipe,
+        "ceiling": ceiling,
+        "seed": seed,
+        "torch": torch.__version__,
+    }
+    subject = Subject(gates, recipe, ceiling, seed, work)
+    sparse = rows.of(about | {"arm": "gates"}, subject.gates)
+    steps = sparse["steps"]
     arms = {
         "found, untrained": lambda: subject.masked(subject.mask(), steps=0),
         "magnitude, untrained": lambda: subject.masked(subject.units_of_the_base(largest), steps=0),
@@ -159,7 +169,7 @@ def measure(rows: Rows, ceiling: str, seed: int, work: Path) -> None:
         "random": lambda: subject.masked(
             subject.units_of_the_base(lambda model, mask: random(model, mask, seed)), steps=steps
         ),
-        "small dense": lambda: subject.small_dense(steps, gates["left"]),
+        "small dense": lambda: subject.small_dense(steps, sparse["left"]),
     }
     for arm, look in arms.items():
         found = rows.of(about | {"arm": arm}, look)
@@ -174,14 +184,16 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[4, 5])
     parser.add_argument("--ceilings", nargs="+", default=["kl=0.05"])
+    parser.add_argument("--gates", default="heads,neurons")
+    parser.add_argument("--recipe", default="structure")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = Rows(given.results / "language.json")
     for seed in given.seeds:
         for ceiling in given.ceilings:
-            measure(rows, ceiling, seed, given.work)
+            measure(rows, given.gates, given.recipe, ceiling, seed, given.work)
             write_text(given.results / "language.md", "\n".join(as_lines(rows.rows)) + "\n")
 
 

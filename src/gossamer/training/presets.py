@@ -22,6 +22,11 @@ class Preset:
     recipe: Recipe
 
 
+DEFAULT_RECIPE = Recipe(
+    gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0),
+    control=ControlRecipe(kp=0.5),
+    rate=RateRecipe(patience=0.2),
+)
 ADDITION = Recipe(
     gate=GateRecipe(
         reads="logit",
@@ -54,11 +59,7 @@ PRESETS: dict[str, Preset] = {
         "any pretrained model: what gates read, where their bias starts and what an edge costs are measured; the bias "
         "rests where the ceiling holds",
         "benchmarks/experiments/gate_reads/results/default.md",
-        Recipe(
-            gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0),
-            control=ControlRecipe(kp=0.5),
-            rate=RateRecipe(patience=0.2),
-        ),
+        DEFAULT_RECIPE,
     ),
     "addition": Preset(
         "a small model that adds: over-prune under a loose ceiling, then regrow",
@@ -89,6 +90,18 @@ PRESETS: dict[str, Preset] = {
                 "control.initial_lambda": 0.2,
                 "control.lambda_bounds": (0.003, 0.2),
                 "control.final_lambda_bounds": (0.06, 6.0),
+            }
+        ),
+    ),
+    "structure": Preset(
+        "heads and neurons of a language model: over-prune under twice the ceiling, then let it settle to the end",
+        "benchmarks/experiments/structure/results/language.md",
+        DEFAULT_RECIPE.with_settings(
+            {
+                "ceiling.initial_factor": 2.0,
+                "ceiling.tighten_from": 0.3,
+                "ceiling.tighten_until": 0.6,
+                "rate.patience": 0.0,
             }
         ),
     ),
