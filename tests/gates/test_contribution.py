@@ -19,6 +19,7 @@ from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach_missing, find_gate_sets
 from gossamer.models.checkpoint import load, save
 from gossamer.models.forward import evaluating, first_output, probe_inputs
+from gossamer.training.config import configured
 from helpers.run_tiny import config, trainer
 from helpers.zoo import build
 
@@ -226,3 +227,12 @@ def test_a_run_starts_by_measuring_and_a_resumed_one_is_the_uninterrupted(tmp_pa
 def test_a_reading_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GossamerError, match="contribution"):
         config(str(tmp_path), gates="heads", recipe={"gate": {"reads": "contributions"}})
+
+
+@pytest.mark.parametrize("gates", ["edges", "heads,neurons"])
+def test_a_rate_for_logits_that_nobody_learns_is_refused(tmp_path: Path, gates: str) -> None:
+    given = {"output_dir": str(tmp_path), "gates": gates}
+    with pytest.raises(GossamerError, match=r"gate.learning_rate with gates=.*gate.reads=logit"):
+        configured(given, {"gate.learning_rate": 0.3})
+    assert configured(given | {"gates": "heads"}, {"gate.learning_rate": 0.3, "gate.reads": "logit"})
+    assert configured(given, {"gate.learning_rate": 0.03})  # as it is; a run that is repeated says so

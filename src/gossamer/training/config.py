@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from ..errors import GossamerError, refuse, require_choice
 from ..gates.host import Options
 from ..gates.kinds import kinds
+from ..gates.learned import LearnedGates
 from ..gates.reads import CONTRIBUTION
 from .arguments import require_arguments, require_kinds, require_makeable
 from .constraint import Ceiling
@@ -177,6 +178,15 @@ def gate_options(config: SparsityConfig, impl: str) -> Options:
     return Options(impl, CONTRIBUTION if measured else gate.reads, gate.uniform)
 
 
+def _learns(config: SparsityConfig) -> bool:
+    """Whether the gates of a run on a dense model have logits of their own that are trained."""
+    options, known = gate_options(config, "eager"), kinds()
+    return any(
+        isinstance(one, LearnedGates) and one.learns
+        for one in (known[x].made(options) for x in config.gate_kinds)
+    )
+
+
 def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfig:
     """`SparsityConfig(**given)` with `settings` over it, which come from a person.
 
@@ -191,9 +201,14 @@ def configured(given: dict[str, Any], settings: dict[str, Any]) -> SparsityConfi
             raise unknown_setting(name, [*SETTINGS, *known])
     require_kinds(SparsityConfig, settings)
     whole = {**given, **settings}
-    whole["recipe"] = recipe_of(whole.get("recipe", DEFAULT)).with_settings(of_recipe)
+    recipe = recipe_of(whole.get("recipe", DEFAULT))
+    whole["recipe"] = recipe.with_settings(of_recipe)
     try:
-        return SparsityConfig(**whole)
+        made = SparsityConfig(**whole)
+        if made.recipe.gate.learning_rate != recipe.gate.learning_rate and not _learns(made):
+            raise refuse(f"gate.learning_rate with gates={made.gates}, which learn no logit here",
+                         "gates on weights, or heads and neurons with gate.reads=logit", "leave it out")  # fmt: skip
+        return made
     except GossamerError:
         raise
     except (
