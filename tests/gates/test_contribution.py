@@ -236,3 +236,15 @@ def test_a_rate_for_logits_that_nobody_learns_is_refused(tmp_path: Path, gates: 
         configured(given, {"gate.learning_rate": 0.3})
     assert configured(given | {"gates": "heads"}, {"gate.learning_rate": 0.3, "gate.reads": "logit"})
     assert configured(given, {"gate.learning_rate": 0.03})  # as it is; a run that is repeated says so
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("reads", [None, "logit", "weight"])
+def test_edges_keep_their_choice_beside_units_that_have_none(tmp_path: Path, reads: str | None) -> None:
+    given: dict[str, Any] = {"gates": "edges,heads,neurons", "max_steps": 2}
+    made = trainer(str(tmp_path), **given, recipe={"gate": {"reads": reads}})
+    made.train()
+    chosen = {"logit", "weight"} if reads is None else {reads}
+    assert set(made.starts) == chosen
+    assert made.gates.of_kind("edges").reads == made.gates.reads in chosen
+    assert of(made.gates, "heads").reads == ("logit" if reads == "logit" else CONTRIBUTION)

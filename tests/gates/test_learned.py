@@ -157,8 +157,10 @@ def test_a_unit_that_an_intervention_closes_is_closed(kind: str) -> None:
     assert torch.equal(output(model), closed)
 
 
-def test_gates_train_at_a_rate_of_their_own_without_decay(tmp_path: Path) -> None:
-    made = trainer(str(tmp_path), gates="edges,heads,neurons", weight_decay=0.1)
+@pytest.mark.parametrize("reads", ["logit", None])
+def test_gates_train_at_a_rate_of_their_own_without_decay(reads: str | None, tmp_path: Path) -> None:
+    recipe = {"gate": {"reads": reads}}
+    made = trainer(str(tmp_path), gates="edges,heads,neurons", weight_decay=0.1, recipe=recipe)
     optimizer = made.create_optimizer()
     own = {id(p) for one in made.gates if isinstance(one, LearnedGates) for p in one.parameters()}
     rates = {
@@ -167,7 +169,7 @@ def test_gates_train_at_a_rate_of_their_own_without_decay(tmp_path: Path) -> Non
         for weight in group["params"]
         if id(weight) in own
     }
-    assert rates == {(made.args.recipe.gate.learning_rate, 0.0)}
+    assert rates == ({(made.args.recipe.gate.learning_rate, 0.0)} if reads else set())
     together = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(together) == sorted(id(p) for p in made.model.parameters() if p.requires_grad)
 

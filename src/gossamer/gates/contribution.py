@@ -53,9 +53,8 @@ class ContributionGates(LearnedGates):
         super().__init__()
         self.readers: dict[int, Any] = {}
         self.scales: dict[int, float] = {}
-        self._sums: dict[
-            int, Tensor
-        ] = {}  # by layer: (units + 1,), of |W x|^2 and of |h|^2, since the last `settle`
+        # By layer: (units + 1,), the sums of |W x|^2 and of |h|^2 since the last `settle`.
+        self._sums: dict[int, Tensor] = {}
         self._stream: dict[int, Tensor] = {}  # by layer, of the forward pass that runs
         self._costs: dict[int, float] = {}
 

@@ -49,8 +49,8 @@ class GateSets(tuple[GateSet, ...]):
 
     @property
     def reads(self) -> str:
-        """What the gates read that read anything else than a logit; else `logit`."""
-        return next((one.reads for one in self if one.reads != GateSet.reads), GateSet.reads)
+        """What the gates read for which a run may choose, if it is no logit; `logit` else."""
+        return next((one.reads for one in self._free if one.reads != GateSet.reads), GateSet.reads)
 
     @reads.setter
     def reads(self, value: str) -> None:
@@ -60,8 +60,11 @@ class GateSets(tuple[GateSet, ...]):
     @property
     def readings(self) -> tuple[str, ...]:
         """What a run may choose from: of the sets that leave a choice, else what the first one reads."""
-        free = [one for one in self if len(one.choices) > 1] or self[:1]
-        return tuple(dict.fromkeys(reading for one in free for reading in one.choices))
+        return tuple(dict.fromkeys(reading for one in self._free for reading in one.choices))
+
+    @property
+    def _free(self) -> Sequence[GateSet]:
+        return [one for one in self if len(one.choices) > 1] or self[:1]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters of all sets, which get no weight decay, by their names in the model that they are on."""

@@ -115,7 +115,8 @@ class SparsityTrainer(Evaluation):
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
         names = tuple(name for name, _ in self.gates.named_parameters())
-        own = [p for name, p in self.model.named_parameters() if names and name.endswith(names)]  # type: ignore[union-attr]
+        named: Any = self.model.named_parameters()  # type: ignore[union-attr]
+        own = [p for name, p in named if names and name.endswith(names) and p.requires_grad]
         if fresh and own:
             ids = set(map(id, own))
             for group in optimizer.param_groups:
