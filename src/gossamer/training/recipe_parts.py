@@ -33,8 +33,8 @@ class GateRecipe:
     reads: str | None = _says(
         None,
         "What a gate adds its bias to: logit, the scaled attention logit, or weight, the log of the attention weight; "
-        "gates on single weights can read their magnitude; gates on heads and neurons go by a learned logit or "
-        "by their measured contribution, the default where there are no others. "
+        "gates on single weights can read their magnitude; gates on heads and neurons go by a learned logit, "
+        "where logit is said, or else by their measured contribution. "
         "Default: a gated model's own; for a dense model the one that leaves fewer units open where its gate bias "
         "starts, and the logit if gate.bias is given.",
     )
