@@ -26,12 +26,15 @@ class Rows:
 
     def lacks(self, key: Row) -> bool:
         """Whether no row has every part of this key."""
-        return not any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
+        return not self._having(key)
 
     def of(self, key: Row, look: Callable[[], Row]) -> Row:
         """The row that has every part of this key; measured if there is none."""
-        there = [row for row in self.rows if all(row.get(name) == value for name, value in key.items())]
+        there = self._having(key)
         return there[0] if there else self.measure(key, look)
+
+    def _having(self, key: Row) -> list[Row]:
+        return [row for row in self.rows if all(row.get(name) == value for name, value in key.items())]
 
     def measure(self, key: Row, look: Callable[[], Row]) -> Row:
         """Look, add the row, write the file, and return what was found."""

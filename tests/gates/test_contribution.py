@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gossamer.errors import GossamerError
+from gossamer.errors import CheckpointError, GossamerError
 from gossamer.gates.contribution import MARGIN, NEWEST, UNMEASURED, ContributionGates
 from gossamer.gates.gate_sets import GateSets
+from gossamer.gates.heads import HeadGates
 from gossamer.gates.host import Options
 from gossamer.gates.reads import CONTRIBUTION
 from gossamer.models.anatomy import Anatomy
@@ -184,6 +185,13 @@ def test_what_is_saved_comes_back(tmp_path: Path, uniform: bool) -> None:
     assert of(find_gate_sets(again), "heads").scales == {0: 0.5, 1: 0.5}
 
 
+@pytest.mark.parametrize("scales", ["0.5", [0.5], {"first": 0.5}, {"0": None}])
+def test_scales_that_are_none_are_refused(scales: object) -> None:
+    state = {"version": 1, "bias": 0.0, "reads": CONTRIBUTION, "scales": scales}
+    with pytest.raises(CheckpointError, match="here: gates on heads with scales"):
+        HeadGates.from_state(state, "here", Options())
+
+
 @pytest.mark.parametrize(
     ("gates", "recipe", "reads"),
     [
@@ -196,7 +204,7 @@ def test_what_is_saved_comes_back(tmp_path: Path, uniform: bool) -> None:
         ("edges,heads", {"reads": CONTRIBUTION}, CONTRIBUTION),
     ],
 )
-def test_a_run_goes_by_contributions_where_all_its_kinds_can(
+def test_a_run_goes_by_contributions_where_its_kinds_can(
     tmp_path: Path, gates: str, recipe: dict[str, Any], reads: str
 ) -> None:
     made = trainer(str(tmp_path), gates=gates, recipe={"gate": recipe})

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from ..errors import CheckpointError, refuse
 from .host import Host, Options
 from .learned import LearnedGates
 from .masks import Mask
@@ -110,7 +111,15 @@ class ContributionGates(LearnedGates):
     def from_state(cls, state: Any, where: object, options: Options) -> Self:
         """The gates that a block describes."""
         made = super().from_state(state, where, options)
-        made.go_on(state)
+        try:
+            made.go_on(state)
+        except (AttributeError, TypeError, ValueError):
+            raise refuse(
+                f"{where}: gates on {cls.kind} with scales {state['scales']!r}",
+                "a number for each layer",
+                "save it again",
+                CheckpointError,
+            ) from None
         return made
 
     def go_on(self, state: Mapping[str, Any]) -> None:

@@ -81,10 +81,11 @@ def _measured(trainer: Any) -> Start:
     training = trainer.model.training
     trainer.model.eval()
     try:
-        with trainer.gates.measuring():
-            _tallied(trainer, batches)
-        trainer.settle()
-        trainer.gates.scale(lambda: _measure(trainer, batches, math.inf)[1])
+        if any(one.reads == CONTRIBUTION for one in trainer.gates):
+            with trainer.gates.measuring():
+                _tallied(trainer, batches)
+            trainer.settle()
+            trainer.gates.scale(lambda: _measure(trainer, batches, math.inf)[1])
         allowed = recipe.start_share * trainer.ceiling.value
         is_open = recipe.reads is None and recipe.bias is None  # a bias is one of a reading
         for reading in trainer.gates.readings if is_open else (trainer.gates.reads,):
@@ -113,9 +114,8 @@ def _align(trainer: Any, batches: list[Any], allowed: float) -> None:
             calibrate(partial(_measure, trainer, batches, only=some), allowed / 2).bias
             for some in (by, others)
         )
-        if (
-            math.isfinite(mine) and TOLERANCE < theirs < math.inf
-        ):  # learned logits alone do not move with the bias
+        # Learned logits alone do not move with the bias.
+        if math.isfinite(mine) and TOLERANCE < theirs < math.inf:
             by.shift(mine - theirs)
 
 
