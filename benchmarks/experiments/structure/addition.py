@@ -1,91 +1,219 @@
-"""Addition with gates on edges, heads and neurons, over seeds: what is left of each kind, and whether every sum holds.
+"""Addition with gates on edges, heads and neurons, over seeds, beside what needs no gates on units.
 
-    python -m benchmarks.experiments.structure.addition --folder runs/structure --seeds 60 61 62 63 64
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 70 71 72 73 74
 
-Each seed is `gossamer demo --gates edges,heads,neurons --seed S` in its own folder, continued or reused like any demo
-folder. Written to results/addition.{json,md}. The recipe was chosen on seed 0 alone.
+The arms of a seed share its base model:
+
+    gates                   `gossamer demo --gates edges,heads,neurons --seed S`, without its pictures
+    edges alone             `gossamer demo --seed S`
+    found, untrained        the units that the first arm closes, closed in the base; nothing trained
+    magnitude, untrained    as many units of each layer, those with the largest weights
+    magnitude, random       as many units of each layer, the largest or any, closed from the start; then the edges under
+                            the demo's recipe for them
+    small dense             another width, as many multiply-adds in its blocks, trained on the sums for the base's steps
+                            and then for as many sums as the finetuning saw
+
+Written to results/addition.{json,md}, row by row; what the record has is not repeated. Multiply-adds are those of a
+token in the blocks.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import copy
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from gossamer.files import write_json, write_text
-from gossamer.models.attach import gate_sets_of
-from gossamer.models.checkpoint import load
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import BertForMaskedLM, PreTrainedModel, Trainer, set_seed
+
+from benchmarks.experiments.tickets.masks import Mask, largest, mask_of, random, sizes
+from benchmarks.lib.record import Progress, Row, Rows
+from gossamer.data.sequences import TensorRows, collate_rows
+from gossamer.files import write_text
+from gossamer.gates.host import Options
+from gossamer.models.anatomy import Anatomy
+from gossamer.models.attach import attach_missing
+from gossamer.models.checkpoint import load, load_dense, save
+from gossamer.models.quiet import quiet
 from gossamer.models.remaining import remaining
-from gossamer.models.run_report import RunReport
-from gossamer.recipes.addition.run import run_demo
-from gossamer.recipes.addition.settings import DemoSettings
+from gossamer.recipes.addition.run import prove, rows, train_base
+from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, DemoSettings
+from gossamer.recipes.addition.task import Addition
+from gossamer.training.base_model import without_dropout
 from gossamer.training.presets import PRESETS
+from gossamer.training.sparsify import sparsify
+
+from .addition_report import as_lines
 
 RESULTS = Path(__file__).parent / "results"
+WORK = Path(__file__).parents[3] / "runs" / "structure"
+TASK = Addition()
 KINDS = ("heads", "neurons")
+PROVED = ("sparse_exact", "same_row", "unseen_exact", "edges_mean", "precision", "recall")
+WIDTHS = range(8, 65, 4)  # of the small dense model, which has four heads
+
+
+class Subject:
+    """The base model of a seed, its sums, and the arms."""
+
+    def __init__(self, seed: int, work: Path) -> None:
+        self.seed, self.folder, self.settings = seed, work / f"seed{seed}", DemoSettings(seed=seed)
+        if not (self.folder / "base" / "config.json").is_file():
+            train_base(TASK, self.settings, self.folder, Console(stderr=True, quiet=True))
+        self.base = load_dense(self.folder / "base")
+        without_dropout(self.base)
+        self.train, held_out = TASK.split(seed)
+        self.choosing = torch.cat([self.train, held_out[: len(held_out) // 2]])
+
+    def gates(self) -> Row:
+        """The demo with gates on heads and neurons; its model is kept for the other arms."""
+        model = copy.deepcopy(self.base)
+        found = self.sparse(model, ",".join(("edges", *KINDS)), "addition_structure")
+        save(model, self.folder / "sparse")
+        model = load(self.folder / "sparse", impl="eager")
+        return {**found, **sizes(mask_of(model)), "multiply_adds": self.left(model)}
+
+    def sparse(self, model: PreTrainedModel, gates: str, recipe: str) -> Row:
+        """Sparsify a model to the base's own outputs, and prove it on all sums."""
+        settings = DemoSettings(seed=self.seed, gates=gates, recipe=PRESETS[recipe].recipe)
+        with quiet():
+            outcome = sparsify(
+                model.requires_grad_(True),
+                rows(TASK, self.base, self.train),
+                rows(TASK, self.base, self.choosing),
+                settings.sparsity(self.folder / "work"),
+                base=self.base,
+                data_collator=collate_rows,
+            )
+        run: Row = {"feasible": outcome.feasible, "missed": outcome.missed, "steps": outcome.steps,
+               "best_step": outcome.step, "seconds": {}, "ended": outcome.ended,
+               "chosen_on": outcome.metrics}  # fmt: skip
+        proof = prove(TASK, settings, self.base, outcome.model.eval(), run).proof
+        return {
+            **{name: run[name] for name in ("feasible", "missed", "best_step", "steps")},
+            **{name: proof[name] for name in PROVED},
+        }
+
+    def mask(self) -> Mask:
+        """The heads and neurons that the first arm left."""
+        return mask_of(load(self.folder / "sparse", impl="eager"))
+
+    def units_of_the_base(self, choose: Callable[[Any, Mask], Mask]) -> Mask:
+        """As many heads and neurons as the first arm left, chosen in the base."""
+        model = copy.deepcopy(self.base)
+        attach_missing(model, KINDS, Options("eager", "logit"))
+        return choose(model, self.mask())
+
+    def untrained(self, mask: Mask) -> Row:
+        """The base with units closed."""
+        return {**sizes(mask), "sparse_exact": exact(close(copy.deepcopy(self.base), mask))}
+
+    def closed(self, mask: Mask) -> Row:
+        """The base with units closed from the start, and gates on edges."""
+        model = close(copy.deepcopy(self.base), mask)
+        return {**self.sparse(model, "edges", "addition"), **sizes(mask)}
+
+    def small_dense(self, steps: int, multiply_adds: float) -> Row:
+        """The BERT whose blocks cost what is left of the base's, trained on the sums alone."""
+        whole = of_blocks(self.base)
+        width = min(WIDTHS, key=lambda n: abs(of_blocks(self.dense(n)) - multiply_adds * whole))
+        steps = (self.settings.base_steps or 0) + steps * self.settings.batch_size // BASE_BATCH
+        arguments = DemoSettings(seed=self.seed, base_steps=steps).base(self.folder / "work" / "small")
+        inputs, labels = TASK.encode(self.train)
+        data, collate = TensorRows(input_ids=inputs, labels=labels), cast(Any, collate_rows)
+        model = self.dense(width)
+        with quiet():
+            Trainer(model=model, args=arguments, train_dataset=data, data_collator=collate).train()
+        return {"width": width, "multiply_adds": of_blocks(model) / whole, "steps": steps,
+                "sparse_exact": exact(model.eval())}  # fmt: skip
+
+    def dense(self, width: int) -> BertForMaskedLM:
+        """An untrained BERT of the base's shape but for its width, as the demo draws it."""
+        set_seed(self.seed)
+        return BertForMaskedLM(TASK.model_config(width=width, attention_dropout=ATTENTION_DROPOUT))
+
+    def left(self, gated: PreTrainedModel) -> float:
+        """The share of the blocks' multiply-adds in open heads and neurons."""
+        found = remaining(gated)
+        return 1 - (found.base.multiply_adds - found.left.multiply_adds) / of_blocks(self.base)
+
+
+def close(model: Any, mask: Mask) -> Any:
+    """Give the matrices that read heads and neurons zeros for the closed ones, so that nothing of them is learned."""
+    for layer in Anatomy.of(model):
+        for kind, reader in (("heads", layer.o), ("neurons", layer.mlp.out)):
+            z = mask[kind][layer.number]
+            shut = z.repeat_interleave(reader.width)
+            reader.module.register_forward_pre_hook(lambda _, given, shut=shut: (given[0] * shut,))
+    return model
+
+
+@torch.no_grad()
+def exact(model: Any) -> int:
+    """How many of all sums a model gets right in every token."""
+    inputs, labels = TASK.encode(torch.arange(TASK.n_sums))
+    outputs: list[Tensor] = [model(input_ids=ids).logits.argmax(-1) for ids in inputs.split(1000)]
+    return int((torch.cat(outputs) == labels).all(1).sum())
+
+
+def of_blocks(model: PreTrainedModel) -> float:
+    """Multiply-adds a token of the linear layers inside the blocks."""
+    parts = [
+        x
+        for layer in Anatomy.of(model)
+        for x in (layer.q, layer.k, layer.v, layer.o, layer.mlp.into, layer.mlp.out)
+    ]
+    return sum(part.weights().numel() for part in parts)
+
+
+def measure(found: Rows, seed: int, work: Path, progress: Progress) -> None:
+    """Every arm of a seed that the record lacks."""
+    about: Row = {"seed": seed, "torch": torch.__version__}
+    subject = Subject(seed, work)
+
+    def arm(name: str, look: Callable[[], Row]) -> Row:
+        key = about | {"arm": name}
+        lacked, row = found.lacks(key), found.of(key, look)
+        if lacked:
+            progress.say(
+                f"seed {seed} {name}", {one: row[one] for one in ("sparse_exact", "edges_mean") if one in row}
+            )
+        return row
+
+    sparse = arm("gates", subject.gates)
+    arm("edges alone", lambda: subject.sparse(copy.deepcopy(subject.base), "edges", "addition"))
+    arm("found, untrained", lambda: subject.untrained(subject.mask()))
+    arm("magnitude, untrained", lambda: subject.untrained(subject.units_of_the_base(largest)))
+    arm("magnitude", lambda: subject.closed(subject.units_of_the_base(largest)))
+    arm(
+        "random",
+        lambda: subject.closed(subject.units_of_the_base(lambda model, mask: random(model, mask, seed))),
+    )
+    arm("small dense", lambda: subject.small_dense(sparse["steps"], sparse["multiply_adds"]))
+
+
+ARMS = 7
 
 
 def main() -> None:
-    """Make, continue or reuse the run of each seed, and write the table."""
+    """Make what the record lacks, and write the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path("runs/structure"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(60, 65)))
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[70, 71, 72, 73, 74])
     given = parser.parse_args()
-    recipe = PRESETS["addition_structure"].recipe
-    rows = []
+    torch.set_num_threads(1)
+    found = Rows(given.results / "addition.json")
+    progress = Progress(ARMS * len(given.seeds), given.seeds, found)
     for seed in given.seeds:
-        folder = given.folder / f"seed{seed}"
-        report = run_demo(folder, DemoSettings(seed=seed, gates="edges,heads,neurons", recipe=recipe))
-        rows.append(row(seed, folder, report))
-    RESULTS.mkdir(exist_ok=True)
-    record = {"date": time.strftime("%Y-%m-%d"), "recipe": recipe.as_dict(), **report.versions, "rows": rows}
-    write_json(RESULTS / "addition.json", record)
-    write_text(RESULTS / "addition.md", as_markdown(rows, record))
-
-
-def row(seed: int, folder: Path, report: RunReport) -> dict[str, Any]:
-    """What a run left: open heads and neurons, and their share of the multiply-adds of all heads and neurons."""
-    found, prices = remaining(model := load(folder / "sparse", impl="eager")), _prices(model)
-    opened = {kind: int(sum(map(sum, found.units[kind].per_group))) for kind in KINDS}
-    whole = {kind: sum(found.units[kind].of_layer) for kind in KINDS}
-    cost, all_cost = (sum(prices[kind] * n[kind] for kind in KINDS) for n in (opened, whole))
-    proof = report.proof
-    return {
-        "seed": seed,
-        "exact": proof["sparse_exact"],
-        "edges": proof["edges_mean"],
-        "precision": proof["precision"],
-        **opened,
-        "heads_of": whole["heads"],
-        "neurons_of": whole["neurons"],
-        "multiply_adds": cost / all_cost,
-    }
-
-
-def _prices(model: Any) -> dict[str, float]:
-    return {one.kind: one.price for one in gate_sets_of(model)}
-
-
-def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
-    """The table."""
-    lines = ["# Addition with gates on edges, heads and neurons", ""]
-    lines += [
-        f"`python -m benchmarks.experiments.structure.addition`, torch {record['torch']}, CPU, one thread a run.",
-        "",
-    ]
-    lines += [
-        "| seed | exact of 10,000 | edges, mean | heads | neurons | multiply-adds of the blocks left |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {x['seed']} | {x['exact']:,} | {x['edges']:.2f} | {x['heads']} of {x['heads_of']} "
-        f"| {x['neurons']} of {x['neurons_of']} ({x['neurons'] / x['neurons_of']:.1%}) | {x['multiply_adds']:.1%} |"
-        for x in rows
-    ]
-    return "\n".join(lines) + "\n"
+        measure(found, seed, given.work, progress)
+        write_text(given.results / "addition.md", "\n".join(as_lines(found.rows)) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 from benchmarks.lib.record import Row
+from benchmarks.lib.tables import head, line
 
 ARMS = ("gates", "magnitude", "random", "small dense", "found, untrained", "magnitude, untrained")
 RUN = ("gates", "recipe", "ceiling", "seed")
@@ -18,11 +19,11 @@ def as_lines(rows: list[Row]) -> list[str]:
     lines += [f"`python -m benchmarks.experiments.structure.language`, torch {rows[0]['torch']}, CPU, one thread a "
               "run. Multiply-adds are those of a token in the blocks.", ""]  # fmt: skip
     lines += ["## What a ceiling leaves", ""]
-    lines += _head(
+    lines += head(
         *RUN, "held-out KL", "heads, neurons a layer", "multiply-adds in open units", "step of the best model"
     )
     lines += [
-        _line(*_run(x), f"{x['kl']:.4f} ± {x['kl_se']:.4f}", f"{x.get('heads', ['all'])[0]}, {x['neurons'][0]}",
+        line(*_run(x), f"{x['kl']:.4f} ± {x['kl_se']:.4f}", f"{x.get('heads', ['all'])[0]}, {x['neurons'][0]}",
               f"{x['left']:.1%}", f"{x['best_step']} of {x['steps']}{', missed' if x['missed'] else ''}")
         for x in runs
     ]  # fmt: skip
@@ -30,9 +31,9 @@ def as_lines(rows: list[Row]) -> list[str]:
               "`uniform` opens in plain transformers, and GPT-2's config knows no count of heads: closed ones are "
               "zeros that are computed. `per-layer` has them cut out. Times are those of the base over those of the "
               "checkpoint.", ""]  # fmt: skip
-    lines += _head(*RUN, "level", "multiply-adds", "parameters", "prompt", "token", "largest difference")
+    lines += head(*RUN, "level", "multiply-adds", "parameters", "prompt", "token", "largest difference")
     lines += [
-        _line(*_run(x), level, f"{one['multiply_adds']:.1%}", f"{one['parameters']:,}",
+        line(*_run(x), level, f"{one['multiply_adds']:.1%}", f"{one['parameters']:,}",
               f"{one['faster_prefill']:.2f}x", f"{one['faster_decode']:.2f}x", f"{one['error']:.1e}")
         for x in smaller
         for level, one in ((name, part) for name, part in x.items() if isinstance(part, dict))
@@ -47,26 +48,18 @@ def as_lines(rows: list[Row]) -> list[str]:
 
 def _arms(rows: list[Row]) -> list[str]:
     seeds = sorted({x["seed"] for x in rows})
-    lines = _head("arm", *(f"seed {x}" for x in seeds), "mean", "KL from the base, mean")
+    lines = head("arm", *(f"seed {x}" for x in seeds), "mean", "KL from the base, mean")
     for arm in ARMS:
         of_seed = {x["seed"]: x for x in rows if x["arm"] == arm}
         if of_seed:
             rise, kl = (statistics.mean(x[name] for x in of_seed.values()) for name in ("delta_ce", "kl"))
             cells = [_rise(of_seed[x]) if x in of_seed else "" for x in seeds]
-            lines.append(_line(arm, *cells, f"{rise:+.4f}", f"{kl:.4f}"))
+            lines.append(line(arm, *cells, f"{rise:+.4f}", f"{kl:.4f}"))
     return lines
 
 
 def _run(row: Row) -> tuple[str, ...]:
     return tuple(str(row[name]) for name in RUN)
-
-
-def _head(*names: str) -> list[str]:
-    return [_line(*names), "|---" * len(names) + "|"]
-
-
-def _line(*cells: Any) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _rise(row: dict[str, Any]) -> str:
