@@ -71,6 +71,13 @@ def test_one_set_is_priced_by_its_expected_share() -> None:
     assert sets.penalty(seen, 2.0).item() == pytest.approx(float(steep / seen[0].total_visible()))
 
 
+def test_a_price_by_layer_is_for_edges_and_for_no_unit_that_is_the_same_for_every_input() -> None:
+    sets = GateSets((Outer(torch.zeros(3, 2), 1.0),))
+    with sets.recording() as seen:
+        pass
+    assert sets.penalty(seen, 2.0).item() == sets.penalty(seen).item() == 0.5
+
+
 def test_nothing_is_open_in_a_closed_parent() -> None:
     outer, inner = (
         Outer(torch.tensor([[2.0, -1.0]]), price=5.0),

@@ -49,6 +49,7 @@ class EdgeGates(GateSet):
     block: ClassVar[str] = "edge_gates"
     version: ClassVar[int] = 2  # 1 had no `reads`; its gates read the logit
     parent: ClassVar[str | None] = "heads"
+    priced_by_layer: ClassVar[bool] = True
 
     bias: float = 0.0
     sampling: bool = True

@@ -38,6 +38,7 @@ class GateSet(ABC):
             a kind's price does not matter.
         emphasis: factor on the price in the objective; a run sets it so that every whole kind costs the same, if its
             recipe says so.
+        priced_by_layer: a unit of a later layer may cost more, if the recipe says so.
         can_be_uniform: the units have a shape, of which every layer may keep as many.
         uniform: every layer has the same count of open units (`uniform.py`).
         measuring: the forward passes are to be measured, by gates that read what is measured.
@@ -58,6 +59,7 @@ class GateSet(ABC):
     version: ClassVar[int] = 1
     parent: ClassVar[str | None] = None
     readings: ClassVar[tuple[str, ...]] = ("logit",)
+    priced_by_layer: ClassVar[bool] = False
     can_be_uniform: ClassVar[bool] = False
     uniform: bool = False
     reads: str = "logit"

@@ -143,13 +143,13 @@ class GateSets(tuple[GateSet, ...]):
             yield
 
     def penalty(self, seen: Sequence[Openness], slope: float = 0.0) -> Tensor:
-        """A of the module docstring, with a gradient; a unit of layer l costs 1 + slope * l times its price."""
+        """A of the module docstring, with a gradient; an edge of layer l costs 1 + slope * l times its price."""
         named = {one.kind: openness for one, openness in zip(self, seen, strict=True)}
         opened, visible = [], []
         for one, openness in zip(self, seen, strict=True):
             parent = named[one.parent].shares() if one.parent in named else None
             price = one.price * one.emphasis * openness.tokens
-            opened.append(price * openness.total_expected(slope, parent))
+            opened.append(price * openness.total_expected(slope if one.priced_by_layer else 0.0, parent))
             visible.append(price * openness.total_visible())
         return torch.stack(opened).sum() / torch.stack(visible).sum()
 

@@ -127,7 +127,7 @@ class Controller:
 
     @property
     def layer_price_slope(self) -> float:
-        """An open unit of layer l costs 1 + slope * l."""
+        """An open edge of layer l costs 1 + slope * l; of the first layer, 1."""
         gate = self.recipe.gate
         regrow = gate.layer_price_slope if gate.regrow_price_slope is None else gate.regrow_price_slope
         return (regrow if self._tightens else gate.layer_price_slope) * (1 - self.tightened)

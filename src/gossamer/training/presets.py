@@ -51,8 +51,6 @@ ADDITION = Recipe(
     rate=RateRecipe(full_above=25.0, settle=0.06, final=0.03),
     logits=LogitRecipe(limit=8.0, weight=1.2e-4),
 )
-# What the recipe for edges was when the one for heads and neurons beside them was judged.
-JUDGED_ON_60_TO_64 = {"gate.layer_price_slope": 0.3, "gate.regrow_price_slope": 0.3, "gate.least_slope": 0.0}
 
 PRESETS: dict[str, Preset] = {
     "default": Preset(
@@ -67,15 +65,14 @@ PRESETS: dict[str, Preset] = {
         ADDITION,
     ),
     "addition_structure": Preset(
-        "the same with gates on heads and neurons too: neurons go from the start, heads once the ceiling is tight",
+        "the same with gates on heads and neurons too: neurons go from the start, heads when the ceiling is nearly tight",
         "benchmarks/experiments/structure/results/addition.md",
         ADDITION.with_settings(
             {
-                "gate.price": "edges=10,heads=0.5,neurons=0.5,weights=1",
-                "gate.parents_from": 1.0,
+                "gate.price": "edges=10,heads=1,neurons=1,weights=1",
+                "gate.parents_from": 0.8,
                 "gate.learning_rate": 0.15,
                 "rate.settle": 0.12,
-                **JUDGED_ON_60_TO_64,
             }
         ),
     ),

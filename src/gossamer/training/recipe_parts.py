@@ -64,7 +64,7 @@ class GateRecipe:
     )
     layer_price_slope: float = _says(
         0.0,
-        "Extra price of an open unit per layer index until ceiling.tighten_from; 0 turns this off.",
+        "Extra price of an open edge per layer index until ceiling.tighten_from; 0 turns this off.",
     )
     regrow_price_slope: float | None = _says(
         None,
