@@ -189,11 +189,11 @@ def measure(found: Rows, seed: int, work: Path, progress: Progress) -> None:
     arm("found, untrained", lambda: subject.untrained(subject.mask()))
     arm("magnitude, untrained", lambda: subject.untrained(subject.units_of_the_base(largest)))
     arm("magnitude", lambda: subject.closed(subject.units_of_the_base(largest)))
+    arm("small dense", lambda: subject.small_dense(sparse["steps"], sparse["multiply_adds"]))
     arm(
         "random",
         lambda: subject.closed(subject.units_of_the_base(lambda model, mask: random(model, mask, seed))),
     )
-    arm("small dense", lambda: subject.small_dense(sparse["steps"], sparse["multiply_adds"]))
 
 
 ARMS = 7
