@@ -14,7 +14,7 @@ from gossamer.gates.neurons import NeuronGates
 from gossamer.models.attach import attach_missing, find_gate_sets
 from gossamer.models.forward import evaluating, first_output
 from gossamer.recipes.addition.explain.facts import Fact, Truth
-from gossamer.recipes.addition.explain.neurons import _codes, _explained, label_neurons
+from gossamer.recipes.addition.explain.neurons import _codes, _explained, count_open, label_neurons
 from gossamer.recipes.addition.page import pack_bert
 from gossamer.recipes.addition.task import Addition
 from helpers.zoo import adder
@@ -59,6 +59,7 @@ def test_only_open_neurons_are_listed_and_a_constant_one_responds_to_nothing(dig
     model, _ = digit_reader
     found = {one.neuron: one for one in label_neurons(model, Truth(TASK))}
     assert sorted(found) == [3, 9]
+    assert count_open(model) == 2
     assert {one.layer for one in found.values()} == {0}
     assert found[9].fact == Fact("nothing")
     assert "the same on all sums" in found[9].sentence(TASK)

@@ -65,7 +65,7 @@ PRESETS: dict[str, Preset] = {
         ADDITION,
     ),
     "addition_structure": Preset(
-        "the same with gates on heads and neurons too: neurons go from the start, heads when the ceiling is nearly tight",
+        "heads and neurons too: neurons go from the start, heads once the ceiling is nearly tight",
         "benchmarks/experiments/structure/results/addition.md",
         ADDITION.with_settings(
             {

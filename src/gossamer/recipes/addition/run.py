@@ -35,7 +35,6 @@ from ...circuits.verify import verify
 from ...data.sequences import TensorRows, collate_rows
 from ...errors import DivergedTraining, refuse
 from ...files import locked, read_json, require_writable, write_text
-from ...gates.neurons import NeuronGates
 from ...models.attach import gates_of
 from ...models.checkpoint import load, load_dense, save, save_folder
 from ...models.forward import evaluating, first_output
@@ -52,7 +51,7 @@ from ...viz.monitor import TrainingPage
 from ..remaining import with_remaining
 from ..run_config import FILE, read_config, write_config
 from .explain.facts import Truth
-from .explain.neurons import label_neurons
+from .explain.neurons import count_open, label_neurons
 from .figures import draw_sums, write_pages
 from .outcome import note, read_outcome
 from .report import as_markdown, build_report
@@ -102,8 +101,13 @@ def run_demo(
         )
         run = read_outcome(out)
         looked, every = task.checked(settings.seed), "all " * (task.n_sums <= MOST_CHECKED)
-        screen.print(f"verifying {every}{len(looked):,} sums{_one_by_one(sparse)}", highlight=False)
-        report = replace(prove(task, settings, base, sparse, run), neurons=_neurons(task, looked, sparse))
+        opened = count_open(sparse)
+        too = (
+            f", and closing {opened:,} neurons one by one" if opened else ""
+        )  # minutes, where there are many
+        screen.print(f"verifying {every}{len(looked):,} sums{too}", highlight=False)
+        neurons = [one.as_record(task) for one in label_neurons(sparse, Truth(task, looked))]
+        report = replace(prove(task, settings, base, sparse, run), neurons=neurons)
         seconds = {**report.seconds, "this_call": round(time.monotonic() - started, 1)}
         report = replace(report, seconds=seconds, figures=draw_sums(task, base, sparse, chosen, out))
         report.write(out)
@@ -266,18 +270,6 @@ def prove(
     unseen = torch.isin(looked, held_out[len(held_out) // 2 :]).nonzero()[:, 0]
     report = build_report(task, settings.as_dict(), found, unseen, run, impl=gates_of(sparse).impl)
     return with_remaining(report, sparse)
-
-
-def _neurons(task: Addition, looked: Tensor, sparse: PreTrainedModel) -> list[dict[str, Any]]:
-    """What each open neuron responds to, and what closing it changes."""
-    return [one.as_record(task) for one in label_neurons(sparse, Truth(task, looked))]
-
-
-def _one_by_one(sparse: PreTrainedModel) -> str:
-    """What takes minutes in a proof: every open neuron is closed on all sums."""
-    gates = NeuronGates.on(sparse)
-    opened = 0 if gates is None else sum(int(gates.hard(layer).sum()) for layer in gates.places)
-    return f", and closing {opened:,} neurons one by one" if opened else ""
 
 
 @contextmanager

@@ -139,6 +139,12 @@ def label_neurons(model: PreTrainedModel, truth: Truth, *, batch: int = 2000) ->
     return found
 
 
+def count_open(model: PreTrainedModel) -> int:
+    """How many neurons `label_neurons` closes; 0 for a model without gates on neurons."""
+    gates = NeuronGates.on(model)
+    return 0 if gates is None else sum(int(gates.hard(layer).sum()) for layer in gates.places)
+
+
 def _without(gates: NeuronGates, layer: int, neuron: int) -> dict[int, Tensor]:
     """What is kept where one neuron is closed beside whatever is closed already."""
     before = gates.keep or {}
