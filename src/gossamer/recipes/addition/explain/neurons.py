@@ -6,8 +6,9 @@ A neuron's response is the number that the MLP's second matrix reads, at one pos
 
 The position is the answer slot that closing the neuron changes most, if its response varies there; else where it varies
 most over the sums. A neuron *responds to* the coarsest fact (`facts.py`) whose eta is at least `EXPLAINED`. That is
-correlation; what it is for is measured by closing it alone, with gates as an intervention closes them
-(`LearnedGates.keep`): on which sums the answer becomes wrong, and in which slots.
+correlation; what it is for is measured by closing it alone: on which sums the answer becomes wrong, and in which slots.
+Neurons are closed in the model without its closed units, which is the same function (`models/shrink.py`) and takes 0.9
+and not 2.3 processor seconds for all sums (an adder with 6 heads and 72 neurons left, one thread).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from transformers import PreTrainedModel
 from ....gates.neurons import NeuronGates
 from ....models.anatomy import Anatomy
 from ....models.forward import device_of, evaluating, first_output
+from ....models.levels import PER_LAYER
+from ....models.shrink import shrunk
 from ..task import Addition
 from .facts import Fact, Truth, digits_of, place_name, position_name
 
@@ -111,15 +114,17 @@ def label_neurons(model: PreTrainedModel, truth: Truth, *, batch: int = 2000) ->
     task = truth.task
     inputs, labels = truth.encode()
     slots = [(position, place) for position, (kind, place) in task.place.items() if kind == "slot"]
-    responses, own = _run(model, inputs, batch, gates)
+    responses, _ = _run(model, inputs, batch, gates)
+    small = _without_closed_units(model, gates)
+    _, own = _run(small, inputs, batch)
     right = (own == labels).all(1)
     codes = _codes(truth)
     found = []
     for layer, response in responses.items():
         opened = torch.nonzero(gates.hard(layer))[:, 0].tolist()
         for index, neuron in enumerate(opened):
-            with gates.using(keep=_without(gates, layer, neuron)):
-                _, without = _run(model, inputs, batch)
+            with _closing(small, layer, index):
+                _, without = _run(small, inputs, batch)
             changed = {place: int((without != own)[:, position].sum()) for position, place in slots}
             best = max(slots, key=lambda slot: changed[slot[1]])
             first = best[0] if changed[best[1]] else None
@@ -145,12 +150,25 @@ def count_open(model: PreTrainedModel) -> int:
     return 0 if gates is None else sum(int(gates.hard(layer).sum()) for layer in gates.places)
 
 
-def _without(gates: NeuronGates, layer: int, neuron: int) -> dict[int, Tensor]:
-    """What is kept where one neuron is closed beside whatever is closed already."""
-    before = gates.keep or {}
-    kept = before.get(layer, torch.ones(len(gates.logits[str(layer)]))).clone()
-    kept[neuron] = 0.0
-    return {**before, layer: kept}
+def _without_closed_units(model: PreTrainedModel, gates: NeuronGates) -> PreTrainedModel:
+    """The model with the open neurons of each layer alone, in their order; itself where all are open."""
+    return model if all(gates.hard(layer).all() for layer in gates.places) else shrunk(model, PER_LAYER)[0]
+
+
+@contextmanager
+def _closing(model: PreTrainedModel, layer: int, index: int) -> Iterator[None]:
+    """The matrix that reads a layer's neurons gets zeros for one of them."""
+
+    def close(module: nn.Module, args: Any) -> tuple[Tensor, ...]:
+        x = args[0].clone()
+        x[..., index] = 0.0
+        return (x, *args[1:])
+
+    hook = Anatomy.of(model)[layer].mlp.out.module.register_forward_pre_hook(close)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _run(
