@@ -8,8 +8,8 @@ The arms of a seed share its base model:
     edges alone             `gossamer demo --seed S`
     found, untrained        the units that the first arm closes, closed in the base; nothing trained
     magnitude, untrained    as many units of each layer, those with the largest weights
-    magnitude, random       as many units of each layer, the largest or any, closed from the start; then the edges under
-                            the demo's recipe for them
+    magnitude, random       as many units of each layer, the largest or any, closed from the start; finetuned for as many
+                            steps of as many sums on the divergence from the base; all edges stay
     small dense             another width, as many multiply-adds in its blocks, trained on the sums for the base's steps
                             and then for as many sums as the finetuning saw
 
@@ -32,6 +32,7 @@ from transformers import BertForMaskedLM, PreTrainedModel, Trainer, set_seed
 
 from benchmarks.experiments.tickets.masks import Mask, largest, mask_of, random, sizes
 from benchmarks.lib.record import Progress, Row, Rows
+from benchmarks.lib.training import imitation, train_on_rows
 from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.files import write_text
 from gossamer.gates.host import Options
@@ -112,10 +113,17 @@ class Subject:
         """The base with units closed."""
         return {**sizes(mask), "sparse_exact": exact(close(copy.deepcopy(self.base), mask))}
 
-    def closed(self, mask: Mask) -> Row:
-        """The base with units closed from the start, and gates on edges."""
-        model = close(copy.deepcopy(self.base), mask)
-        return {**self.sparse(model, "edges", "addition"), **sizes(mask)}
+    def closed(self, mask: Mask, steps: int) -> Row:
+        """The base with units closed from the start, finetuned to the base's outputs; nothing else closes."""
+        model = close(copy.deepcopy(self.base), mask).requires_grad_(True)
+        given = self.settings.sparsity(self.folder / "work")
+        betas = (given.adam_beta1, given.adam_beta2)
+        train_on_rows(
+            model.train(), imitation(model, self.base), TASK.encode(self.train)[0],
+            torch.optim.AdamW(model.parameters(), lr=given.learning_rate, betas=betas, weight_decay=0.0),
+            steps=steps, batch=self.settings.batch_size, warmup=int(given.warmup_steps), seed=self.seed, say_every=500,
+        )  # fmt: skip
+        return {**sizes(mask), "steps": steps, "sparse_exact": exact(model.eval())}
 
     def small_dense(self, steps: int, multiply_adds: float) -> Row:
         """The BERT whose blocks cost what is left of the base's, trained on the sums alone."""
@@ -188,12 +196,10 @@ def measure(found: Rows, seed: int, work: Path, progress: Progress) -> None:
     arm("edges alone", lambda: subject.sparse(copy.deepcopy(subject.base), "edges", "addition"))
     arm("found, untrained", lambda: subject.untrained(subject.mask()))
     arm("magnitude, untrained", lambda: subject.untrained(subject.units_of_the_base(largest)))
-    arm("magnitude", lambda: subject.closed(subject.units_of_the_base(largest)))
+    arm("magnitude", lambda: subject.closed(subject.units_of_the_base(largest), sparse["steps"]))
     arm("small dense", lambda: subject.small_dense(sparse["steps"], sparse["multiply_adds"]))
-    arm(
-        "random",
-        lambda: subject.closed(subject.units_of_the_base(lambda model, mask: random(model, mask, seed))),
-    )
+    drawn = subject.units_of_the_base(lambda model, mask: random(model, mask, seed))
+    arm("random", lambda: subject.closed(drawn, sparse["steps"]))
 
 
 ARMS = 7
