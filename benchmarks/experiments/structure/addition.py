@@ -8,8 +8,8 @@ The arms of a seed share its base model:
     edges alone             `gossamer demo --seed S`
     found, untrained        the units that the first arm closes, closed in the base; nothing trained
     magnitude, untrained    as many units of each layer, those with the largest weights
-    magnitude, random       as many units of each layer, the largest or any, closed from the start; finetuned for as many
-                            steps of as many sums on the divergence from the base; all edges stay
+    magnitude, random       as many units of each layer, the largest or any, closed from the start; finetuned for as
+                            many steps of as many sums on the divergence from the base; all edges stay
     small dense             another width, as many multiply-adds in its blocks, trained on the sums for the base's steps
                             and then for as many sums as the finetuning saw
 
