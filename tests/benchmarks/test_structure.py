@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
-from benchmarks.experiments.structure.language import of_blocks
+from benchmarks.experiments.structure.addition import TASK, close
+from benchmarks.experiments.structure.cost import left_of_blocks, of_blocks
 from benchmarks.experiments.structure.language_report import as_lines
 from gossamer.gates.host import Options
 from gossamer.gates.learned import LearnedGates
 from gossamer.models.attach import attach_missing
-from gossamer.models.remaining import remaining
 from gossamer.models.shrink import shrunk
 
 
@@ -34,9 +34,8 @@ def test_what_is_cut_out_is_what_open_units_leave() -> None:
         for one in sets:
             for logits in one.logits.values() if isinstance(one, LearnedGates) else ():
                 logits[len(logits) // 2 :] = -1.0
-    found, whole = remaining(model), of_blocks(gpt2())
-    left = 1 - (found.base.multiply_adds - found.left.multiply_adds) / whole
-    assert of_blocks(shrunk(model, "per-layer")[0]) == pytest.approx(left * whole)
+    left = left_of_blocks(model, gpt2())
+    assert of_blocks(shrunk(model, "per-layer")[0]) == pytest.approx(left * of_blocks(gpt2()))
     assert left == 0.5
 
 
@@ -87,3 +86,21 @@ def test_a_page_puts_the_arms_of_a_ceiling_beside_each_other() -> None:
         in lines
     )
     assert "| magnitude | +0.1000 ± 0.0010 | +0.2000 ± 0.0010 | +0.1500 | 0.1500 |" in lines
+
+
+def test_closed_units_of_a_control_change_nothing_however_they_are_set() -> None:
+    torch.manual_seed(0)
+    model = BertForMaskedLM(TASK.model_config(width=16)).eval()
+    mask = {
+        "heads": {n: torch.tensor([1.0, 0.0, 1.0, 0.0]) for n in range(4)},
+        "neurons": {n: (torch.arange(64) < 5).float() for n in range(4)},
+    }
+    ids = TASK.encode(torch.arange(20))[0]
+    with torch.no_grad():
+        before = close(model, mask)(ids).logits
+        for layer in model.bert.encoder.layer:
+            layer.attention.self.value.weight[4:8] += 1.0
+            layer.intermediate.dense.bias[5:] += 1.0
+        assert torch.equal(model(ids).logits, before)
+        layer.intermediate.dense.bias[:5] += 1.0
+        assert not torch.allclose(model(ids).logits, before)

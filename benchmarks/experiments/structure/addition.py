@@ -40,7 +40,6 @@ from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach_missing
 from gossamer.models.checkpoint import load, load_dense, save
 from gossamer.models.quiet import quiet
-from gossamer.models.remaining import remaining
 from gossamer.recipes.addition.run import prove, rows, train_base
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, DemoSettings
 from gossamer.recipes.addition.task import Addition
@@ -49,6 +48,7 @@ from gossamer.training.presets import PRESETS
 from gossamer.training.sparsify import sparsify
 
 from .addition_report import as_lines
+from .cost import left_of_blocks, of_blocks
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[3] / "runs" / "structure"
@@ -76,7 +76,7 @@ class Subject:
         found = self.sparse(model, ",".join(("edges", *KINDS)), "addition_structure")
         save(model, self.folder / "sparse")
         model = load(self.folder / "sparse", impl="eager")
-        return {**found, **sizes(mask_of(model)), "multiply_adds": self.left(model)}
+        return {**found, **sizes(mask_of(model)), "multiply_adds": left_of_blocks(model, self.base)}
 
     def sparse(self, model: PreTrainedModel, gates: str, recipe: str) -> Row:
         """Sparsify a model to the base's own outputs, and prove it on all sums."""
@@ -144,11 +144,6 @@ class Subject:
         set_seed(self.seed)
         return BertForMaskedLM(TASK.model_config(width=width, attention_dropout=ATTENTION_DROPOUT))
 
-    def left(self, gated: PreTrainedModel) -> float:
-        """The share of the blocks' multiply-adds in open heads and neurons."""
-        found = remaining(gated)
-        return 1 - (found.base.multiply_adds - found.left.multiply_adds) / of_blocks(self.base)
-
 
 def close(model: Any, mask: Mask) -> Any:
     """Give the matrices that read heads and neurons zeros for the closed ones, so that nothing of them is learned."""
@@ -166,16 +161,6 @@ def exact(model: Any) -> int:
     inputs, labels = TASK.encode(torch.arange(TASK.n_sums))
     outputs: list[Tensor] = [model(input_ids=ids).logits.argmax(-1) for ids in inputs.split(1000)]
     return int((torch.cat(outputs) == labels).all(1).sum())
-
-
-def of_blocks(model: PreTrainedModel) -> float:
-    """Multiply-adds a token of the linear layers inside the blocks."""
-    parts = [
-        x
-        for layer in Anatomy.of(model)
-        for x in (layer.q, layer.k, layer.v, layer.o, layer.mlp.into, layer.mlp.out)
-    ]
-    return sum(part.weights().numel() for part in parts)
 
 
 def measure(found: Rows, seed: int, work: Path, progress: Progress) -> None:

@@ -40,10 +40,10 @@ from gossamer.models.attach import attach_missing
 from gossamer.models.checkpoint import load, save
 from gossamer.models.latency import latencies
 from gossamer.models.quiet import quiet
-from gossamer.models.remaining import remaining
 from gossamer.models.same_function import require_same
 from gossamer.models.shrink import shrunk
 
+from .cost import left_of_blocks, of_blocks
 from .language_report import as_lines
 
 RESULTS = Path(__file__).parent / "results"
@@ -73,7 +73,12 @@ class Subject:
         save(outcome.model, self.folder)
         model = load(self.folder, impl="eager")
         found = {"missed": outcome.missed, "best_step": outcome.step, "steps": outcome.steps}
-        return {**found, **sizes(mask_of(model)), "left": self.left(model), **self.lost(model)}
+        return {
+            **found,
+            **sizes(mask_of(model)),
+            "left": left_of_blocks(model, self.base),
+            **self.lost(model),
+        }
 
     def checkpoints(self) -> Row:
         """What the run shrinks to at each level, proved, and how much faster that is than the base."""
@@ -133,21 +138,10 @@ class Subject:
         """An untrained GPT-2 of the base's shape but for its width."""
         return GPT2LMHeadModel(GPT2Config(**{**source.model_config().to_diff_dict(), "n_embd": width}))
 
-    def left(self, gated: PreTrainedModel) -> float:
-        """The share of the blocks' multiply-adds in open units."""
-        found = remaining(gated)
-        return 1 - (found.base.multiply_adds - found.left.multiply_adds) / of_blocks(self.base)
-
     def lost(self, model: Any) -> Row:
         """What a model loses on the rows that report."""
         found = compare(model, self.base, self.report)
         return {name: found[name] for name in ("loss", "delta_ce", "delta_ce_se", "kl", "kl_se", "agreement")}
-
-
-def of_blocks(model: PreTrainedModel) -> float:
-    """Multiply-adds a token of the linear layers inside the blocks, zeros counted."""
-    head: Any = model.get_output_embeddings()
-    return remaining(model).base.multiply_adds - head.weight.numel()
 
 
 def measure(rows: Rows, gates: str, recipe: str, ceiling: str, seed: int, work: Path) -> None:
