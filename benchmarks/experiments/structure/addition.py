@@ -1,8 +1,9 @@
 """Addition with gates on edges, heads and neurons, over seeds, beside what needs no gates on units.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 70 71 72 73 74
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 70 71 72 73 74 \
+        --config benchmarks/experiments/structure/configs/addition_70-74.yaml --name addition_seeds_70-74
 
-The arms of a seed share its base model:
+`--config` has changes of the recipe `addition_structure`. The arms of a seed share its base model:
 
     gates                   `gossamer demo --gates edges,heads,neurons --seed S`, without its pictures
     edges alone             `gossamer demo --seed S`
@@ -13,7 +14,7 @@ The arms of a seed share its base model:
     small dense             another width, as many multiply-adds in its blocks, trained on the sums for the base's steps
                             and then for as many sums as the finetuning saw
 
-Written to results/addition.{json,md}, row by row; what the record has is not repeated. Multiply-adds are those of a
+Written to results/NAME.{json,md}, row by row; what the record has is not repeated. Multiply-adds are those of a
 token in the blocks.
 """
 
@@ -34,7 +35,7 @@ from benchmarks.experiments.tickets.masks import Mask, largest, mask_of, random,
 from benchmarks.lib.record import Progress, Row, Rows
 from benchmarks.lib.training import imitation, train_on_rows
 from gossamer.data.sequences import TensorRows, collate_rows
-from gossamer.files import write_text
+from gossamer.files import read_yaml, write_text
 from gossamer.gates.host import Options
 from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach_missing
@@ -45,6 +46,7 @@ from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, De
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.base_model import without_dropout
 from gossamer.training.presets import PRESETS
+from gossamer.training.recipe import Recipe
 from gossamer.training.sparsify import sparsify
 
 from .addition_report import as_lines
@@ -61,7 +63,8 @@ WIDTHS = range(8, 65, 4)  # of the small dense model, which has four heads
 class Subject:
     """The base model of a seed, its sums, and the arms."""
 
-    def __init__(self, seed: int, work: Path) -> None:
+    def __init__(self, seed: int, work: Path, changes: dict[str, Any]) -> None:
+        self.units = PRESETS["addition_structure"].recipe.with_settings(changes)
         self.seed, self.folder, self.settings = seed, work / f"seed{seed}", DemoSettings(seed=seed)
         if not (self.folder / "base" / "config.json").is_file():
             train_base(TASK, self.settings, self.folder, Console(stderr=True, quiet=True))
@@ -73,14 +76,14 @@ class Subject:
     def gates(self) -> Row:
         """The demo with gates on heads and neurons; its model is kept for the other arms."""
         model = copy.deepcopy(self.base)
-        found = self.sparse(model, ",".join(("edges", *KINDS)), "addition_structure")
+        found = self.sparse(model, ",".join(("edges", *KINDS)), self.units)
         save(model, self.folder / "sparse")
         model = load(self.folder / "sparse", impl="eager")
         return {**found, **sizes(mask_of(model)), "multiply_adds": left_of_blocks(model, self.base)}
 
-    def sparse(self, model: PreTrainedModel, gates: str, recipe: str) -> Row:
+    def sparse(self, model: PreTrainedModel, gates: str, recipe: Recipe) -> Row:
         """Sparsify a model to the base's own outputs, and prove it on all sums."""
-        settings = DemoSettings(seed=self.seed, gates=gates, recipe=PRESETS[recipe].recipe)
+        settings = DemoSettings(seed=self.seed, gates=gates, recipe=recipe)
         with quiet():
             outcome = sparsify(
                 model.requires_grad_(True),
@@ -163,10 +166,10 @@ def exact(model: Any) -> int:
     return int((torch.cat(outputs) == labels).all(1).sum())
 
 
-def measure(found: Rows, seed: int, work: Path, progress: Progress) -> None:
+def measure(found: Rows, subject: Subject, progress: Progress) -> None:
     """Every arm of a seed that the record lacks."""
+    seed = subject.seed
     about: Row = {"seed": seed, "torch": torch.__version__}
-    subject = Subject(seed, work)
 
     def arm(name: str, look: Callable[[], Row]) -> Row:
         key = about | {"arm": name}
@@ -178,7 +181,7 @@ def measure(found: Rows, seed: int, work: Path, progress: Progress) -> None:
         return row
 
     sparse = arm("gates", subject.gates)
-    arm("edges alone", lambda: subject.sparse(copy.deepcopy(subject.base), "edges", "addition"))
+    arm("edges alone", lambda: subject.sparse(copy.deepcopy(subject.base), "edges", subject.settings.recipe))
     arm("found, untrained", lambda: subject.untrained(subject.mask()))
     arm("magnitude, untrained", lambda: subject.untrained(subject.units_of_the_base(largest)))
     arm("magnitude", lambda: subject.closed(subject.units_of_the_base(largest), sparse["steps"]))
@@ -197,14 +200,17 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--name", default="addition")
+    parser.add_argument("--config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[70, 71, 72, 73, 74])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = Rows(given.results / "addition.json")
+    changes = read_yaml(given.config) if given.config else {}
+    found = Rows(given.results / f"{given.name}.json")
     progress = Progress(ARMS * len(given.seeds), given.seeds, found)
     for seed in given.seeds:
-        measure(found, seed, given.work, progress)
-        write_text(given.results / "addition.md", "\n".join(as_lines(found.rows)) + "\n")
+        measure(found, Subject(seed, given.work, changes), progress)
+        write_text(given.results / f"{given.name}.md", "\n".join(as_lines(found.rows)) + "\n")
 
 
 if __name__ == "__main__":

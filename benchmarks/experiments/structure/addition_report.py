@@ -21,8 +21,9 @@ def as_lines(rows: list[Row]) -> list[str]:
     """Two tables: what a run left of each kind; sums and edges of every arm, by seed."""
     seeds = sorted({row["seed"] for row in rows})
     lines = ["# Addition with gates on edges, heads and neurons", ""]
-    lines += [f"`python -m benchmarks.experiments.structure.addition --seeds {' '.join(map(str, seeds))}`, torch "
-              f"{rows[0]['torch']}, CPU, one thread a run.", "", "## What the gates leave", ""]  # fmt: skip
+    command = f"python -m benchmarks.experiments.structure.addition --seeds {' '.join(map(str, seeds))}"
+    about = f"`{command}` (its docstring has the rest), torch {rows[0]['torch']}, CPU, one thread a run."
+    lines += [about, "", "## What the gates leave", ""]
     lines += head("seed", "exact of 10,000", "edges", "precision, recall", "heads", "neurons", "multiply-adds left",
                    "step of the best model")  # fmt: skip
     lines += [

@@ -30,7 +30,7 @@ STEPS = 400  # of every arm; the demo takes 700
 # stay those of the base, and the recipe of the demo with the same first ceiling, and the full rate down to the last.
 SEARCH, CEILING, AGREEMENT = 900, Ceiling("kl", 0.01), 0.999
 RECIPE = PRESETS["addition_structure"].recipe.with_settings(
-    {"ceiling.initial_factor": 16.0, "rate.full_above": 1.0, "gate.least_slope": 0.0}
+    {"ceiling.initial_factor": 16.0, "rate.full_above": 1.0}
 )
 # Single weights hold the ceiling with a tenth of the lambda, and then fewer are left (seed 80: 4.4 % and not 15.2).
 WEIGHTS_RECIPE = RECIPE.with_settings(
