@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
+from benchmarks.experiments import structure
 from benchmarks.experiments.structure.addition import TASK, close
 from benchmarks.experiments.structure.cost import left_of_blocks, of_blocks
 from benchmarks.experiments.structure.language_report import as_lines
+from gossamer.files import read_yaml
 from gossamer.gates.host import Options
 from gossamer.gates.learned import LearnedGates
 from gossamer.models.attach import attach_missing
 from gossamer.models.shrink import shrunk
+from gossamer.training.presets import PRESETS
+
+RECIPES = Path(structure.__file__).parent / "recipes"
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -104,3 +110,8 @@ def test_closed_units_of_a_control_change_nothing_however_they_are_set() -> None
         assert torch.equal(model(ids).logits, before)
         layer.intermediate.dense.bias[:5] += 1.0
         assert not torch.allclose(model(ids).logits, before)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_of_the_record_is_a_change_of_the_one_that_is_used(path: Path) -> None:
+    assert PRESETS["addition_structure"].recipe.with_settings(read_yaml(path)).as_dict()

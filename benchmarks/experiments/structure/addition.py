@@ -1,7 +1,7 @@
 """Addition with gates on edges, heads and neurons, over seeds, beside what needs no gates on units.
 
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 70 71 72 73 74 \
-        --config benchmarks/experiments/structure/configs/addition_70-74.yaml --name addition_seeds_70-74
+        --config benchmarks/experiments/structure/recipes/addition_70-74.yaml --name addition_seeds_70-74
 
 `--config` has changes of the recipe `addition_structure`. The arms of a seed share its base model:
 
