@@ -3,7 +3,7 @@
 #
 #     sh benchmarks/experiments/smollm2/first_figure.sh FOLDER        run from the repository; FOLDER is made
 set -eu
-FOLDER=$1
+FOLDER=${1:?"no folder was given: name one that is not there yet"}
 PROMPT=${PROMPT:-"When Mary and John went to the store, John gave a drink to"}
 BIN=$FOLDER/venv/bin
 test ! -e "$FOLDER" || { echo "$FOLDER is there already: give a folder that is not" >&2; exit 2; }

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -186,8 +187,8 @@ def measure(found: Rows, subject: Subject, progress: Progress) -> None:
     arm("magnitude, untrained", lambda: subject.untrained(subject.units_of_the_base(largest)))
     arm("magnitude", lambda: subject.closed(subject.units_of_the_base(largest), sparse["steps"]))
     arm("small dense", lambda: subject.small_dense(sparse["steps"], sparse["multiply_adds"]))
-    drawn = subject.units_of_the_base(lambda model, mask: random(model, mask, seed))
-    arm("random", lambda: subject.closed(drawn, sparse["steps"]))
+    drawn = partial(random, seed=seed)
+    arm("random", lambda: subject.closed(subject.units_of_the_base(drawn), sparse["steps"]))
 
 
 ARMS = 7

@@ -101,10 +101,8 @@ def run_demo(
         )
         run = read_outcome(out)
         looked, every = task.checked(settings.seed), "all " * (task.n_sums <= MOST_CHECKED)
-        opened = count_open(sparse)
-        too = (
-            f", and closing {opened:,} neurons one by one" if opened else ""
-        )  # minutes, where there are many
+        opened = count_open(sparse)  # closing hundreds takes minutes
+        too = f", and closing {opened:,} neurons one by one" if opened else ""
         screen.print(f"verifying {every}{len(looked):,} sums{too}", highlight=False)
         neurons = [one.as_record(task) for one in label_neurons(sparse, Truth(task, looked))]
         report = replace(prove(task, settings, base, sparse, run), neurons=neurons)
