@@ -104,6 +104,14 @@ def test_prints_are_one_output_in_however_many_pieces_they_came() -> None:
     assert [o.text for o in execute.clean(book).cells[0].outputs] == ["a\nb\n", "c\n", "d\n"]
 
 
+def test_seconds_are_those_of_an_idle_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "STEPS_TIMED", 1)
+    monkeypatch.setattr(execute, "IDLE_STEP", 1e6)
+    assert execute.slowness() == 1.0, "a faster machine does not make a notebook longer"
+    monkeypatch.setattr(execute, "IDLE_STEP", 1e-6)
+    assert execute.slowness() > 100
+
+
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
