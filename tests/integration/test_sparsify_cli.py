@@ -86,6 +86,7 @@ def test_a_missed_ceiling_exits_with_one(place: Path, tmp_path: Path, capsys: An
     ("--ceiling", "loss=99", "--stream"),
 ])  # fmt: skip
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
+@pytest.mark.filterwarnings("ignore:bfloat16 on this CPU")
 def test_ways_to_train(model: str, options: tuple[str, ...], place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path, *options, model=model, data="text.jsonl") == 0
     assert load(tmp_path / "model").config.edge_gates["version"] in (1, 2)  # by what the gates read

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertForMaskedLM
 
 from gossamer.data.sequences import TensorRows, collate_rows
-from gossamer.errors import DivergedTraining, GossamerError, UnsupportedModel
+from gossamer.errors import DivergedTraining, GossamerError, GossamerWarning, UnsupportedModel
 from gossamer.models.attach import attach, detach, gates_of
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.config import SparsityConfig
@@ -276,3 +276,15 @@ def test_open_gates_are_the_base_model_bit_for_bit() -> None:
         assert torch.equal(dense(input_ids=inputs).logits, gated(input_ids=inputs).logits)
     with pytest.raises(UnsupportedModel, match="has no gates"):
         gates_of(gated)
+
+
+def test_bfloat16_without_instructions_for_it_is_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = "gossamer.training.arguments.bfloat16_is_native"
+    monkeypatch.setattr(native, lambda: False)
+    with pytest.warns(GossamerWarning, match="bfloat16 on this CPU.*pass --precision fp32"):
+        trainer(tmp_path / "slow", bf16=True, use_cpu=True)
+    trainer(tmp_path / "plain", use_cpu=True)
+    monkeypatch.setattr(native, lambda: True)
+    trainer(tmp_path / "fast", bf16=True, use_cpu=True)

@@ -23,8 +23,10 @@ python3 -m venv "$FOLDER/venv"
 took "installed"
 "$BIN/python" -m benchmarks.experiments.smollm2.prepare --work "$FOLDER" > "$FOLDER/prepare.log" 2>&1
 took "model and text prepared"
+NATIVE="import torch; print('bf16' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 'fp32')"
+PRECISION=${PRECISION:-$("$BIN/python" -c "$NATIVE")}
 "$BIN/gossamer" sparsify "$FOLDER/model" --data "$FOLDER/text" --out "$FOLDER/sparse" --ceiling kl=0.05 \
-    --length 64 --batch 8 --precision bf16 --learning-rate 5e-5 --held-out 64 --steps 300 --max-minutes 4
+    --length 64 --batch 8 --precision "$PRECISION" --learning-rate 5e-5 --held-out 64 --steps 300 --max-minutes 4
 took "made sparse"
 "$BIN/gossamer" draw "$FOLDER/sparse" --prompt "$PROMPT" --out "$FOLDER/figure"
 took "drawn"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -18,7 +19,7 @@ from accelerate.utils import DynamoBackend
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.utils.import_utils import is_liger_kernel_available
 
-from ..errors import GossamerError, loading, refuse, require_choice, require_range
+from ..errors import GossamerError, GossamerWarning, loading, refuse, require_choice, require_range
 from ..files import require_shape
 
 LARGEST = 10**12  # of any number, where nothing below says less
@@ -110,6 +111,25 @@ def require_makeable(config: TrainingArguments) -> None:
         get_scheduler(config.lr_scheduler_type, plain, 1, 2, options if isinstance(options, dict) else None)
     if config.use_liger_kernel and not is_liger_kernel_available():
         raise refuse("use_liger_kernel without liger-kernel", "the package", "run pip install liger-kernel")
+
+
+def warn_of_slow_bfloat16(config: TrainingArguments) -> None:
+    """Say so where a run on a CPU is asked to compute in bfloat16, and the CPU has no instructions for it.
+
+    A step of SmolLM2-135M took 20 times as long as in float32 on one with AVX2 alone (LOG.md, 2026-11-28).
+    """
+    if config.bf16 and config.device.type == "cpu" and not bfloat16_is_native():
+        warnings.warn(
+            "bfloat16 on this CPU, which has no instructions for it: each step takes many times as long as in float32. "
+            "Leave bf16 out, or pass --precision fp32",
+            GossamerWarning,
+            stacklevel=4,
+        )
+
+
+def bfloat16_is_native() -> bool:
+    """Whether torch multiplies bfloat16 matrices with instructions of this CPU, as AVX-512 and newer ARM have them."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _word(choice: Any) -> str:

@@ -32,6 +32,7 @@ from ..gates.openness import Openness
 from ..models.attach import attach_missing, find_gate_sets
 from ..models.fingerprint import fingerprint
 from ..models.head import BASE_OUTPUT
+from .arguments import warn_of_slow_bfloat16
 from .base_model import frozen_base, make_comparable
 from .budget import Budget
 from .calibrate import Start
@@ -66,6 +67,7 @@ class SparsityTrainer(Evaluation):
         self, model: PreTrainedModel, args: SparsityConfig, *, base: nn.Module | None = None, **kwargs: Any
     ) -> None:
         require_honoured(args, kwargs)
+        warn_of_slow_bfloat16(args)
         if isinstance(
             kwargs.get("train_dataset"), TensorRows
         ):  # which are batched already, and hold what is needed
