@@ -27,6 +27,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from transformers import BertForMaskedLM
 
+from gossamer.recipes.addition.run import one_thread
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH
 from gossamer.recipes.addition.task import Addition
 
@@ -68,9 +69,8 @@ def slowness() -> float:
 
     Never below 1: a faster machine does not make a notebook longer.
     """
-    threads, task = torch.get_num_threads(), Addition()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
+        task = Addition()
         model = BertForMaskedLM(task.model_config(attention_dropout=ATTENTION_DROPOUT)).train()
         optimizer = torch.optim.AdamW(model.parameters())
         inputs, labels = task.encode(torch.arange(BASE_BATCH))
@@ -82,8 +82,6 @@ def slowness() -> float:
             if not number:  # the first one pays for what torch prepares
                 started = time.process_time()
         return max(1.0, (time.process_time() - started) / (STEPS_TIMED * IDLE_STEP))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def clean(book: Any) -> Any:

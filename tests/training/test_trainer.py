@@ -16,6 +16,7 @@ from gossamer.data.sequences import TensorRows, collate_rows
 from gossamer.errors import DivergedTraining, GossamerError, GossamerWarning, UnsupportedModel
 from gossamer.models.attach import attach, detach, gates_of
 from gossamer.recipes.addition.task import Addition
+from gossamer.training.arguments import bfloat16_is_native
 from gossamer.training.config import SparsityConfig
 from gossamer.training.metrics import Tally, counting
 from gossamer.training.recipe import Recipe
@@ -288,3 +289,8 @@ def test_bfloat16_without_instructions_for_it_is_not_silent(
     trainer(tmp_path / "plain", use_cpu=True)
     monkeypatch.setattr(native, lambda: True)
     trainer(tmp_path / "fast", bf16=True, use_cpu=True)
+
+
+def test_a_torch_without_onednn_has_no_native_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not bfloat16_is_native()

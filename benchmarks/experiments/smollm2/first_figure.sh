@@ -23,7 +23,7 @@ python3 -m venv "$FOLDER/venv"
 took "installed"
 "$BIN/python" -m benchmarks.experiments.smollm2.prepare --work "$FOLDER" > "$FOLDER/prepare.log" 2>&1
 took "model and text prepared"
-NATIVE="import torch; print('bf16' if torch.ops.mkldnn._is_mkldnn_bf16_supported() else 'fp32')"
+NATIVE="from gossamer.training.arguments import bfloat16_is_native as native; print('bf16' if native() else 'fp32')"
 PRECISION=${PRECISION:-$("$BIN/python" -c "$NATIVE")}
 "$BIN/gossamer" sparsify "$FOLDER/model" --data "$FOLDER/text" --out "$FOLDER/sparse" --ceiling kl=0.05 \
     --length 64 --batch 8 --precision "$PRECISION" --learning-rate 5e-5 --held-out 64 --steps 300 --max-minutes 4

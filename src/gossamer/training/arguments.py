@@ -120,7 +120,7 @@ def warn_of_slow_bfloat16(config: TrainingArguments) -> None:
     """
     if config.bf16 and config.device.type == "cpu" and not bfloat16_is_native():
         warnings.warn(
-            "bfloat16 on this CPU, which has no instructions for it: each step takes many times as long as in float32. "
+            "bfloat16 on this CPU, where torch has no instructions for it: a step takes many times as long as float32. "
             "Leave bf16 out, or pass --precision fp32",
             GossamerWarning,
             stacklevel=4,
@@ -129,7 +129,7 @@ def warn_of_slow_bfloat16(config: TrainingArguments) -> None:
 
 def bfloat16_is_native() -> bool:
     """Whether torch multiplies bfloat16 matrices with instructions of this CPU, as AVX-512 and newer ARM have them."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _word(choice: Any) -> str:
