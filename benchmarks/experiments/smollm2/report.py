@@ -11,8 +11,9 @@ from gossamer.files import read_json, write_text
 FAMILIES = {
     "topk": "largest k, untrained", "weight": "weight > theta, untrained", "trained-topk": "largest k, trained",
     "default": "gossamer, kl=0.05", "kl0.2": "gossamer, kl=0.2", "finetuned": "finetuned, no gates",
+    "lora": "gossamer, LoRA, kl=0.05", "delta_ce0.01": "gossamer, delta_ce=0.01",
 }  # fmt: skip
-MARKS = "os^D*P"
+MARKS = "os^D*PvX"
 HEAD = ("| run | rows of | open keys per query and head | of them at position 0 | KL, nats | rise in CE, nats | top-1 "
         "agreement | steps | ceiling |", "|---|---|---|---|---|---|---|---|---|")  # fmt: skip
 
