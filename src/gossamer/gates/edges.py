@@ -50,6 +50,7 @@ class EdgeGates(GateSet):
     version: ClassVar[int] = 2  # 1 had no `reads`; its gates read the logit
     parent: ClassVar[str | None] = "heads"
     priced_by_layer: ClassVar[bool] = True
+    has_least_slope: ClassVar[bool] = True
 
     bias: float = 0.0
     sampling: bool = True

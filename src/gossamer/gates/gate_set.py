@@ -39,6 +39,8 @@ class GateSet(ABC):
         emphasis: factor on the price in the objective; a run sets it so that every whole kind costs the same, if its
             recipe says so.
         priced_by_layer: a unit of a later layer may cost more, if the recipe says so.
+        has_least_slope: the recipe's least slope holds for its gates: a single connection that is missed may come back;
+            whole heads and neurons were kept open by it (LOG.md, 2026-11-28).
         can_be_uniform: the units have a shape, of which every layer may keep as many.
         uniform: every layer has the same count of open units (`uniform.py`).
         measuring: the forward passes are to be measured, by gates that read what is measured.
@@ -60,6 +62,7 @@ class GateSet(ABC):
     parent: ClassVar[str | None] = None
     readings: ClassVar[tuple[str, ...]] = ("logit",)
     priced_by_layer: ClassVar[bool] = False
+    has_least_slope: ClassVar[bool] = False
     can_be_uniform: ClassVar[bool] = False
     uniform: bool = False
     reads: str = "logit"

@@ -80,9 +80,9 @@ class GateSets(tuple[GateSet, ...]):
                 one.waits = not whether
 
     def slope_at_least(self, least: float) -> None:
-        """Give learning gates of every set this least straight-through slope."""
+        """Give learning gates on edges and weights this least straight-through slope; whole units have none."""
         for one in self:
-            one.least_slope = least
+            one.least_slope = least if one.has_least_slope else 0.0
 
     def name_noise(self, *, seed: int | None = None, step: int | None = None) -> None:
         """Name the noise of the forward passes that follow."""

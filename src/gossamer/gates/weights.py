@@ -30,6 +30,7 @@ class WeightGates(LearnedGates):
     block: ClassVar[str] = "weight_gates"
     stream: ClassVar[int] = 4
     readings: ClassVar[tuple[str, ...]] = ("logit", MAGNITUDE)
+    has_least_slope: ClassVar[bool] = True
 
     def _decide(self, layer: int, *, training: bool) -> tuple[Tensor, Tensor]:
         if self.reads == "logit" or math.isinf(self.bias):

@@ -72,8 +72,8 @@ class GateRecipe:
     )
     least_slope: float = _says(
         0.0,
-        "Least slope of the straight-through gradient of a gate, at most 0.25, falling to 0 as the ceiling tightens: a "
-        "gate far below zero learns that its unit is missed. 0 turns this off.",
+        "Least slope of the straight-through gradient of a gate on an edge or a weight, at most 0.25, falling to 0 as "
+        "the ceiling tightens: a gate far below zero learns that its connection is missed. 0 turns this off.",
     )
     price: str = _says(
         "multiply_adds",
