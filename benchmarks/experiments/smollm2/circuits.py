@@ -1,14 +1,16 @@
 """Circuits of a model that nobody here trained: what five tasks need in SmolLM2, and in its sparse version.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.smollm2.circuits [--work DIR] [--sparse RUN] [--prompts 8]
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.smollm2.circuits [--work DIR] [--sparse RUN ...] [--prompts 8]
 
     accuracy     on 24 prompts of every task of tasks.py, and how many of their attention edges are open
     attention    attention edges a prompt needs for 90 % of the effect, the best n by EAP-IG
+    heads        heads for 90 % of the effect, whole, by attribution
     components   edges between components, q, k and v apart, scored on other prompts; beside them what share of the
                  effect as many random edges keep
 
-RUN is a folder of `gossamer sparsify`, by default that of default-t128. The searches are those of
-`benchmarks/experiments/circuits`; each result is a row of results/circuits.json, and what is there is not repeated.
+RUN is a folder of run.py: of `gossamer sparsify`, by default that of default-t128, or of the finetuned control. The
+searches are those of `benchmarks/experiments/circuits`; each result is a row of results/circuits.json, and what is
+there is not repeated.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from benchmarks.experiments.smollm2.report import folder_of, write_circuits
 from benchmarks.experiments.smollm2.tasks import TASKS, prompts
 from benchmarks.lib.record import Row, Rows
 from gossamer.circuits.components.component_model import components_of
-from gossamer.circuits.components.curve import Ablator
+from gossamer.circuits.components.curve import Ablator, head_curve
 from gossamer.circuits.components.scores import score_edges
 from gossamer.data.prompts import open_tokenizer
 from gossamer.errors import GossamerError
@@ -64,6 +66,17 @@ def _random(exists: torch.Tensor, n: int) -> torch.Tensor:
     return torch.zeros(exists.numel(), dtype=torch.bool).index_fill_(0, kept, True).view_as(exists)
 
 
+def heads(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> Row:
+    """Heads for 90 % of the effect, or why there is no answer."""
+    ablator = Ablator(components_of(model), prompts(task, n, MEASURED, tokenizer), ablation)
+    try:
+        curve = head_curve(ablator)
+    except GossamerError as error:
+        return {"refused": str(error)}
+    best = curve.needed()
+    return {"heads": best.retained if best else None, "heads_of": curve.of}
+
+
 def attention(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> Row:
     """Attention edges a prompt needs."""
     return attention_edges(components_of(model), prompts(task, n, MEASURED, tokenizer), ablation)
@@ -85,6 +98,7 @@ def plan(variants: dict[str, Any], tokenizer: Any, n: int) -> Iterator[tuple[Row
             )
     for kind, look, ablations in (
         ("attention", attention, ("resample", "mean")),
+        ("heads", heads, ("resample", "mean")),
         ("components", components, ("resample", "mean")),
     ):
         for ablation in ablations:
@@ -100,18 +114,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--sparse", type=Path, help="a run's folder")
+    parser.add_argument("--sparse", type=Path, nargs="+", default=[], help="folders of runs")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--kinds", nargs="+", default=["accuracy", "attention", "components"])
+    parser.add_argument("--kinds", nargs="+", default=["accuracy", "attention", "heads", "components"])
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder, _ = prepared(given.work)
-    sparse = given.sparse or given.work / "runs" / "default-t128"
     variants = {"base": load_dense(folder)}
-    if (sparse / "report.json").is_file():
-        variants[sparse.name] = load(folder_of(sparse), impl="eager")
+    for run in given.sparse or [given.work / "runs" / "default-t128"]:
+        opened = load_dense if run.name.startswith("finetuned") else partial(load, impl="eager")
+        variants[run.name] = opened(folder_of(run))
     rows = Rows(given.results)
     for key, look in plan(variants, open_tokenizer(folder), given.prompts):
         if key["kind"] in given.kinds and key["task"] in given.tasks and rows.lacks(key):

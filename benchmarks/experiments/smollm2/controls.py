@@ -11,14 +11,18 @@ from torch import Tensor
 from benchmarks.lib.training import Loss, imitation, train_on_rows
 from gossamer.gates.top_k import TopKGates
 from gossamer.models.attach import attach
+from gossamer.training.arguments import bfloat16_is_native
 
 
 def trained(model: Any, loss: Loss, rows: Tensor, *, steps: int, batch: int, rate: float, seed: int) -> Any:
-    """AdamW without weight decay on a loss of token ids, in bfloat16, with ten warm-up steps, as the runs have."""
+    """AdamW without weight decay on a loss of token ids, with ten warm-up steps, as the runs have.
+
+    In bfloat16 where the CPU has it.
+    """
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=rate, weight_decay=0.0)
     train_on_rows(
         model, loss, rows, optimizer,
-        steps=steps, batch=batch, warmup=10, seed=seed, say_every=10, bfloat16=True,
+        steps=steps, batch=batch, warmup=10, seed=seed, say_every=10, bfloat16=bfloat16_is_native(),
     )  # fmt: skip
     return model.eval()
 

@@ -74,6 +74,7 @@ def write_circuits(results: Path) -> None:
         lines.append(f"| {task} | {' / '.join(cells[0])} | {' / '.join(cells[1])} | {' / '.join(cells[2])}, "
                      f"{own[0].get('visible_edges', 0):,.0f} |")  # fmt: skip
     for kind, name, title in (("attention", "attention_edges", "Attention edges a prompt needs for 90 % of the effect"),
+                              ("heads", "heads", "Heads for 90 % of the effect"),
                               ("components", "edges", "Edges between components for 90 % of the effect")):  # fmt: skip
         lines += [
             "",

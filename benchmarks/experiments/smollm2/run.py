@@ -38,7 +38,7 @@ from gossamer.circuits.trace import trace
 from gossamer.data.prompts import training_tokenizer
 from gossamer.data.sequences import TensorRows
 from gossamer.data.text import Corpus, as_rows, packed
-from gossamer.files import read_json, read_yaml, write_json
+from gossamer.files import read_json, read_yaml, write_json, writing
 from gossamer.gates.edges import EdgeGates
 from gossamer.gates.top_k import TopKGates
 from gossamer.models.attach import attach, detach
@@ -154,7 +154,8 @@ def plan(
             64,
             partial(_control, partial(recovered, k=k), base, frozen, train, how),
         )
-    yield "finetuned-t64", 64, partial(_control, finetuned, base, frozen, train, how)
+    kept = work / "runs" / "finetuned-t64"
+    yield "finetuned-t64", 64, partial(_control, finetuned, base, frozen, train, how, keep=kept)
 
 
 def length_of(name: str) -> int:
@@ -179,11 +180,15 @@ def _control(
     train: Callable[[], Tensor],
     how: dict[str, Any],
     rows: TensorRows,
+    keep: Path | None = None,
 ) -> dict[str, Any]:
     begin = time.process_time()
     asked = {"steps": how["steps"], "batch": how["batch"], "seed": how["seed"]}
     model = make(base, train(), rate=float(how["learning_rate"]), **asked)
     seconds = round(time.process_time() - begin)
+    if keep is not None:  # circuits.py reads it
+        with writing(keep / "model") as folder:
+            model.save_pretrained(folder)
     return {"steps": how["steps"], "cpu_seconds": seconds, "held_out": measured(model, frozen, rows)}
 
 
