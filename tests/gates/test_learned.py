@@ -59,6 +59,20 @@ def by_hand(name: str, one: LearnedGates) -> Tensor:
     return output(base)
 
 
+def test_the_least_slope_reaches_a_closed_weight_and_no_closed_head_or_neuron() -> None:
+    for kind in KINDS:
+        model, sets = gated("llama", kind)
+        one = some(sets, kind)
+        with torch.no_grad():
+            for logits in one.logits.values():
+                logits.copy_(logits.sign() * 40)  # sigma' is 0 in float32
+        sets.slope_at_least(0.1)
+        model.train()
+        first_output(model, probe_inputs(model)).square().sum().backward()
+        gradient = sum(float(g.abs().sum()) for x in one.logits.values() if (g := x.grad) is not None)
+        assert (gradient > 0) == (kind == "weights"), kind
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", sorted({*DECODERS, *ENCODERS}))
 def test_closed_units_are_zeros_in_the_matrices_of_every_architecture(family: str, kind: str) -> None:
