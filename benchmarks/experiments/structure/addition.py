@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -167,13 +167,18 @@ def exact(model: Any) -> int:
     return int((torch.cat(outputs) == labels).all(1).sum())
 
 
-def measure(found: Rows, subject: Subject, progress: Progress) -> None:
-    """Every arm of a seed that the record lacks."""
+ARMS = ("gates", "edges alone", "found, untrained", "magnitude, untrained", "magnitude", "small dense", "random")
+
+
+def measure(found: Rows, subject: Subject, progress: Progress, arms: Sequence[str] = ARMS) -> None:
+    """Every arm of a seed that is asked for and that the record lacks; the gates' in any case."""
     seed = subject.seed
     about: Row = {"seed": seed, "torch": torch.__version__}
 
     def arm(name: str, look: Callable[[], Row]) -> Row:
         key = about | {"arm": name}
+        if name not in arms:
+            return {}
         lacked, row = found.lacks(key), found.of(key, look)
         if lacked:
             progress.say(
@@ -181,6 +186,7 @@ def measure(found: Rows, subject: Subject, progress: Progress) -> None:
             )
         return row
 
+    arms = ("gates", *arms)
     sparse = arm("gates", subject.gates)
     arm("edges alone", lambda: subject.sparse(copy.deepcopy(subject.base), "edges", subject.settings.recipe))
     arm("found, untrained", lambda: subject.untrained(subject.mask()))
@@ -189,9 +195,6 @@ def measure(found: Rows, subject: Subject, progress: Progress) -> None:
     arm("small dense", lambda: subject.small_dense(sparse["steps"], sparse["multiply_adds"]))
     drawn = partial(random, seed=seed)
     arm("random", lambda: subject.closed(subject.units_of_the_base(drawn), sparse["steps"]))
-
-
-ARMS = 7
 
 
 def main() -> None:
@@ -204,13 +207,14 @@ def main() -> None:
     parser.add_argument("--name", default="addition")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[70, 71, 72, 73, 74])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     changes = read_yaml(given.config) if given.config else {}
     found = Rows(given.results / f"{given.name}.json")
-    progress = Progress(ARMS * len(given.seeds), given.seeds, found)
+    progress = Progress(len({"gates", *given.arms}) * len(given.seeds), given.seeds, found)
     for seed in given.seeds:
-        measure(found, Subject(seed, given.work, changes), progress)
+        measure(found, Subject(seed, given.work, changes), progress, given.arms)
         write_text(given.results / f"{given.name}.md", "\n".join(as_lines(found.rows)) + "\n")
 
 
