@@ -167,7 +167,15 @@ def exact(model: Any) -> int:
     return int((torch.cat(outputs) == labels).all(1).sum())
 
 
-ARMS = ("gates", "edges alone", "found, untrained", "magnitude, untrained", "magnitude", "small dense", "random")
+ARMS = (
+    "gates",
+    "edges alone",
+    "found, untrained",
+    "magnitude, untrained",
+    "magnitude",
+    "small dense",
+    "random",
+)
 
 
 def measure(found: Rows, subject: Subject, progress: Progress, arms: Sequence[str] = ARMS) -> None:
