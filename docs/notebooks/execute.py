@@ -27,8 +27,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from transformers import BertForMaskedLM
 
-from gossamer.recipes.addition.run import one_thread
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH
+from gossamer.recipes.addition.stages import one_thread
 from gossamer.recipes.addition.task import Addition
 
 HERE = Path(__file__).parent

@@ -11,8 +11,9 @@ from rich.console import Console
 from benchmarks.lib.record import Row
 from gossamer.models.checkpoint import load_dense
 from gossamer.recipes.addition.outcome import read_outcome
-from gossamer.recipes.addition.run import make_sparse, prove, train_base
+from gossamer.recipes.addition.run import prove
 from gossamer.recipes.addition.settings import DemoSettings
+from gossamer.recipes.addition.stages import make_sparse, train_base
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.presets import PRESETS
 

@@ -19,7 +19,7 @@ from benchmarks.experiments.tickets.addition import SEARCH, TASK, AdditionSubjec
 from benchmarks.experiments.tickets.run import dense_states
 from gossamer.circuits.statistics import wilson
 from gossamer.data.sequences import collate_rows
-from gossamer.recipes.addition.run import rows
+from gossamer.recipes.addition.stages import rows
 from gossamer.training.base_model import without_dropout
 from gossamer.training.divergence import kl_per_item
 from gossamer.training.sparsify import sparsify

@@ -42,8 +42,9 @@ from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach_missing
 from gossamer.models.checkpoint import load, load_dense, save
 from gossamer.models.quiet import quiet
-from gossamer.recipes.addition.run import prove, rows, train_base
+from gossamer.recipes.addition.run import prove
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, DemoSettings
+from gossamer.recipes.addition.stages import rows, train_base
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.base_model import without_dropout
 from gossamer.training.presets import PRESETS

@@ -13,8 +13,8 @@ from transformers import BertForMaskedLM, TrainingArguments, set_seed
 
 from gossamer.data.sequences import collate_rows
 from gossamer.models.remaining import remaining
-from gossamer.recipes.addition.run import rows
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, DemoSettings
+from gossamer.recipes.addition.stages import rows
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.base_model import without_dropout
 from gossamer.training.config import SparsityConfig

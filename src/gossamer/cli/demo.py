@@ -17,6 +17,12 @@ def demo(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for models, figure and report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the split, both trainings and the noise.")] = 0,
+    tries: Annotated[
+        int,
+        typer.Option(
+            help="Runs side by side, one core each, with other seeds; the sparsest that holds its ceiling is kept."
+        ),
+    ] = 1,
     digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
     base_steps: Annotated[int | None, typer.Option(help="Optimizer steps of the base model.")] = None,
     steps: Annotated[

@@ -60,6 +60,8 @@ class RunReport:
         sizes: parameters, multiply_adds (a token, of linear layers) and bytes -> their values of `base` and `left`
             (`models/remaining.py`); empty where adapters hide the matrices.
         neurons: of a run on addition with gates on neurons, one record for each neuron that is left.
+        tries: of a run on addition that had several, seed, feasible, missed, seconds and numbers of each on the rows
+            that chose its best checkpoint; the one that was kept first.
         starts: what the untrained model could begin with, by what gates could read: bias (None for
             open gates), density, divergence and multiplier, that which was taken first.
         task: of a run on data, what the model is for (`training/tasks.py`): name, why, and of labelled tasks labels and
@@ -84,6 +86,7 @@ class RunReport:
     gates: dict[str, OpenUnits] = field(default_factory=dict)
     sizes: dict[str, dict[str, float]] = field(default_factory=dict)
     neurons: list[dict[str, Any]] = field(default_factory=list)
+    tries: list[dict[str, Any]] = field(default_factory=list)
     starts: dict[str, dict[str, float | None]] = field(default_factory=dict)
     impl: str = ""
     versions: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,8 @@ from ...errors import CheckpointError, refuse
 from ...files import read_json, write_json
 from ...training.sparsify import Outcome
 
+OUTCOME = "work/outcome.json"
+
 
 def note(out: Path, stage: str, started: float, result: Outcome | None = None) -> None:
     """Write down what a stage took, and what came out of it.
@@ -45,7 +47,7 @@ def read_outcome(out: Path) -> dict[str, Any]:
 
 
 def _path(out: Path) -> Path:
-    return out / "work" / "outcome.json"
+    return out / OUTCOME
 
 
 def _as_run(result: Outcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -158,7 +159,22 @@ def _neuron_lines(report: RunReport) -> list[str]:
     return [*head, "|---|---|---|---|", *rows, ""]
 
 
+def tries_in_words(tries: Sequence[dict[str, Any]]) -> str:
+    """Which try was kept, and what the others came to, as `RunReport.tries` has them."""
+    said = [
+        f"seed {one['seed']} with {one['open_edges']:.2f} edges"
+        + ("" if one["feasible"] else " outside its ceiling")
+        for one in tries
+    ]
+    return f"kept of {len(tries)} tries: {said[0]}; not {', '.join(said[1:])}"
+
+
 def _run_lines(report: RunReport) -> list[str]:
+    tries = [f"{tries_in_words(report.tries).capitalize()}.", ""] if report.tries else []
+    return tries + _checkpoint_lines(report)
+
+
+def _checkpoint_lines(report: RunReport) -> list[str]:
     if report.best_step is None or report.steps is None:
         return []
     kept = f"The best checkpoint was seen at step {report.best_step:,} of {report.steps:,}."

@@ -31,6 +31,9 @@ BASE_BATCH = 256
 BASE_STEPS = {1: 700, 2: 700, 3: 2000}
 
 
+SEEDS = 2**31  # how many seeds there are
+
+
 @dataclass(frozen=True)
 class DemoSettings:
     """What a demo run is: with the machine's arithmetic, these determine its result."""
@@ -45,12 +48,14 @@ class DemoSettings:
     gates: str = "edges"
     batch_size: int = 64
     recipe: Recipe = PRESETS["addition"].recipe
+    tries: int = 1  # runs with other seeds, of which the best is kept
 
     def __post_init__(self) -> None:
         Addition(self.digits)
         base_steps = BASE_STEPS[self.digits] if self.base_steps is None else self.base_steps
         object.__setattr__(self, "base_steps", base_steps)
-        require_range("seed", self.seed, 0, 2**31)
+        require_range("seed", self.seed, 0, SEEDS)
+        require_range("tries", self.tries, 1, 100)
         require_range("base_steps", base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
         if EdgeGates.kind not in kinds_in(self.gates):

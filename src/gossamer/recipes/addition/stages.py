@@ -1,0 +1,180 @@
+"""The two trainings of a demo: the base model and the sparse one, each continued where it was stopped.
+
+A stage whose model has its folder is not done again. Trainer checkpoints lie in OUT/work, until the stage is done.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import BertForMaskedLM, PreTrainedModel, Trainer, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from ...circuits.trace import trace
+from ...data.sequences import TensorRows, collate_rows
+from ...errors import DivergedTraining, refuse
+from ...models.checkpoint import load, load_dense, save, save_folder
+from ...models.forward import evaluating, first_output
+from ...training.atomic_checkpoints import AtomicCheckpoints
+from ...training.base_model import without_dropout
+from ...training.progress import ProgressLine
+from ...training.resume import last_checkpoint
+from ...training.sparsify import sparsify
+from ...viz.film import Filmed
+from ...viz.film import film as make_film
+from ...viz.monitor import TrainingPage
+from .outcome import note
+from .settings import ATTENTION_DROPOUT, DemoSettings
+from .task import Addition, as_text
+
+MOST_CHOOSING = 40_000  # sums that an evaluation of the sparse run reads
+MOST_KEPT = (
+    20_000  # sums for which the base model's outputs are kept; for more they are computed at each step
+)
+
+
+def make_models(
+    task: Addition, settings: DemoSettings, out: Path, console: Console, filmed: int | None = None
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """The base model and the sparse one of a folder; what is not there is trained.
+
+    Args:
+        filmed: the number of the sum to film while the sparse model is made, or None.
+    """
+    base = _stage(
+        console, out, "base", "base model", load_dense, lambda: train_base(task, settings, out, console)
+    )
+    make = lambda: make_sparse(task, settings, base, out, console, filmed)  # noqa: E731
+    return base, _stage(console, out, "sparse", "sparse model", _load_sparse, make)
+
+
+def _stage(console: Console, out: Path, stage: str, what: str, reload: Any, make: Any) -> PreTrainedModel:
+    """Reuse a finished stage, or do it; says which. Then its trainer checkpoints go."""
+    folder = out / stage
+    if (folder / "config.json").is_file():
+        console.print(f"{what}: complete in {folder}, reused", highlight=False)
+        model = reload(folder)
+    else:
+        model = make()
+    shutil.rmtree(out / "work" / stage, ignore_errors=True)
+    return model
+
+
+def _load_sparse(folder: Path) -> PreTrainedModel:
+    return load(folder, impl="blockwise")
+
+
+def train_base(task: Addition, settings: DemoSettings, out: Path, console: Console) -> PreTrainedModel:
+    """Train the dense model, without gates or ceiling, and save it whole."""
+    started = time.monotonic()
+    set_seed(settings.seed)
+    model = BertForMaskedLM(task.model_config(attention_dropout=ATTENTION_DROPOUT))
+    train, _ = task.split(settings.seed)
+    inputs, labels = task.encode(train)
+    work = out / "work" / "base"
+    arguments = settings.base(work)
+    trainer = AtomicCheckpoints(
+        model=model,
+        args=arguments,
+        train_dataset=TensorRows(input_ids=inputs, labels=labels),
+        data_collator=collate_rows,  # type: ignore[arg-type]  # it gets the rows as one batch
+    )
+    _train(trainer, "base model", work, console)
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise refuse("the base model's weights are not finite", "a stable run", "report it", DivergedTraining)
+    note(out, "base", started)
+    save_folder(model.eval(), out / "base")
+    return model
+
+
+def _train(trainer: Trainer, title: str, work: Path, console: Console) -> None:
+    trainer.remove_callback(PrinterCallback)
+    bar = ProgressLine(title, console)
+    trainer.add_callback(bar)
+    checkpoint = last_checkpoint(work)
+    if checkpoint:
+        console.print(f"{title}: continued from {Path(checkpoint).name}", highlight=False)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        bar.close()
+
+
+def make_sparse(
+    task: Addition,
+    settings: DemoSettings,
+    base: PreTrainedModel,
+    out: Path,
+    console: Console,
+    filmed: int | None = None,
+) -> PreTrainedModel:
+    """Finetune a copy of the base under the penalty, keep the best feasible model, save it whole.
+
+    Args:
+        filmed: the number of the sum to film while the run goes, or None.
+    """
+    started = time.monotonic()
+    model = load_dense(out / "base")
+    rate = without_dropout(model)
+    console.print(
+        f"sparse model: the base's dropout of {rate:g} is off, it would count as divergence", highlight=False
+    )
+    train, held_out = task.split(settings.seed)
+    choosing = _choosing(train, held_out[: len(held_out) // 2])
+    work = out / "work" / "sparse"
+    bar, page = ProgressLine("sparse model", console), TrainingPage(out / "training.html")
+    prompt = None if filmed is None else task.encode(torch.tensor([filmed]))[0]
+    camera = [] if prompt is None else [Filmed(prompt, text=as_text)]
+    try:
+        result = sparsify(
+            model,
+            rows(task, base, train),
+            rows(task, base, choosing),
+            settings.sparsity(work),
+            base=base,
+            resume=work.is_dir(),
+            data_collator=collate_rows,
+            callbacks=[bar, page, *camera],
+        )
+    finally:
+        bar.close()
+    if prompt is not None:
+        make_film(trace(base, prompt, text=as_text), camera[0].frames, out / "film.gif")
+    note(out, "sparse", started, result)
+    save(result.model, out / "sparse")
+    return result.model.eval()
+
+
+def _choosing(train: Tensor, seen: Tensor) -> Tensor:
+    """The sums by which the best checkpoint is chosen: all of both, or `MOST_CHOOSING` in the same shares."""
+    share = min(1.0, MOST_CHOOSING / (len(train) + len(seen)))
+    return torch.cat([part[: round(share * len(part))] for part in (train, seen)])
+
+
+def rows(task: Addition, base: PreTrainedModel, index: Tensor) -> TensorRows:
+    """Inputs, labels and, where there are few, the base model's output for the sums `index`, so that it runs once."""
+    inputs, labels = task.encode(index)
+    if len(index) > MOST_KEPT:
+        return TensorRows(input_ids=inputs, labels=labels)
+    with evaluating(base):
+        outputs = torch.cat([first_output(base, {"input_ids": ids}) for ids in inputs.split(1024)])
+    return TensorRows(input_ids=inputs, labels=labels, base_output=outputs)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside the `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,111 @@
+"""`gossamer demo --tries`: each try is the run of its seed, the best one is kept, and none outlives its parent."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from gossamer.errors import GossamerError
+from gossamer.recipes.addition.outcome import read_outcome
+from gossamer.recipes.addition.run import run_demo
+from gossamer.recipes.addition.settings import SEEDS, DemoSettings
+from gossamer.recipes.addition.tries import APART, _worth, seeds_of
+from gossamer.recipes.run_config import write_config
+from helpers.records import validated
+
+SETTINGS = DemoSettings(digits=1, base_steps=40, steps=40, tries=2)
+
+
+def made(out: Path, settings: DemoSettings) -> tuple[str, dict]:
+    said = io.StringIO()
+    run_demo(out, settings, sums=("3+8",), console=Console(file=said, width=200))
+    return said.getvalue(), json.loads((out / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict]:
+    out = tmp_path_factory.mktemp("tries") / "out"
+    return (out, *made(out, SETTINGS))
+
+
+def test_what_is_kept_is_the_run_of_its_seed(both: tuple[Path, str, dict], tmp_path: Path) -> None:
+    out, _, report = both
+    assert sorted(one["seed"] for one in report["tries"]) == seeds_of(SETTINGS) == [0, APART]
+    seed = report["tries"][0]["seed"]
+    _, alone = made(tmp_path / "alone", replace(SETTINGS, seed=seed, tries=1))
+    for model in ("base", "sparse"):
+        ours, theirs = (load_file(place / model / "model.safetensors") for place in (out, tmp_path / "alone"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert report["proof"] == alone["proof"]
+    assert report["settings"] == SETTINGS.as_dict()
+    validated("demo", (out / "report.json").read_text())
+
+
+def test_the_best_goes_first_and_nothing_else_stays(both: tuple[Path, str, dict]) -> None:
+    out, said, report = both
+    assert "2 tries side by side, with seeds 0, 1000003" in said
+    assert f"kept of 2 tries: seed {report['tries'][0]['seed']}" in said
+    assert f"kept of 2 tries: seed {report['tries'][0]['seed']}" in (out / "report.md").read_text().lower()
+    assert not (out / "tries").exists()
+    worth = [_worth(one) for one in report["tries"]]
+    assert worth == sorted(worth)
+    assert read_outcome(out)["chosen_on"]["density"] == report["tries"][0]["density"]
+
+
+def test_made_again_it_is_reused(both: tuple[Path, str, dict]) -> None:
+    out, _, report = both
+    said, again = made(out, SETTINGS)
+    assert said.count("reused") == 2
+    assert again["tries"] == report["tries"]
+    with pytest.raises(GossamerError, match="tries 2, now 1"):
+        made(out, replace(SETTINGS, tries=1))
+
+
+def test_a_try_outside_its_ceiling_is_kept_only_where_all_are() -> None:
+    held = [{"feasible": True, "density": x, "divergence": 0.0} for x in (0.3, 0.1)]
+    missed = [{"feasible": False, "density": 0.01, "divergence": x} for x in (0.5, 0.2)]
+    best = sorted([*held, *missed], key=_worth)
+    assert [one["density"] for one in best[:2]] == [0.1, 0.3]
+    assert [one["divergence"] for one in best[2:]] == [0.2, 0.5]
+
+
+def test_the_seeds_of_tries_are_seeds() -> None:
+    assert seeds_of(DemoSettings(seed=SEEDS - 1, tries=3)) == [SEEDS - 1, APART - 1, 2 * APART - 1]
+    with pytest.raises(GossamerError, match="tries=0"):
+        DemoSettings(tries=0)
+
+
+def test_a_try_that_fails_is_one_line_and_the_others_are_reused(tmp_path: Path) -> None:
+    torn = tmp_path / "tries" / str(APART) / "base"
+    torn.mkdir(parents=True)
+    (torn / "config.json").write_text("{")
+    with pytest.raises(GossamerError, match=f"the try in .*{APART} ended with exit code 1.*log.txt"):
+        made(tmp_path, SETTINGS)
+    assert not (tmp_path / "sparse").exists()
+    (torn / "config.json").unlink()
+    said, report = made(tmp_path, SETTINGS)
+    assert f"complete in {tmp_path / 'tries' / '0' / 'sparse'}, reused" in said
+    assert len(report["tries"]) == 2
+
+
+def test_a_try_ends_with_its_parent(tmp_path: Path) -> None:
+    write_config(tmp_path, "demo", DemoSettings(digits=1, base_steps=10**6))
+    command = [sys.executable, "-m", "gossamer.recipes.addition.tries", str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert b"base model" in process.stdout.readline()  # it trains
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(timeout=20) == 1
