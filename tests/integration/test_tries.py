@@ -22,7 +22,7 @@ from gossamer.recipes.addition.tries import APART, _worth, seeds_of
 from gossamer.recipes.run_config import write_config
 from helpers.records import validated
 
-SETTINGS = DemoSettings(digits=1, base_steps=40, steps=40, tries=2)
+SETTINGS = DemoSettings(digits=1, base_steps=20, steps=20, tries=2)
 
 
 def made(out: Path, settings: DemoSettings) -> tuple[str, dict]:
