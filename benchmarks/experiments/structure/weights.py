@@ -1,9 +1,11 @@
 """Addition with gates on single weights: what is left of a model, and learned gates against the largest weights.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --seeds 65 66 67 --masks 81 82 83 84 85
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --seeds 90 91 --name addition_weights_90-91
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --masks 81 82 83 84 85
 
 Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --recipe addition_weights --seed S` in a
-folder of its own, continued or reused like any demo folder; the recipe was chosen on seeds 0 and 1. (2) For each of
+folder of its own, continued or reused like any demo folder; the recipe was chosen on seeds 0, 1 and 66, and the one
+before it judged on seeds 65 and 66 (addition_weights). (2) For each of
 `--masks`, gates on weights alone on the dense model of the tickets' study, found by learned logits or by magnitude, a
 cut-off that the controller moves: the same steps, ceiling and held-out sums; both were chosen on seed 80. Written to
 results/addition_weights.{json,md}, row by row; finished rows are not repeated.
@@ -54,12 +56,13 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("runs/structure"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[65, 66, 67])
-    parser.add_argument("--masks", type=int, nargs="*", default=list(range(81, 86)))
+    parser.add_argument("--name", default="addition_weights")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[])
+    parser.add_argument("--masks", type=int, nargs="*", default=[])
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.results.mkdir(exist_ok=True)
-    rows = Rows(given.results / "addition_weights.json")
+    rows = Rows(given.results / f"{given.name}.json")
     about = {"torch": torch.__version__}
     for seed in given.seeds:
         key = about | {"part": "demo", "seed": seed}
@@ -72,7 +75,7 @@ def main() -> None:
             key, subject = about | {"part": "masks", "arm": arm, "seed": seed}, kind(given.work / arm, seed)
             if rows.lacks(key):
                 rows.measure(key, lambda subject=subject, state=state: mask(subject, state))
-    write_text(given.results / "addition_weights.md", "\n".join(as_lines(rows.rows)) + "\n")
+    write_text(given.results / f"{given.name}.md", "\n".join(as_lines(rows.rows)) + "\n")
 
 
 def demo(folder: Path, seed: int) -> Row:
@@ -110,30 +113,40 @@ def as_lines(rows: list[Row]) -> list[str]:
     lines = ["# Addition with gates on single weights", ""]
     lines += [f"`OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights {_asked(demos, masks)}`, torch "
               f"{rows[0]['torch']}, CPU. Weights are those of the matrices of attention and MLP.", ""]  # fmt: skip
-    lines += ["## `gossamer demo --gates edges,weights --recipe addition_weights`", "",
-              "| seed | exact of 10,000 | same row as the base | edges, mean | precision, recall | weights left "
-              "| by layer | processor seconds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    lines += [
+    if demos:
+        lines += _demo_lines(demos)
+    if masks:
+        lines += _mask_lines(masks)
+    return lines
+
+
+def _demo_lines(demos: list[Row]) -> list[str]:
+    head = ["## `gossamer demo --gates edges,weights --recipe addition_weights`", "",
+            "| seed | exact of 10,000 | same row as the base | edges, mean | precision, recall | weights left "
+            "| by layer | processor seconds |", "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    return head + [
         f"| {x['seed']} | {x['exact']:,} | {x['same_row']:,} | {x['edges']:.2f} | {x['precision']:.2f}, "
         f"{x['recall']:.2f} | {_left(x)} | {_by_layer(x)} | {x['cpu_seconds']:.0f} |"
         for x in demos
     ]
-    lines += ["", "## Learned gates and the largest weights", "",
-              "Gates on weights alone; the same dense model, ceiling and most steps for both. Exact: of 1,000 sums "
-              "that neither training nor the search has seen.", "",
-              "| seed | gates | exact | weights left | by layer | step of the best model |",
-              "|---|---|---|---|---|---|"]  # fmt: skip
-    lines += [
+
+
+def _mask_lines(masks: list[Row]) -> list[str]:
+    head = ["", "## Learned gates and the largest weights", "",
+            "Gates on weights alone; the same dense model, ceiling and most steps for both. Exact: of 1,000 sums "
+            "that neither training nor the search has seen.", "",
+            "| seed | gates | exact | weights left | by layer | step of the best model |",
+            "|---|---|---|---|---|---|"]  # fmt: skip
+    return head + [
         f"| {x['seed']} | {x['arm']} | {x['exact']:.3f} | {_left(x)} | {_by_layer(x)} | {x['step']}"
         f"{', missed' if x['missed'] else ''} |"
         for x in masks
     ]
-    return lines
 
 
 def _asked(demos: list[Row], masks: list[Row]) -> str:
     seeds = {"--seeds": [x["seed"] for x in demos], "--masks": sorted({x["seed"] for x in masks})}
-    return " ".join(f"{name} {' '.join(map(str, of))}" for name, of in seeds.items())
+    return " ".join(f"{name} {' '.join(map(str, of))}" for name, of in seeds.items() if of)
 
 
 def _left(row: dict[str, Any]) -> str:

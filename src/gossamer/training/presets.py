@@ -82,15 +82,15 @@ PRESETS: dict[str, Preset] = {
     ),
     "addition_weights": Preset(
         "the same with gates on single weights too, which go in numbers while the ceiling is loose; some seeds miss",
-        "benchmarks/experiments/structure/results/addition_weights.md",
+        "benchmarks/experiments/structure/results/addition_weights_90-91.md",
         ADDITION.with_settings(
             {
-                "gate.price": "edges=1,weights=4",
+                "gate.price": "edges=1,weights=8",
                 "gate.learning_rate": 0.15,
-                # Edges are a fifth of the price: with a fifth of lambda, one costs beside the loss what it did.
-                "control.initial_lambda": 0.2,
-                "control.lambda_bounds": (0.003, 0.2),
-                "control.final_lambda_bounds": (0.06, 6.0),
+                # Edges are a ninth of the price: with a ninth of lambda, one costs beside the loss what it did.
+                "control.initial_lambda": 0.11,
+                "control.lambda_bounds": (0.0017, 0.11),
+                "control.final_lambda_bounds": (0.035, 3.5),
             }
         ),
     ),
