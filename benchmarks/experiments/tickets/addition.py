@@ -27,10 +27,19 @@ from .masks import Mask, mask_of
 TASK = Addition()
 STEPS = 400  # of every arm; the demo takes 700
 # Of the search: steps at most, a ceiling that so few steps reach (the demo has 0.0004), the share of tokens that must
-# stay those of the base, and the recipe of the demo with the same first ceiling, and the full rate down to the last.
+# stay those of the base, and the recipe of the demo on 2026-11-26 with the same first ceiling, and the full rate down
+# to the last.
 SEARCH, CEILING, AGREEMENT = 900, Ceiling("kl", 0.01), 0.999
 RECIPE = PRESETS["addition_structure"].recipe.with_settings(
-    {"ceiling.initial_factor": 16.0, "rate.full_above": 1.0}
+    {
+        "gate.price": "edges=10,heads=0.5,neurons=0.5,weights=1",
+        "gate.parents_from": 1.0,
+        "gate.layer_price_slope": 0.3,
+        "gate.regrow_price_slope": 0.3,
+        "gate.least_slope": 0.0,
+        "ceiling.initial_factor": 16.0,
+        "rate.full_above": 1.0,
+    }
 )
 # Single weights hold the ceiling with a tenth of the lambda, and then fewer are left (seed 80: 4.4 % and not 15.2).
 WEIGHTS_RECIPE = RECIPE.with_settings(

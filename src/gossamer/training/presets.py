@@ -65,18 +65,15 @@ PRESETS: dict[str, Preset] = {
         ADDITION,
     ),
     "addition_structure": Preset(
-        "the same with gates on heads and neurons too: neurons go from the start, heads once the ceiling is tight",
-        "benchmarks/experiments/structure/results/addition_seeds_60-64.md",
+        "the same with gates on heads and neurons too: neurons go from the start, heads while the ceiling tightens; fewer "
+        "heads cost edges",
+        "benchmarks/experiments/structure/results/addition_seeds_75-79.md",
         ADDITION.with_settings(
             {
-                "gate.price": "edges=10,heads=0.5,neurons=0.5,weights=1",
-                "gate.parents_from": 1.0,
+                "gate.price": "edges=10,heads=2,neurons=1,weights=1",
+                "gate.parents_from": 0.4,
                 "gate.learning_rate": 0.15,
                 "rate.settle": 0.12,
-                # The recipe for edges that it was judged with; that of today keeps more units (seeds 70 to 74).
-                "gate.layer_price_slope": 0.3,
-                "gate.regrow_price_slope": 0.3,
-                "gate.least_slope": 0.0,
             }
         ),
     ),
