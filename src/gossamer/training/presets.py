@@ -65,7 +65,7 @@ PRESETS: dict[str, Preset] = {
         ADDITION,
     ),
     "addition_structure": Preset(
-        "the same with gates on heads and neurons too: neurons go from the start, heads while the ceiling tightens; fewer "
+        "the same with gates on heads and neurons too: neurons go from the start, heads as the ceiling tightens; fewer "
         "heads cost edges",
         "benchmarks/experiments/structure/results/addition_seeds_75-79.md",
         ADDITION.with_settings(
