@@ -47,7 +47,15 @@ from gossamer.training.metrics import Tally, counting
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "smollm2.json"
-TRAINED = ("default-t128", "default-t64", "kl0.2-t64", "default-t256", "lora-t64", "delta_ce0.01-t64")
+TRAINED = (
+    "default-t128",
+    "default-t64",
+    "kl0.2-t64",
+    "default-t256",
+    "lora-t64",
+    "lora200-t64",
+    "delta_ce0.01-t64",
+)
 LENGTHS = (128, 256, 64)
 KEYS = {128: (16, 8, 4), 64: (16, 8, 4), 256: (16,)}
 WEIGHTS = {128: (0.003, 0.01, 0.03), 64: (0.01, 0.03), 256: (0.003, 0.01)}
