@@ -49,7 +49,7 @@ def write_page(results: Path) -> None:
 def write_circuits(results: Path) -> None:
     """Write circuits.md beside results/circuits.json: one row a task, base beside sparse."""
     rows = read_json(results, list[dict[str, Any]])
-    variants = sorted({row["variant"] for row in rows}, key=lambda name: name != "base")
+    variants = sorted(dict.fromkeys(row["variant"] for row in rows), key=lambda name: name != "base")
     about = f"Each cell: {', '.join(variants)}; a dash where nothing was measured."
     lines = [
         "# Circuits of SmolLM2-135M-Instruct",
@@ -76,6 +76,8 @@ def write_circuits(results: Path) -> None:
     for kind, name, title in (("attention", "attention_edges", "Attention edges a prompt needs for 90 % of the effect"),
                               ("heads", "heads", "Heads for 90 % of the effect"),
                               ("components", "edges", "Edges between components for 90 % of the effect")):  # fmt: skip
+        if not any(row["kind"] == kind for row in rows):
+            continue
         lines += [
             "",
             f"## {title}",

@@ -78,7 +78,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "addition_weights": Preset(
-        "the same with gates on single weights too, which go in numbers while the ceiling is loose; some seeds miss",
+        "the same with gates on single weights too, which go in numbers while the ceiling is loose",
         "benchmarks/experiments/structure/results/addition_weights_90-91.md",
         ADDITION.with_settings(
             {
