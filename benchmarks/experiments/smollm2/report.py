@@ -10,10 +10,10 @@ from gossamer.files import read_json, write_text
 
 FAMILIES = {
     "topk": "largest k, untrained", "weight": "weight > theta, untrained", "trained-topk": "largest k, trained",
-    "default": "gossamer, kl=0.05", "kl0.2": "gossamer, kl=0.2", "finetuned": "finetuned, no gates",
-    "lora": "gossamer, LoRA, kl=0.05", "delta_ce0.01": "gossamer, delta_ce=0.01",
+    "default": "gossamer, kl=0.05", "kl0.2": "gossamer, kl=0.2", "lora": "gossamer, LoRA, kl=0.05",
+    "delta_ce0.01": "gossamer, delta_ce=0.01", "finetuned": "finetuned, no gates",
 }  # fmt: skip
-MARKS = "os^D*PvX"
+MARKS = "os^D*vXP"
 HEAD = ("| run | rows of | open keys per query and head | of them at position 0 | KL, nats | rise in CE, nats | top-1 "
         "agreement | steps | ceiling |", "|---|---|---|---|---|---|---|---|---|")  # fmt: skip
 
@@ -148,7 +148,7 @@ def _frontier(runs: dict[str, Any], path: Path) -> None:
         axes.set_xticks((1, 2, 4, 8, 16, 32), ["1", "2", "4", "8", "16", "32"])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("KL from the dense model, nats per token")
+    panels[0].set_ylabel("KL from the dense model, nats")
     shown = {
         label: handle
         for axes in panels
