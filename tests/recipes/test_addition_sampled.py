@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from gossamer.errors import GossamerError
-from gossamer.recipes.addition import run, task
+from gossamer.recipes.addition import run, stages, task
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import BASE_STEPS, DemoSettings
 from gossamer.recipes.addition.task import MOST_CHECKED, Addition
@@ -34,7 +34,7 @@ def test_two_digits_choose_by_all_sums_that_they_may_and_three_by_a_share_of_eac
     for digits, of_train, of_seen in ((2, 8_000, 1_000), (3, 35_556, 4_444)):
         train, held_out = Addition(digits).split(0)
         seen = held_out[: len(held_out) // 2]
-        chosen = run._choosing(train, seen)
+        chosen = stages._choosing(train, seen)
         assert (int(torch.isin(chosen, train).sum()), int(torch.isin(chosen, seen).sum())) == (
             of_train,
             of_seen,
@@ -58,8 +58,8 @@ def test_neurons_of_a_million_sums_are_refused() -> None:
 def test_the_whole_demo_on_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task, "MOST_CHECKED", 40)
     monkeypatch.setattr(run, "MOST_CHECKED", 40)
-    monkeypatch.setattr(run, "MOST_CHOOSING", 30)
-    monkeypatch.setattr(run, "MOST_KEPT", 20)
+    monkeypatch.setattr(stages, "MOST_CHOOSING", 30)
+    monkeypatch.setattr(stages, "MOST_KEPT", 20)
     said = io.StringIO()
     settings = DemoSettings(digits=1, base_steps=20, steps=20)
     report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=said, width=200))
