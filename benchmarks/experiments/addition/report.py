@@ -32,6 +32,7 @@ def row(seed: int, report: RunReport) -> dict[str, Any]:
         "steps": report.steps,
         "seconds": report.seconds,
         "threads": report.versions["threads"],
+        **({"tries": report.tries} if report.tries else {}),
     }
 
 
@@ -57,6 +58,7 @@ def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
             f"{r['recall']:.2f} | {r['leaks']} |"
         )
     lines += [
+        *_tries_lines(rows),
         "",
         f"Edges: median {statistics.median(edges):.2f}, range {min(edges):.2f} to {max(edges):.2f}. "
         f"Of {len(rows)} seeds {_count(rows, 'sparse_exact', sums)} are exact on all {sums:,} sums that were looked "
@@ -66,6 +68,17 @@ def as_markdown(rows: list[dict[str, Any]], record: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _tries_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Where each row is the best of several runs, how many edges each of them has, on the sums that chose."""
+    if "tries" not in rows[0]:
+        return []
+    lines = ["", "| seed | edges of the try that was kept | of the others |", "|---|---|---|"]
+    for r in rows:
+        kept, *others = [f"{one['open_edges']:.2f}" for one in r["tries"]]
+        lines.append(f"| {r['seed']} | {kept} | {', '.join(others)} |")
+    return lines
 
 
 def _count(rows: list[dict[str, Any]], name: str, least: float) -> int:
