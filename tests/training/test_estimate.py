@@ -99,6 +99,13 @@ def test_what_does_not_fit_is_told_before_it_starts(monkeypatch: Any) -> None:
     assert "1.0 minutes for 30 steps" in line
 
 
+@pytest.mark.parametrize(("minutes", "end"), [(0.0, "1.0 minutes for 30 steps"), (1.0, "1.0 minutes for 30 steps"),
+                                              (0.5, "so at most 15 of 30 steps in 0.5 minutes")])  # fmt: skip
+def test_a_budget_in_minutes_is_in_the_estimate(minutes: float, end: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("gossamer.training.estimate.available", lambda: 99.0 * GIB)
+    assert describe(GPT2, 2.0, 30, minutes).endswith(f"2.00 s a step, {end}")
+
+
 def test_out_of_memory_says_what_to_lower() -> None:
     lower = what_to_lower(GPT2)
     with (

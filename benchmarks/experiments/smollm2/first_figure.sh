@@ -26,7 +26,7 @@ took "model and text prepared"
 NATIVE="from gossamer.training.arguments import bfloat16_is_native as native; print('bf16' if native() else 'fp32')"
 PRECISION=${PRECISION:-$("$BIN/python" -c "$NATIVE")}
 "$BIN/gossamer" sparsify "$FOLDER/model" --data "$FOLDER/text" --out "$FOLDER/sparse" --ceiling kl=0.05 \
-    --length 64 --batch 8 --precision "$PRECISION" --learning-rate 5e-5 --held-out 64 --steps 300 --max-minutes 4
+    --length 64 --batch 8 --precision "$PRECISION" --learning-rate 5e-5 --held-out 32 --steps 300 --max-minutes 3
 took "made sparse"
 "$BIN/gossamer" draw "$FOLDER/sparse" --prompt "$PROMPT" --out "$FOLDER/figure"
 took "drawn"

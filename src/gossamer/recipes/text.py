@@ -199,7 +199,7 @@ def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Splits) -> 
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.precision)
     with torch.autocast(model.device.type, dtype=half, enabled=half is not None):  # as the steps will run
         seconds = seconds_per_step(model, batch, accumulation=job.accumulate, checkpointing=job.checkpointing)
-    return describe(shape, seconds, job.steps)
+    return describe(shape, seconds, job.steps, job.max_minutes)
 
 
 def report_of(job: SparsifySettings, outcome: Outcome, rows: TensorRows) -> RunReport:

@@ -123,8 +123,13 @@ def what_to_lower(shape: Shape) -> str:
     return f"{largest} need {parts[largest] / GIB:.2f} GiB: {advice[largest]}"
 
 
-def describe(shape: Shape, seconds: float, steps: int) -> str:
-    """The estimate in one line, with a warning if it does not fit."""
+def describe(shape: Shape, seconds: float, steps: int, max_minutes: float = 0.0) -> str:
+    """The estimate in one line, with a warning if it does not fit.
+
+    Args:
+        seconds: of a step.
+        max_minutes: a budget that may end the run before its steps, 0 for none.
+    """
     total, free = memory(shape)["total"], available()
     if total > free:
         message = (
@@ -132,9 +137,14 @@ def describe(shape: Shape, seconds: float, steps: int) -> str:
         )
         warnings.warn(message, GossamerWarning, stacklevel=2)
     share = 100 * shape.trainable / max(1, shape.parameters)
+    minutes = seconds * steps / 60
+    length = f"{minutes:.1f} minutes for {steps} steps"
+    if max_minutes and minutes > max_minutes:
+        fit = int(60 * max_minutes / seconds)  # and evaluations take of the minutes too
+        length = f"so at most {fit} of {steps} steps in {max_minutes:g} minutes"
     return (
         f"{shape.parameters:,} parameters, {share:.1f} % of them trained; about {total / GIB:.2f} GiB per "
-        f"process; about {seconds:.2f} s a step, {seconds * steps / 60:.1f} minutes for {steps} steps"
+        f"process; about {seconds:.2f} s a step, {length}"
     )
 
 
