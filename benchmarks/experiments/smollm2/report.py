@@ -47,7 +47,7 @@ def write_page(results: Path) -> None:
 
 
 def write_circuits(results: Path) -> None:
-    """Write circuits.md beside results/circuits.json: one row a task, base beside sparse."""
+    """Write circuits.md beside results/circuits.json: one row a task, base beside control and sparse."""
     rows = read_json(results, list[dict[str, Any]])
     variants = sorted(dict.fromkeys(row["variant"] for row in rows), key=lambda name: name != "base")
     about = f"Each cell: {', '.join(variants)}; a dash where nothing was measured."
@@ -85,15 +85,18 @@ def write_circuits(results: Path) -> None:
             "| task | ablation | edges | of | as many random edges keep |",
             "|---|---|---|---|---|",
         ]
+        refusals: dict[str, None] = {}
         for ablation, task in dict.fromkeys((r["ablation"], r["task"]) for r in rows if r["kind"] == kind):
             own = [found.get((kind, ablation, task, variant), {}) for variant in variants]
-            why = next(
-                (x for row in own for x in (row.get("refused"), row.get("attention_refused")) if x), ""
-            )
+            sizes = _cells(own, name, ",.0f")
+            for at, row in enumerate(own):
+                if why := row.get("refused") or row.get("attention_refused"):
+                    sizes[at] = "refused"
+                    refusals[f"{variants[at]}, {why}"] = None
             kept = [f"{row['random_keeps']:.2f}" if "random_keeps" in row else "-" for row in own]
-            sizes = " / ".join(_cells(own, name, ",.0f"))
             of = max((row.get(f"{name}_of") or 0 for row in own), default=0)
-            lines.append(f"| {task} | {ablation} | {why or sizes} | {of:,} | {' / '.join(kept)} |")
+            lines.append(f"| {task} | {ablation} | {' / '.join(sizes)} | {of:,} | {' / '.join(kept)} |")
+        lines += ["", *(f"- Refused: {why}" for why in refusals)] if refusals else []
     write_text(results.with_suffix(".md"), "\n".join(lines) + "\n")
 
 
