@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,11 +11,13 @@ from gates.test_learned import output, some
 from gossamer import gates_of, trace
 from gossamer.circuits.circuit import UnitsLeft
 from gossamer.gates.gate_sets import GateSets
-from gossamer.models.attach import take_off
+from gossamer.models.attach import find_gate_sets, take_off
 from gossamer.models.forward import evaluating, first_output, probe_inputs
 from gossamer.training.metrics import Tally, counting
+from gossamer.training.trainer import SparsityTrainer
 from helpers.closed_units import gated
-from helpers.run_tiny import rows
+from helpers.run_tiny import config, rows
+from helpers.zoo import build
 
 
 def test_an_edge_in_a_closed_head_is_not_open_and_is_not_counted() -> None:
@@ -55,6 +59,49 @@ def test_an_edge_is_paid_for_with_the_probability_that_its_head_is_open() -> Non
     whole = price["edges"] * edges.total_visible() + price["heads"] * tokens * units.total_visible()
     opened = price["edges"] * paid + price["heads"] * tokens * p.sum() * 4
     assert sets.penalty(seen).item() == pytest.approx((opened / whole).item(), rel=1e-6)
+
+
+def test_an_edge_in_a_head_that_stays_closed_costs_nothing() -> None:
+    model, sets = gated("gpt2", "edges", "heads")
+    heads = some(sets, "heads")
+    edges = sets.only(("edges",))
+    assert edges.kinds == ("edges",)
+    with evaluating(model), edges.recording() as seen:
+        first_output(model, rows(4, 1).columns)
+    opened = [x[:, heads.hard(layer) > 0] for layer, x in zip(seen[0].layers, seen[0].expected, strict=True)]
+    expected = sum(x.sum() for x in opened) / seen[0].total_visible()
+    assert edges.penalty(seen).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert edges.penalty(seen).item() < seen[0].density().item()
+
+
+def test_gates_that_a_run_does_not_name_stay_as_they_are(tmp_path: Path) -> None:
+    model, sets = gated("gpt2", "heads")
+    heads = some(sets, "heads")
+    before = {name: x.detach().clone() for name, x in sets.named_parameters()}
+    given = {"max_steps": 3, "eval_strategy": "no", "save_strategy": "no", "ceiling": "kl=9"}
+    data = rows(8, 1)
+    trainer = SparsityTrainer(
+        model, config(str(tmp_path), **given), base=build("gpt2"), train_dataset=data, eval_dataset=data
+    )
+    assert trainer.gates.kinds == ("edges",)
+    closed = {layer: heads.hard(layer).clone() for layer in heads.layer_numbers}
+    trainer.train()
+    assert all(torch.equal(x, before[name]) for name, x in sets.named_parameters())
+    assert all(torch.equal(heads.hard(layer), z) for layer, z in closed.items())
+    assert not heads.sampling
+    assert find_gate_sets(model).kinds == ("edges", "heads")
+    again = SparsityTrainer(model, config(str(tmp_path), gates="heads", **given), base=build("gpt2"))
+    assert again.gates.kinds == ("heads",)
+    assert again.gates[0].learns
+
+
+def test_heads_wait_until_the_recipe_lets_them_learn_whether_edges_are_there_or_not() -> None:
+    for kinds in (("heads", "neurons"), ("edges", "heads")):
+        _, sets = gated("gpt2", *kinds)
+        sets.let_parents_learn(False)
+        assert [one.kind for one in sets if one.waits] == ["heads"]
+        sets.let_parents_learn(True)
+        assert not any(one.waits for one in sets)
 
 
 def test_query_heads_that_share_keys_are_closed_one_by_one() -> None:

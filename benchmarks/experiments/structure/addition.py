@@ -1,9 +1,10 @@
 """Addition with gates on edges, heads and neurons, over seeds, beside what needs no gates on units.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 70 71 72 73 74 \
-        --config benchmarks/experiments/structure/recipes/addition_70-74.yaml --name addition_seeds_70-74
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 93 94 95 96 97 \
+        --name addition_seeds_93-97
 
-`--config` has changes of the recipe `addition_structure`. The arms of a seed share its base model:
+With `--config` all gates are in one run, as they were in the demo until 2026-11-28; the file has changes of the recipe
+`addition_structure`, as `recipes/addition_70-74.yaml`. The arms of a seed share its base model:
 
     gates                   `gossamer demo --gates edges,heads,neurons --seed S`, without its pictures
     edges alone             `gossamer demo --seed S`
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -42,9 +44,10 @@ from gossamer.models.anatomy import Anatomy
 from gossamer.models.attach import attach_missing
 from gossamer.models.checkpoint import load, load_dense, save
 from gossamer.models.quiet import quiet
+from gossamer.recipes.addition.outcome import read_outcome
 from gossamer.recipes.addition.run import prove
 from gossamer.recipes.addition.settings import ATTENTION_DROPOUT, BASE_BATCH, DemoSettings
-from gossamer.recipes.addition.stages import rows, train_base
+from gossamer.recipes.addition.stages import make_models, rows, train_base
 from gossamer.recipes.addition.task import Addition
 from gossamer.training.base_model import without_dropout
 from gossamer.training.presets import PRESETS
@@ -65,8 +68,10 @@ WIDTHS = range(8, 65, 4)  # of the small dense model, which has four heads
 class Subject:
     """The base model of a seed, its sums, and the arms."""
 
-    def __init__(self, seed: int, work: Path, changes: dict[str, Any]) -> None:
-        self.units = PRESETS["addition_structure"].recipe.with_settings(changes)
+    def __init__(self, seed: int, work: Path, changes: dict[str, Any] | None = None) -> None:
+        self.together = (
+            None if changes is None else PRESETS["addition_structure"].recipe.with_settings(changes)
+        )
         self.seed, self.folder, self.settings = seed, work / f"seed{seed}", DemoSettings(seed=seed)
         if not (self.folder / "base" / "config.json").is_file():
             train_base(TASK, self.settings, self.folder, Console(stderr=True, quiet=True))
@@ -77,28 +82,41 @@ class Subject:
 
     def gates(self) -> Row:
         """The demo with gates on heads and neurons; its model is kept for the other arms."""
-        model = copy.deepcopy(self.base)
-        found = self.sparse(model, ",".join(("edges", *KINDS)), self.units)
-        save(model, self.folder / "sparse")
+        if self.together is None:
+            settings = replace(self.settings, gates=",".join(("edges", *KINDS)))
+            with quiet():
+                _, model = make_models(TASK, settings, self.folder, Console(stderr=True, quiet=True))
+            run = read_outcome(self.folder)
+            found = self.proved(settings, model, run) | {"seconds": run["seconds"]}
+        else:
+            model = copy.deepcopy(self.base)
+            found = self.sparse(model, ",".join(("edges", *KINDS)), self.together)
+            save(model, self.folder / "sparse")
         model = load(self.folder / "sparse", impl="eager")
         return {**found, **sizes(mask_of(model)), "multiply_adds": left_of_blocks(model, self.base)}
 
     def sparse(self, model: PreTrainedModel, gates: str, recipe: Recipe) -> Row:
         """Sparsify a model to the base's own outputs, and prove it on all sums."""
         settings = DemoSettings(seed=self.seed, gates=gates, recipe=recipe)
+        config = settings.sparsity(self.folder / "work")
+        config.gates = gates  # in one run
         with quiet():
             outcome = sparsify(
                 model.requires_grad_(True),
                 rows(TASK, self.base, self.train),
                 rows(TASK, self.base, self.choosing),
-                settings.sparsity(self.folder / "work"),
+                config,
                 base=self.base,
                 data_collator=collate_rows,
             )
         run: Row = {"feasible": outcome.feasible, "missed": outcome.missed, "steps": outcome.steps,
                "best_step": outcome.step, "seconds": {}, "ended": outcome.ended,
                "chosen_on": outcome.metrics}  # fmt: skip
-        proof = prove(TASK, settings, self.base, outcome.model.eval(), run).proof
+        return self.proved(settings, outcome.model.eval(), run)
+
+    def proved(self, settings: DemoSettings, model: PreTrainedModel, run: Row) -> Row:
+        """What a run came to, and its model on all sums."""
+        proof = prove(TASK, settings, self.base, model, run).proof
         return {
             **{name: run[name] for name in ("feasible", "missed", "best_step", "steps")},
             **{name: proof[name] for name in PROVED},
@@ -215,11 +233,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--name", default="addition")
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[70, 71, 72, 73, 74])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[93, 94, 95, 96, 97])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    changes = read_yaml(given.config) if given.config else {}
+    changes = read_yaml(given.config) if given.config else None
     found = Rows(given.results / f"{given.name}.json")
     progress = Progress(len({"gates", *given.arms}) * len(given.seeds), given.seeds, found)
     for seed in given.seeds:

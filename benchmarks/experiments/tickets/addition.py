@@ -33,7 +33,7 @@ SEARCH, CEILING, AGREEMENT = 900, Ceiling("kl", 0.01), 0.999
 RECIPE = PRESETS["addition_structure"].recipe.with_settings(
     {
         "gate.price": "edges=10,heads=0.5,neurons=0.5,weights=1",
-        "gate.parents_from": 1.0,
+        "gate.parents_from": 0.0,
         "gate.layer_price_slope": 0.3,
         "gate.regrow_price_slope": 0.3,
         "gate.least_slope": 0.0,

@@ -54,7 +54,7 @@ def demo(
         "demo",
         config=config,
         given=explicit(context, DemoSettings),
-        recipe=recipe or ("addition_structure" if gates != "edges" and config is None else None),
+        recipe=recipe or ("addition_weights" if "weights" in gates and config is None else None),
         changes=parse_settings(changes or []),
     )
     report = run_demo(

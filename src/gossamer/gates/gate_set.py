@@ -44,7 +44,7 @@ class GateSet(ABC):
         can_be_uniform: the units have a shape, of which every layer may keep as many.
         uniform: every layer has the same count of open units (`uniform.py`).
         measuring: the forward passes are to be measured, by gates that read what is measured.
-        waits: a run has not let the gates learn yet: they are hard, and get no gradient.
+        waits: a run does not let the gates learn, or not yet: they are hard, and get no gradient.
         holder: the set of the kind `parent` on the same model, or None.
         bias: c in nats, added to every gate; +inf opens all.
         sampling: draw logistic noise while the model is in training mode.

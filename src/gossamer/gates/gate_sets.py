@@ -8,14 +8,14 @@ expected share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import refuse
-from .gate_set import GateSet
+from .gate_set import DEFINED, GateSet
 from .openness import Count, Openness
 
 
@@ -73,11 +73,18 @@ class GateSets(tuple[GateSet, ...]):
                 yield from one.named_parameters(prefix=one.block)
 
     def let_parents_learn(self, whether: bool) -> None:
-        """Let the gates that hold others learn, or wait with hard gates."""
-        held = {one.parent for one in self}
+        """Let the gates that hold others learn, or wait with hard gates; whether there are others or not."""
+        held = {one.parent for one in DEFINED.values()}
         for one in self:
             if one.kind in held:
                 one.waits = not whether
+
+    def only(self, wanted: Collection[str]) -> GateSets:
+        """The sets of some kinds, which then learn; the others stay as they are: hard, without a gradient."""
+        for one in self:
+            one.waits = one.kind not in wanted
+            one.sampling = one.sampling and not one.waits
+        return GateSets(one for one in self if not one.waits)
 
     def slope_at_least(self, least: float) -> None:
         """Give learning gates on edges and weights this least straight-through slope; whole units have none."""
@@ -147,7 +154,7 @@ class GateSets(tuple[GateSet, ...]):
         named = {one.kind: openness for one, openness in zip(self, seen, strict=True)}
         opened, visible = [], []
         for one, openness in zip(self, seen, strict=True):
-            parent = named[one.parent].shares() if one.parent in named else None
+            parent = named[one.parent].shares() if one.parent in named else _open_parents(one, openness)
             price = one.price * one.emphasis * openness.tokens
             opened.append(price * openness.total_expected(slope if one.priced_by_layer else 0.0, parent))
             visible.append(price * openness.total_visible())
@@ -166,3 +173,9 @@ class GateSets(tuple[GateSet, ...]):
                 "trainable query and key projections, non-reentrant gradient checkpointing",
                 "unfreeze q and k (LoRA: target them), or set use_reentrant=False",
             )
+
+
+def _open_parents(one: GateSet, openness: Openness) -> dict[int, Tensor] | None:
+    """Layer -> (G,) {0, 1}: which groups lie in open units of a holder that does not learn; None for all."""
+    found = {layer: one.holder.open_groups(layer) for layer in set(openness.layers)} if one.holder else {}
+    return {layer: opened for layer, opened in found.items() if opened is not None} or None

@@ -28,7 +28,7 @@ from ..data.splits import Splits
 from ..errors import refuse
 from ..files import locked, require_writable, write_text, writing
 from ..gates.edges import EdgeGates
-from ..models.attach import attach_missing, gate_sets_of
+from ..models.attach import attach_missing, find_gate_sets, gate_sets_of
 from ..models.checkpoint import load_for_training, save, save_adapter
 from ..models.model_card import left_lines, model_card, number_rows
 from ..models.quiet import without_padding_advice
@@ -115,6 +115,7 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
         write_config(job.out, "sparsify", job)
     model = gated(model, job, config) if job.lora else model
     base = OpenBase(model, gate_sets_of(model)) if job.lora else None
+    _say_resting(find_gate_sets(model).kinds, config.gate_kinds, console)
     shape = shape_of(model, job, config)
     watchers: list[TrainerCallback] = [Metrics(job.out)]
     if config.process_index == 0:
@@ -192,6 +193,15 @@ def shape_of(model: Any, job: SparsifySettings, config: SparsityConfig) -> Shape
         checkpointing=job.checkpointing,
         eager=config.impl == "eager",
     )
+
+
+def _say_resting(there: tuple[str, ...], wanted: tuple[str, ...], console: Console) -> None:
+    """Name the kinds of gates that a model has and a run leaves as they are."""
+    if resting := [kind for kind in there if kind not in wanted]:
+        console.print(
+            f"gates on {', '.join(resting)} stay as they are, since --gates is {','.join(wanted)}",
+            highlight=False,
+        )
 
 
 def _estimate(model: Any, shape: Shape, job: SparsifySettings, rows: Splits) -> str:

@@ -50,7 +50,7 @@ class SparsityConfig(TrainingArguments):
         default="edges",
         metadata={
             "help": "Kinds of gates, a list or separated by commas: edges, heads, neurons, weights. Those that the "
-            "model lacks are added, open."
+            "model lacks are added, open; those that it has and that are not named stay as they are."
         },
     )
     recipe: Recipe = field(  # or the name of a preset, or a nested dict

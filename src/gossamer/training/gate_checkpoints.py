@@ -28,7 +28,8 @@ from .resume import STATE_FILE, explain_damage, read_state
 class GateCheckpoints(AtomicCheckpoints):
     """The part of `SparsityTrainer` that saves and loads."""
 
-    gates: GateSets
+    gates: GateSets  # those that the run moves
+    all_gates: GateSets  # and those of the model that stay as they are
     controller: Controller
     starts: dict[str, Start]
     fingerprint: str
@@ -105,13 +106,13 @@ class GateCheckpoints(AtomicCheckpoints):
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
         if self.args.should_save and (folder / "adapter_config.json").is_file():
-            write_adapter_blocks(self.gates, folder)  # without them `gossamer.load` would find no gates
-            save_tensors(self.gates, folder, state_dict)
+            write_adapter_blocks(self.all_gates, folder)  # without them `gossamer.load` would find no gates
+            save_tensors(self.all_gates, folder, state_dict)
 
     def _load_apart(self, folder: str) -> None:
         """Read the parameters of gates that are not among the weights of a checkpoint."""
         if (Path(folder) / FILE).is_file():
-            load_tensors(self.gates, Path(folder))
+            load_tensors(self.all_gates, Path(folder))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

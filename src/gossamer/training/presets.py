@@ -77,6 +77,19 @@ PRESETS: dict[str, Preset] = {
             }
         ),
     ),
+    "addition_units": Preset(
+        "heads and neurons of a model that adds, before its edges: neurons go from the start, heads as the ceiling "
+        "tightens",
+        "benchmarks/experiments/structure/results/addition_seeds_75-79.md",
+        ADDITION.with_settings(
+            {
+                "gate.price": "heads=2,neurons=1",
+                "gate.parents_from": 0.4,
+                "gate.learning_rate": 0.15,
+                "rate.settle": 0.12,
+            }
+        ),
+    ),
     "addition_weights": Preset(
         "the same with gates on single weights too, which go in numbers while the ceiling is loose",
         "benchmarks/experiments/structure/results/addition_weights_90-91.md",

@@ -50,7 +50,8 @@ class SparsityTrainer(Evaluation):
     """Finetune `model` to have few open units of each kind in `args.gates`, its divergence under `args.ceiling`.
 
     Args:
-        model: a dense model or a gated one; gates of the kinds that it lacks are attached here.
+        model: a dense model or a gated one; gates of the kinds that it lacks are attached here. Those that it has of
+            other kinds stay as they are.
         args: `SparsityConfig`.
         base: the frozen dense model to compare with; by default a copy of `model` as it comes. Batches with
             a `base_output` column need none.
@@ -80,12 +81,14 @@ class SparsityTrainer(Evaluation):
             model, base, gated=gated, needed=self.ceiling.needs_base, use_cache=args.use_cache
         )
         self.same_pairs = SamePairs(sharded=bool(args.fsdp))
-        self.gates = attach_missing(
+        self.all_gates = attach_missing(
             model, args.gate_kinds, gate_options(args, resolve(args.impl, args.device))
         )
+        self.gates = self.all_gates.only(args.gate_kinds)
         self.gates.name_noise(seed=rank_seed(args.seed, args.process_index))
-        for one in self.gates:
+        for one in self.all_gates:
             one.require_whole(model)
+        for one in self.gates:
             one.limit_logits(args.recipe.logits.limit, args.recipe.logits.weight)
         self.controller = Controller(
             args.ceiling, args.recipe, own_bias=self.gates.bias, reads=self.gates.reads
@@ -108,7 +111,7 @@ class SparsityTrainer(Evaluation):
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """As the Trainer's, without the parameters of gates: decay would pull them to one half open."""
-        own = {name for name, _ in self.gates.named_parameters()}
+        own = {name for name, _ in self.all_gates.named_parameters()}
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not name.endswith(tuple(own))] if own else names
 

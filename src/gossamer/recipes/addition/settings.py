@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from ...errors import refuse, require_range
 from ...gates.edges import EdgeGates
+from ...gates.kinds import kinds
 from ...gates.neurons import NeuronGates
 from ...training.config import SparsityConfig, kinds_in
 from ...training.constraint import Ceiling
@@ -48,6 +49,7 @@ class DemoSettings:
     gates: str = "edges"
     batch_size: int = 64
     recipe: Recipe = PRESETS["addition"].recipe
+    units: Recipe = PRESETS["addition_units"].recipe  # of gates on heads and neurons, in a run before
     tries: int = 1  # runs with other seeds, of which the best is kept
 
     def __post_init__(self) -> None:
@@ -73,7 +75,13 @@ class DemoSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml and report.json hold them."""
-        return {**asdict(self), "ceiling": str(self.ceiling), "recipe": self.recipe.as_dict()}
+        recipes = {"recipe": self.recipe.as_dict(), "units": self.units.as_dict()}
+        return {**asdict(self), "ceiling": str(self.ceiling), **recipes}
+
+    @property
+    def unit_kinds(self) -> tuple[str, ...]:
+        """The kinds of gates that go first, in a run of their own: those on heads and neurons."""
+        return tuple(kind for kind in kinds_in(self.gates) if kinds()[kind].can_be_uniform)
 
     def base(self, folder: Path) -> TrainingArguments:
         """The plain Trainer's arguments for the dense model."""
@@ -97,15 +105,21 @@ class DemoSettings:
             remove_unused_columns=False,
         )
 
-    def sparsity(self, folder: Path) -> SparsityConfig:
-        """The recipe for addition; where each number comes from is in LOG.md."""
+    def sparsity(self, folder: Path, *, units: bool = False) -> SparsityConfig:
+        """The recipe for addition; where each number comes from is in LOG.md.
+
+        Args:
+            units: of the run that closes heads and neurons, and not of the one after it.
+        """
+        recipe = self.units if units else self.recipe
+        others = [kind for kind in kinds_in(self.gates) if kind not in self.unit_kinds]
         return SparsityConfig(
             output_dir=str(folder),
             max_steps=self.steps,
             ceiling=self.ceiling,
-            gates=self.gates,
+            gates=",".join(self.unit_kinds if units else others),
             min_agreement=1.0,
-            recipe=self.recipe,
+            recipe=recipe,
             learning_rate=1e-3,
             lr_scheduler_type="constant_with_warmup",  # from there the recipe lets it fall, with the ceiling
             warmup_steps=min(50, self.steps // 10),
@@ -117,7 +131,7 @@ class DemoSettings:
             impl="blockwise",
             seed=self.seed,
             eval_steps=_every(self.steps),
-            eval_delay=self.recipe.ceiling.tighten_until * self.steps,  # nothing is worth keeping before
+            eval_delay=recipe.ceiling.tighten_until * self.steps,  # nothing is worth keeping before
             save_steps=_every(self.steps),
             logging_steps=10,
             disable_tqdm=True,

@@ -1,6 +1,7 @@
-"""The two trainings of a demo: the base model and the sparse one, each continued where it was stopped.
+"""The trainings of a demo: the base model, heads and neurons if they have gates, and the sparse model.
 
-A stage whose model has its folder is not done again. Trainer checkpoints lie in OUT/work, until the stage is done.
+Each is continued where it was stopped; one whose model has its folder is not done again. Trainer checkpoints lie in
+OUT/work, until the stage is done.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ...training.atomic_checkpoints import AtomicCheckpoints
 from ...training.base_model import without_dropout
 from ...training.progress import ProgressLine
 from ...training.resume import last_checkpoint
-from ...training.sparsify import sparsify
+from ...training.sparsify import Outcome, sparsify
 from ...viz.film import Filmed
 from ...viz.film import film as make_film
 from ...viz.monitor import TrainingPage
@@ -46,12 +47,18 @@ def make_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The base model and the sparse one of a folder; what is not there is trained.
 
+    Heads and neurons go first, in a run of their own, and edges then, in what is left: where all go at once, edges are
+    chosen while what they lead to still goes, and there were two and a half times as many (LOG.md, 2026-11-28).
+
     Args:
         filmed: the number of the sum to film while the sparse model is made, or None.
     """
     base = _stage(
         console, out, "base", "base model", load_dense, lambda: train_base(task, settings, out, console)
     )
+    if settings.unit_kinds:
+        close = lambda: close_units(task, settings, base, out, console)  # noqa: E731
+        _stage(console, out, "units", " and ".join(settings.unit_kinds), _load_sparse, close)
     make = lambda: make_sparse(task, settings, base, out, console, filmed)  # noqa: E731
     return base, _stage(console, out, "sparse", "sparse model", _load_sparse, make)
 
@@ -108,6 +115,18 @@ def _train(trainer: Trainer, title: str, work: Path, console: Console) -> None:
         bar.close()
 
 
+def close_units(
+    task: Addition, settings: DemoSettings, base: PreTrainedModel, out: Path, console: Console
+) -> PreTrainedModel:
+    """Finetune a copy of the base to few heads and neurons, keep the best feasible model, save it whole."""
+    started, stage = time.monotonic(), "units"
+    bar, page = ProgressLine(" and ".join(settings.unit_kinds), console), TrainingPage(out / "units.html")
+    result = _sparsify(task, settings, _start(out / "base", console), base, out, stage, [bar, page])
+    note(out, stage, started)
+    save(result.model, out / stage)
+    return result.model
+
+
 def make_sparse(
     task: Addition,
     settings: DemoSettings,
@@ -116,41 +135,59 @@ def make_sparse(
     console: Console,
     filmed: int | None = None,
 ) -> PreTrainedModel:
-    """Finetune a copy of the base under the penalty, keep the best feasible model, save it whole.
+    """Finetune a copy of the base, or what `close_units` left of it, under the penalty; keep and save the best model.
 
     Args:
         filmed: the number of the sum to film while the run goes, or None.
     """
-    started = time.monotonic()
-    model = load_dense(out / "base")
+    started, stage = time.monotonic(), "sparse"
+    model = _start(out / ("units" if settings.unit_kinds else "base"), console)
+    bar, page = ProgressLine("sparse model", console), TrainingPage(out / "training.html")
+    prompt = None if filmed is None else task.encode(torch.tensor([filmed]))[0]
+    camera = [] if prompt is None else [Filmed(prompt, text=as_text)]
+    result = _sparsify(task, settings, model, base, out, stage, [bar, page, *camera])
+    if prompt is not None:
+        make_film(trace(base, prompt, text=as_text), camera[0].frames, out / "film.gif")
+    note(out, stage, started, result)
+    save(result.model, out / stage)
+    return result.model.eval()
+
+
+def _start(folder: Path, console: Console) -> PreTrainedModel:
+    """The model that a sparse run begins with, without dropout."""
+    model = load_dense(folder) if folder.name == "base" else _load_sparse(folder)
     rate = without_dropout(model)
     console.print(
         f"sparse model: the base's dropout of {rate:g} is off, it would count as divergence", highlight=False
     )
+    return model
+
+
+def _sparsify(
+    task: Addition,
+    settings: DemoSettings,
+    model: PreTrainedModel,
+    base: PreTrainedModel,
+    out: Path,
+    stage: str,
+    watchers: list[Any],
+) -> Outcome:
+    """One sparse run on the sums of the settings, continued where it was stopped; the first watcher is its bar."""
     train, held_out = task.split(settings.seed)
-    choosing = _choosing(train, held_out[: len(held_out) // 2])
-    work = out / "work" / "sparse"
-    bar, page = ProgressLine("sparse model", console), TrainingPage(out / "training.html")
-    prompt = None if filmed is None else task.encode(torch.tensor([filmed]))[0]
-    camera = [] if prompt is None else [Filmed(prompt, text=as_text)]
+    work = out / "work" / stage
     try:
-        result = sparsify(
+        return sparsify(
             model,
             rows(task, base, train),
-            rows(task, base, choosing),
-            settings.sparsity(work),
+            rows(task, base, _choosing(train, held_out[: len(held_out) // 2])),
+            settings.sparsity(work, units=stage == "units"),
             base=base,
             resume=work.is_dir(),
             data_collator=collate_rows,
-            callbacks=[bar, page, *camera],
+            callbacks=watchers,
         )
     finally:
-        bar.close()
-    if prompt is not None:
-        make_film(trace(base, prompt, text=as_text), camera[0].frames, out / "film.gif")
-    note(out, "sparse", started, result)
-    save(result.model, out / "sparse")
-    return result.model.eval()
+        watchers[0].close()
 
 
 def _choosing(train: Tensor, seen: Tensor) -> Tensor:

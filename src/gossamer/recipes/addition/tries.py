@@ -39,7 +39,15 @@ from .task import Addition
 
 FOLDER, RECORD, LOG = "tries", "tries.json", "log.txt"
 APART = 1_000_003  # between the seeds of the tries: far from the small ones that people give
-KEPT = ("base", OUTCOME, "training.html", "film.gif", "sparse")  # a folder that has `sparse` is complete
+KEPT = (
+    "base",
+    "units",
+    OUTCOME,
+    "units.html",
+    "training.html",
+    "film.gif",
+    "sparse",
+)  # a folder that has `sparse` is complete
 
 
 def seeds_of(settings: DemoSettings) -> list[int]:
