@@ -24,7 +24,6 @@ from gossamer.models.run_report import RunReport
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
-from gossamer.training.presets import PRESETS
 from helpers.records import validated
 
 SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
@@ -166,13 +165,22 @@ def test_the_neurons_that_are_left_are_listed_and_each_claim_holds(
         base_steps=250,
         steps=100,
         gates="edges,heads,neurons",
-        recipe=PRESETS["addition_structure"].recipe,
     )
-    report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=io.StringIO()))
+    said = io.StringIO()
+    report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=said, width=200))
+    assert {"base", "units", "units.html", "sparse", "training.html"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert report.seconds.keys() == {"base", "units", "sparse", "this_call"}
     model, task = load(tmp_path / "sparse"), Addition(1)
+    closed = NeuronGates.on(load(tmp_path / "units"))
+    assert closed is not None
     inputs, labels = task.encode(torch.arange(task.n_sums))
     gates = NeuronGates.on(model)
     assert gates is not None
+    assert all(torch.equal(gates.hard(n), closed.hard(n)) for n in gates.layer_numbers), (
+        "closed first, and then left"
+    )
     opened = {(n, i) for n in gates.layer_numbers for i in torch.nonzero(gates.hard(n))[:, 0].tolist()}
     listed = {(one["layer"], one["neuron"]): one for one in report.neurons}
     assert listed.keys() == opened

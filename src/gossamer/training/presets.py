@@ -87,6 +87,10 @@ PRESETS: dict[str, Preset] = {
                 "gate.parents_from": 0.4,
                 "gate.learning_rate": 0.15,
                 "rate.settle": 0.12,
+                # Of all prices edges were 10 in 13: with four times lambda a head costs beside the loss what it did.
+                "control.initial_lambda": 4.0,
+                "control.lambda_bounds": (0.06, 4.0),
+                "control.final_lambda_bounds": (1.3, 130.0),
             }
         ),
     ),
