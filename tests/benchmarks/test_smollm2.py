@@ -140,4 +140,5 @@ def test_circuits_stand_base_beside_sparse_and_say_why_there_is_none(tmp_path: P
     page = (tmp_path / "circuits.md").read_text()
     assert "| ioi | 1.00 / 1.00 | 0.000 / 0.000 | 100 / 100, 100 |" in page
     assert "| ioi | mean | 40 / 10 | 100 | - / - |" in page
-    assert "| nonsense | mean | no effect |" in page
+    assert "| nonsense | mean | refused / - | 100 |" in page
+    assert "- Refused: base, no effect\n" in page

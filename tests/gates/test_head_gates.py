@@ -89,10 +89,13 @@ def test_gates_that_a_run_does_not_name_stay_as_they_are(tmp_path: Path) -> None
     assert all(torch.equal(x, before[name]) for name, x in sets.named_parameters())
     assert all(torch.equal(heads.hard(layer), z) for layer, z in closed.items())
     assert not heads.sampling
+    frozen = {id(x) for x in heads.parameters()}
+    assert not any(id(x) in frozen for group in trainer.optimizer.param_groups for x in group["params"])
     assert find_gate_sets(model).kinds == ("edges", "heads")
     again = SparsityTrainer(model, config(str(tmp_path), gates="heads", **given), base=build("gpt2"))
     assert again.gates.kinds == ("heads",)
     assert again.gates[0].learns
+    assert all(x.requires_grad for x in heads.parameters())
 
 
 def test_heads_wait_until_the_recipe_lets_them_learn_whether_edges_are_there_or_not() -> None:

@@ -84,6 +84,8 @@ class GateSets(tuple[GateSet, ...]):
         for one in self:
             one.waits = one.kind not in wanted
             one.sampling = one.sampling and not one.waits
+            if isinstance(one, nn.Module):
+                one.requires_grad_(not one.waits)
         return GateSets(one for one in self if not one.waits)
 
     def slope_at_least(self, least: float) -> None:
