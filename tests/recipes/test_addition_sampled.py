@@ -14,6 +14,7 @@ from gossamer.recipes.addition import run, stages, task
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import BASE_STEPS, DemoSettings
 from gossamer.recipes.addition.task import MOST_CHECKED, Addition
+from gossamer.training.presets import PRESETS
 
 
 def test_all_sums_are_looked_at_where_they_are_few_and_a_fixed_sample_where_they_are_many() -> None:
@@ -52,6 +53,19 @@ def test_a_base_has_as_many_steps_as_its_digits_need() -> None:
 def test_neurons_of_a_million_sums_are_refused() -> None:
     with pytest.raises(GossamerError, match="with 3 digits, where the proof closes each neuron on every sum"):
         DemoSettings(digits=3, gates="edges,neurons")
+
+
+def test_heads_and_neurons_go_in_a_run_of_their_own_with_a_recipe_of_their_own(tmp_path: Path) -> None:
+    settings = DemoSettings(gates="weights,neurons,edges,heads")
+    first, then = (settings.sparsity(tmp_path, units=units) for units in (True, False))
+    assert (first.gate_kinds, then.gate_kinds) == (("heads", "neurons"), ("edges", "weights"))
+    assert (first.recipe, then.recipe) == (settings.units, settings.recipe)
+    assert DemoSettings().unit_kinds == ()
+    with pytest.raises(
+        GossamerError, match=r"gate.price of heads, neurons, which go in a run before.* units: "
+    ):
+        DemoSettings(gates="edges,heads,neurons", recipe=PRESETS["addition_structure"].recipe)
+    assert DemoSettings(recipe=PRESETS["addition_structure"].recipe).gates == "edges"
 
 
 @pytest.mark.integration

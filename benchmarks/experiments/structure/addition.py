@@ -97,7 +97,7 @@ class Subject:
 
     def sparse(self, model: PreTrainedModel, gates: str, recipe: Recipe) -> Row:
         """Sparsify a model to the base's own outputs, and prove it on all sums."""
-        settings = DemoSettings(seed=self.seed, gates=gates, recipe=recipe)
+        settings = DemoSettings(seed=self.seed, recipe=recipe)
         config = settings.sparsity(self.folder / "work")
         config.gates = gates  # in one run
         with quiet():

@@ -72,6 +72,12 @@ class DemoSettings:
                 f"at most {MOST_CHECKED:,} sums",
                 "pass --digits 2, or leave neurons out",
             )
+        if earlier := set(self.unit_kinds) & set(self.recipe.gate.shares() or ()):
+            raise refuse(
+                f"gate.price of {', '.join(sorted(earlier))}, which go in a run before that of this recipe",
+                "prices of the other kinds",
+                "write units: {gate: {price: ...}} in a --config",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml and report.json hold them."""
