@@ -47,8 +47,8 @@ def make_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The base model and the sparse one of a folder; what is not there is trained.
 
-    Heads and neurons go first, in a run of their own, and edges then, in what is left: where all go at once, edges are
-    chosen while what they lead to still goes, and there were two and a half times as many (LOG.md, 2026-11-28).
+    Heads and neurons go first, in a run of their own, and edges then, in what is left: where all go at once, twice the
+    multiply-adds stay, and no fewer edges (LOG.md, 2026-11-28).
 
     Args:
         filmed: the number of the sum to film while the sparse model is made, or None.
