@@ -1,6 +1,7 @@
 """Addition with gates on edges, heads and neurons, over seeds, beside what needs no gates on units.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 93 94 95 96 --name addition_seeds_93-96
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 93 94 95 96 \
+        --name addition_seeds_93-96
 
 With `--config` all gates are in one run, as they were in the demo until 2026-11-28; the file has changes of the recipe
 `addition_structure`, as `recipes/addition_70-74.yaml`. The arms of a seed share its base model:
