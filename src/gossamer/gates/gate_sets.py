@@ -85,7 +85,7 @@ class GateSets(tuple[GateSet, ...]):
             one.waits = one.kind not in wanted
             one.sampling = one.sampling and not one.waits
             if isinstance(one, nn.Module):
-                one.requires_grad_(not one.waits)
+                one.requires_grad_(one.learns)  # where it goes by what is measured, it learns nothing
         return GateSets(one for one in self if not one.waits)
 
     def slope_at_least(self, least: float) -> None:
