@@ -115,10 +115,10 @@ def _run(job: SparsifySettings, config: SparsityConfig, console: Console, *, res
         write_config(job.out, "sparsify", job)
     model = gated(model, job, config) if job.lora else model
     base = OpenBase(model, gate_sets_of(model)) if job.lora else None
-    _say_resting(find_gate_sets(model).kinds, config.gate_kinds, console)
     shape = shape_of(model, job, config)
     watchers: list[TrainerCallback] = [Metrics(job.out)]
     if config.process_index == 0:
+        _say_resting(find_gate_sets(model).kinds, config.gate_kinds, console)
         watchers += [ProgressLine("sparsify", console), TrainingPage(job.out / PAGE, title=_title(job))]
     collate = None if job.stream else collate_rows
     with explain_oom(job.batch, job.length, what_to_lower(shape)):
