@@ -8,8 +8,8 @@ SEED ?= 0
 .PHONY: demo test test-fast lint docs notebooks bench clean
 
 # What the demo needs is installed for the demo, and all else on top of it for the rest. torch is named first, so that
-# no extra asks for another build of it. pip would compile every module, on one core, before anything starts: the demo
-# compiles what it imports, and the rest is compiled beside it. (A few modules are for other Pythons: -qq.)
+# no extra asks for another build of it. pip would compile every module, on one core, before anything starts: what runs
+# first compiles what it imports, and the rest is compiled beside it. (A few modules are for other Pythons: -qq.)
 PIP := -m pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := -m compileall -qq
 $(VENV)/demo-ready: pyproject.toml constraints.txt
@@ -20,8 +20,7 @@ $(VENV)/demo-ready: pyproject.toml constraints.txt
 
 $(VENV)/ready: $(VENV)/demo-ready
 	$(BIN)/python $(PIP) --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
-	-$(BIN)/python $(COMPILE) -j 0 $(VENV)/lib
-	touch $@
+	$(BIN)/python $(COMPILE) $(VENV)/lib & touch $@
 
 demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
 	$(BIN)/python $(COMPILE) $(VENV)/lib & $(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
