@@ -81,4 +81,6 @@ def test_the_whole_demo_on_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert report.proof["prompts"] == len(looked) == 40
     assert report.proof["unseen"] == int(torch.isin(looked, held_out[10:]).sum()) > 0
     assert "verifying 40 sums" in said.getvalue()
+    assert report.best_step == 0, "20 steps close nothing under this ceiling, and that is said"
+    assert "nothing that was trained held the ceiling with fewer edges" in said.getvalue().replace("\n", " ")
     assert "exact, of 40 drawn of 100 sums" in (tmp_path / "report.md").read_text()

@@ -19,6 +19,11 @@ from .explain.findings import edge_findings_beside
 from .page import view_addition
 from .task import Addition, as_text
 
+RUNS = {
+    "units.html": "The finetuning that closed heads and neurons, before the edges",
+    "training.html": "The finetuning, step by step",
+}
+
 
 def draw_sums(
     task: Addition, base: PreTrainedModel, sparse: PreTrainedModel, chosen: Sequence[int], out: Path
@@ -54,6 +59,7 @@ def write_pages(
     if task.digits <= 2:
         write_text(out / "view.html", view_addition(base, sparse, start=start, edge_findings=edge_findings))
         links["Both circuits of every sum, interactive"] = "view.html"
+    links |= {words: name for name, words in RUNS.items() if (out / name).is_file()}
     figure = (out / "figure.svg").read_text(encoding="utf-8")
     write_text(
         out / "report.html",

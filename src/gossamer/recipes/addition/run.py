@@ -144,6 +144,12 @@ def _say_result(console: Console, report: RunReport, out: Path) -> None:
         f"Figure and report: {out}",
         highlight=False,
     )
+    if report.best_step == 0:
+        console.print(
+            "nothing that was trained held the ceiling with fewer edges: this is the model that training began "
+            "with. Pass another --seed, or --tries 2, which keeps the better of two seeds",
+            highlight=False,
+        )
 
 
 __all__ = ["DemoSettings", "run_demo"]

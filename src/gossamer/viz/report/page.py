@@ -90,7 +90,7 @@ def _asked(report: RunReport) -> str:
         text(report.task_in_words),
         phrase("Seed {}.", settings.get("seed")),
         phrase("The base model was trained for {} steps.", settings.get("base_steps")),
-        phrase("The finetuning under this ceiling took {} steps.", settings.get("steps")),
+        phrase("The finetuning under this ceiling was given at most {} steps.", settings.get("steps")),
     ]
     asked = " ".join(filter(None, words))
     return section("Settings", f"<p>{asked}</p>" if asked else "")
