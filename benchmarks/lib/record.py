@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,13 @@ class Progress:
         of: how many rows there will be.
         seeds: those of this run.
         rows: what is there already.
+        arms: those of this run, where it can do without some; by default all.
     """
 
-    def __init__(self, of: int, seeds: list[int], rows: Rows) -> None:
+    def __init__(self, of: int, seeds: list[int], rows: Rows, arms: Collection[str] | None = None) -> None:
         self.started, self.done = time.monotonic(), 0
-        self.left = of - sum(row.get("seed") in seeds for row in rows.rows)
+        there = (row for row in rows.rows if row.get("seed") in seeds)
+        self.left = of - sum(arms is None or row.get("arm") in arms for row in there)
 
     def say(self, name: str, values: Row) -> None:
         """One line."""

@@ -13,6 +13,7 @@ from benchmarks.experiments import structure
 from benchmarks.experiments.structure.addition import TASK, close
 from benchmarks.experiments.structure.cost import left_of_blocks, of_blocks
 from benchmarks.experiments.structure.language_report import as_lines
+from benchmarks.lib.record import Progress, Rows
 from gossamer.files import read_yaml
 from gossamer.gates.host import Options
 from gossamer.gates.learned import LearnedGates
@@ -115,3 +116,10 @@ def test_closed_units_of_a_control_change_nothing_however_they_are_set() -> None
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_recipe_of_the_record_is_a_change_of_the_one_that_is_used(path: Path) -> None:
     assert PRESETS["addition_structure"].recipe.with_settings(read_yaml(path)).as_dict()
+
+
+def test_rows_of_arms_that_are_not_made_now_do_not_count_as_done(tmp_path: Path) -> None:
+    rows = Rows(tmp_path / "rows.json")
+    rows.rows = [{"seed": seed, "arm": arm} for seed in (1, 2, 3) for arm in ("gates", "magnitude")]
+    assert Progress(4, [1, 2], rows, {"gates", "random"}).left == 2
+    assert Progress(4, [1, 2], rows).left == 0
