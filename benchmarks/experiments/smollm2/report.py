@@ -10,7 +10,7 @@ from gossamer.files import read_json, write_text
 
 FAMILIES = {
     "topk": "largest k, untrained", "weight": "weight > theta, untrained", "trained-topk": "largest k, trained",
-    "default": "gossamer, kl=0.05", "kl0.2": "gossamer, kl=0.2", "lora": "gossamer, LoRA, kl=0.05",
+    "default": "gossamer, kl=0.05", "kl0.2": "gossamer, kl=0.2", "lora": "gossamer, LoRA",
     "delta_ce0.01": "gossamer, delta_ce=0.01", "finetuned": "finetuned, no gates",
 }  # fmt: skip
 MARKS = "os^D*vXP"

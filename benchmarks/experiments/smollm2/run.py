@@ -15,6 +15,7 @@ Position 0 is counted apart: many heads rest on it, and an edge to it may carry 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import subprocess
 import sys
@@ -54,6 +55,7 @@ TRAINED = (
     "default-t256",
     "lora-t64",
     "lora200-t64",
+    "lora200-kl0.2-t64",
     "delta_ce0.01-t64",
 )
 LENGTHS = (128, 256, 64)
@@ -119,7 +121,6 @@ def untrained(base: Any, frozen: Any, rows: TensorRows, made: dict[str, Any]) ->
 def sparsified(name: str, model: Path, text: Path, work: Path, rows: TensorRows, base: Any) -> dict[str, Any]:
     """One run of the command line, and its numbers on the rows that report."""
     out, config = work / "runs" / name, HERE / "configs" / f"{name}.yaml"
-    begin = time.perf_counter()
     if not (out / "report.json").is_file():
         given = [str(model), "--data", str(text), "--out", str(out)]
         again = ["--resume"] if (out / "started.json").is_file() else []
@@ -128,9 +129,10 @@ def sparsified(name: str, model: Path, text: Path, work: Path, rows: TensorRows,
         if ended not in (0, 1):  # 1: the ceiling was missed, which is a result
             raise SystemExit(f"{name} ended with exit code {ended}")
     report = read_json(out / "report.json")
+    log = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     names = ("ceiling", "feasible", "missed", "best_step", "steps", "starts")
     return {
-        **{key: report[key] for key in names}, "seconds": round(time.perf_counter() - begin),
+        **{key: report[key] for key in names}, "seconds": round(sum(line.get("train_runtime", 0) for line in log)),
         "held_out": measured(load(folder_of(out), impl="eager"), base, rows),
     }  # fmt: skip
 
