@@ -1,7 +1,7 @@
 """Addition with gates on edges, heads and neurons, over seeds, beside what needs no gates on units.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 93 94 95 96 \
-        --name addition_seeds_93-96
+    OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.addition --seeds 93 94 95 96 97 \
+        --name addition_seeds_93-97
 
 With `--config` all gates are in one run, as they were in the demo until 2026-11-28; the file has changes of the recipe
 `addition_structure`, as `recipes/addition_70-74.yaml`. The arms of a seed share its base model:
@@ -233,13 +233,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--name", default="addition")
     parser.add_argument("--config", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[93, 94, 95, 96])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[93, 94, 95, 96, 97])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     changes = read_yaml(given.config) if given.config else None
     found = Rows(given.results / f"{given.name}.json")
-    progress = Progress(len({"gates", *given.arms}) * len(given.seeds), given.seeds, found)
+    arms = {"gates", *given.arms}
+    progress = Progress(len(arms) * len(given.seeds), given.seeds, found, arms)
     for seed in given.seeds:
         measure(found, Subject(seed, given.work, changes), progress, given.arms)
         write_text(given.results / f"{given.name}.md", "\n".join(as_lines(found.rows)) + "\n")

@@ -80,7 +80,7 @@ PRESETS: dict[str, Preset] = {
     "addition_units": Preset(
         "heads and neurons of a model that adds, before its edges: neurons go from the start, heads as the ceiling "
         "tightens",
-        "benchmarks/experiments/structure/results/addition_seeds_93-96.md",
+        "benchmarks/experiments/structure/results/addition_seeds_93-97.md",
         ADDITION.with_settings(
             {
                 "gate.price": "heads=2,neurons=1",
