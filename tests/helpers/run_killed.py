@@ -18,6 +18,7 @@ below --out, or below the folder beside it in which it is made.
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -84,8 +85,13 @@ def main() -> None:
 
     import gossamer.recipes.addition.run
     import gossamer.recipes.text  # noqa: F401
+    from gossamer.viz.monitor import TrainingPage
 
     torch.set_num_threads(1)
+    # A page that is written as time passes makes the number of an event depend on how fast the machine is.
+    defaults = TrainingPage.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["every"] = math.inf
     place, how, more = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     for when in sys.argv[4:]:
         where = place / when.replace("/", "_")
