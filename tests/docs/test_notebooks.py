@@ -133,7 +133,8 @@ def test_a_notebook_can_train_for_a_part_of_its_steps() -> None:
 def test_a_notebook_runs_as_it_was_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in execute.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)  # so that they are as before afterwards
-    book, _ = execute.execute(path, STEPS)
+    book, seconds = execute.execute(path, STEPS)
     assert execute.problems(book) == []
     assert kinds(book) == kinds(nbformat.read(path, as_version=4))
     assert any(HELD in text for output in outputs(book) for text in execute.texts_of(output))
+    assert seconds < execute.MOST_SECONDS
