@@ -123,5 +123,15 @@ def test_the_first_size_that_reaches_is_found_exactly_where_larger_ones_reach_to
     assert sizes == list(range(sizes[0], sizes[-1] + 1))
 
 
+@pytest.mark.parametrize("first", [1, 7, 99, 1_000, 4_321])
+def test_sizes_may_lie_apart_by_a_share_of_them(first):
+    tried: list[int] = []
+    sizes = sizes_around_first(lambda n: tried.append(n) or n >= first, 10_000, within=0.01)
+    found = next(n for n in sizes if n >= first)
+    assert found - first <= 0.01 * found
+    assert len(sizes) + len(tried) < 70
+    assert sizes_around_first(lambda n: False, 10_000, within=0.01)[-1] == 10_000
+
+
 def test_a_search_that_never_reaches_ends_at_the_largest_size():
     assert sizes_around_first(lambda n: False, 100)[-1] == 100

@@ -63,15 +63,18 @@ def measure(model: Any, task: str, ablation: str, n: int, seed: int) -> dict[str
     }  # fmt: skip
 
 
-def component_edges(ablator: Ablator, scores: Scores, factor: float = 1.25) -> dict[str, Any]:
+def component_edges(
+    ablator: Ablator, scores: Scores, factor: float = 1.25, within: float = 0.0
+) -> dict[str, Any]:
     """Edges between components for 90 % of the effect.
 
     Args:
         factor: by which the sizes that are tried grow.
+        within: the share of its size by which the answer may be too large.
     Raises: `GossamerError` where there is no effect to explain.
     """
     components = ablator.components
-    edges = needed_edges(ablator, scores, factor=factor)
+    edges = needed_edges(ablator, scores, factor=factor, within=within)
     best = edges.needed()
     edge_mask = None if best is None else best_edges(components, scores, best.retained)
     return {

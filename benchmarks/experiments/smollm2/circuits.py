@@ -39,6 +39,7 @@ RESULTS = Path(__file__).parent / "results" / "circuits.json"
 CIRCUITS = ("ioi", "greater_than", "induction", "successor", "pronoun")
 ABLE, SCORED, MEASURED = 7000, 5000, 6000  # added to the seed, so that no prompt serves twice
 FACTOR = 1.5  # by which the sizes of component circuits grow: a pretrained model has 130,000 edges
+WITHIN = 0.01  # of its size, how close to the smallest a component circuit is; some need tens of thousands of edges
 
 
 def components(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> Row:
@@ -49,7 +50,7 @@ def components(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> 
     found: Row = {"effect": ablator.effect}
     try:
         scores = score_edges(parts, scored, ablation=ablation)
-        found |= component_edges(ablator, scores, factor=FACTOR)
+        found |= component_edges(ablator, scores, factor=FACTOR, within=WITHIN)
     except GossamerError as error:
         return found | {"refused": str(error)}
     if found["edges_with_dead_ends"]:

@@ -168,7 +168,9 @@ def edge_curve(
     return Curve("edges", components.graph.n_edges, *settings, tuple(points), scores.gradient)
 
 
-def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25) -> Curve:
+def needed_edges(
+    ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25, within: float = 0.0
+) -> Curve:
     """The curve up to the first size whose F reaches `share`; how it is looked for is in `sizes_around_first`."""
     ablator.require_effect()
 
@@ -178,7 +180,7 @@ def needed_edges(ablator: Ablator, scores: Scores, share: float = 0.9, factor: f
             search.done += 1
             return ablator.faithfulness(best_edges(ablator.components, scores, size)) >= share
 
-        sizes = sizes_around_first(reaches, ablator.components.graph.n_edges, factor)
+        sizes = sizes_around_first(reaches, ablator.components.graph.n_edges, factor, within)
     return edge_curve(ablator, scores, sizes=sizes)
 
 

@@ -54,12 +54,17 @@ class Effect:
         return float((values - self.none).mean()) / self.size
 
 
-def sizes_around_first(reaches: Callable[[int], bool], of: int, factor: float = 1.25) -> list[int]:
+def sizes_around_first(
+    reaches: Callable[[int], bool], of: int, factor: float = 1.25, within: float = 0.0
+) -> list[int]:
     """Sizes in a row, the first of which that reaches is the smallest that was found to.
 
     Sizes grow by `factor` from 1 until one reaches; then every eighth of that last step is tried, and listed is every
     size of the eighth that reached. F need not grow with the size, so this is the first of a search and not a proof.
     If none reaches, the last of the list is `of`.
+
+    Args:
+        within: the share of a size by which those listed may lie apart; 0 lists every one.
     """
     low, size = 0, 1
     while not reaches(size) and size < of:
@@ -68,4 +73,5 @@ def sizes_around_first(reaches: Callable[[int], bool], of: int, factor: float = 
     if step > 1:
         size = next(n for n in (*range(low + step, size, step), size) if n == size or reaches(n))
         low = max(low, size - step)
-    return list(range(low + 1, size + 1))
+    apart = max(1, int(within * size))
+    return list(range(size, low, -apart))[::-1]

@@ -100,22 +100,31 @@ class AblatedRun:
     def __init__(self, components: ComponentModel, edge_mask: Tensor, ablated: Tensor) -> None:
         self.components, self.ablated = components, ablated
         self.dropped = components.graph.exists.to(edge_mask.device) & ~edge_mask
-        self.written: list[Tensor] = []
+        self.changes: Tensor | None = None  # (W, B, T, M): abl_w - out_w of the writers that have written
+        self.n_written = 0
         self.residual: Tensor
         self.into_attention: Tensor | None = None
 
     def correction(self, readers: slice) -> Tensor | None:
         """sum of (abl_w - out_w) over the dropped edges into some readers: (B, T, readers, M)."""
-        written = torch.cat(self.written)
-        dropped = self.dropped[..., : len(written), readers]
-        if not bool(dropped.any()):
+        dropped = self.dropped[..., : self.n_written, readers]
+        if self.changes is None or not bool(dropped.any()):
             return None
-        change = self.ablated[: len(written)] - written
+        change = self.changes[: self.n_written]
         shape = "bwr" if dropped.dim() == 3 else "wr"
         return torch.einsum(f"{shape},wbtm->btrm", dropped.to(change.dtype), change)
 
+    def note_written(self, outputs: Tensor) -> None:
+        """Take in what the next writers wrote, (w, B, T, M)."""
+        if self.changes is None:
+            self.changes = outputs.new_empty(self.components.graph.n_writers, *outputs.shape[1:])
+        new = slice(self.n_written, self.n_written + len(outputs))
+        self.changes[new] = self.ablated[new] - outputs
+        self.n_written = new.stop
+
+    @torch.no_grad()
     def run(self, ids: Tensor) -> Tensor:
-        """(B, V) logits at the last position."""
+        """(B, V) logits at the last position, without gradients."""
         with ExitStack() as stack:
             stack.enter_context(hooks(*self._handles()))
             return first_output(self.components.model, {"input_ids": ids, "logits_to_keep": 1})[:, -1]
@@ -133,7 +142,7 @@ class AblatedRun:
             handles.append(components.anatomy[layer].o.module.register_forward_pre_hook(self._heads(layer)))
             handles.append(mlp_norm.register_forward_pre_hook(_noting(self._note_residual)))
             handles.append(mlp.register_forward_pre_hook(self._mlp(layer, mlp_norm)))
-            handles.append(mlp.register_forward_hook(lambda m, given, out: self.written.append(out[None])))
+            handles.append(mlp.register_forward_hook(lambda m, given, out: self.note_written(out[None])))
         return handles
 
     def _note_residual(self, x: Tensor) -> None:
@@ -143,7 +152,7 @@ class AblatedRun:
         def hook(module: nn.Module, given: tuple) -> None:
             self.residual = given[0]
             if layer == 0:
-                self.written.append(given[0][None])
+                self.note_written(given[0][None])
             self.into_attention = self.correction(self.components.graph.into_attention(layer))
 
         return hook
@@ -162,7 +171,7 @@ class AblatedRun:
         return hook
 
     def _heads(self, layer: int) -> Callable[[nn.Module, tuple], None]:
-        return _noting(lambda mixed: self.written.append(heads_out(self.components, layer, mixed)))
+        return _noting(lambda mixed: self.note_written(heads_out(self.components, layer, mixed)))
 
     def _mlp(self, layer: int, norm: nn.Module) -> Callable[[nn.Module, tuple], tuple | None]:
         reader = self.components.graph.into_mlp(layer)
