@@ -6,6 +6,8 @@ Registered under one name, for an attention function without its mask function s
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,12 +24,13 @@ KEY = "edge_gate"  # must hold none of "flash", "sdpa", "flex_attention", "/" or
 
 def attention_modules(model: nn.Module) -> list[nn.Module]:
     """The modules whose forward looks up an attention implementation, in the model's own order."""
-    return [m for m in model.modules() if _calls_interface(type(m))]
+    return [m for m in model.modules() if _calls_interface(type(m).forward)]
 
 
-def _calls_interface(cls: type) -> bool:
+@cache  # reading a source takes a millisecond, and a model has hundreds of modules of few classes
+def _calls_interface(forward: Callable[..., Any]) -> bool:
     try:
-        return "ALL_ATTENTION_FUNCTIONS.get_interface" in inspect.getsource(cls.forward)
+        return "ALL_ATTENTION_FUNCTIONS.get_interface" in inspect.getsource(forward)
     except (OSError, TypeError):
         return False
 
