@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 
@@ -26,7 +25,7 @@ from ...circuits.circuit import Circuit
 from ...errors import refuse
 from . import layout
 from .layout import POINTS, WHITESPACE, Labels
-from .panel import CARRIED, GUIDE, INK, MUTED, Look, Pen, blue, thickness
+from .panel import CARRIED, GREYS, GUIDE, INK, MUTED, Look, Pen, blue, thickness
 from .paper import CircuitFigure, house_style
 from .ranked import Ranked
 
@@ -250,7 +249,7 @@ def _lines(pen: Pen, one: Ranked, name: str, place: Place) -> None:
     """Hairlines as one artist, then a line for each ranked one, with its tooltip."""
     ends = [[(place.x(x.key), place.y(x.layer)), (place.x(x.query), place.y(x.layer + 1))] for x in one.rest]
     shares = [len(x.heads) / one.circuit.n_heads for x in one.rest]
-    greys = [colormaps["Greys"](PALE + DARK * share) for share in shares]
+    greys = [GREYS(PALE + DARK * share) for share in shares]
     widths = [HAIR[0] + (HAIR[1] - HAIR[0]) * share for share in shares]
     rest = LineCollection(ends, colors=greys, linewidths=widths, zorder=2, gid=f"{name}-rest", clip_on=False)
     pen.axes.add_collection(rest, autolim=False)

@@ -25,9 +25,13 @@ UNITS_KEY = 0.12  # inches of its line in the key
 DOTS = {"linestyle": "", "marker": "o", "markersize": 2.0, "markeredgewidth": 0.0}
 
 
+# Once: each look-up by name gives another copy, which computes its table of colours when it is first asked.
+BLUES, GREYS = colormaps["Blues"], colormaps["Greys"]
+
+
 def blue(t: float) -> tuple[float, float, float, float]:
     """ColorBrewer's Blues without its lightest quarter, which does not print; luminance falls with t."""
-    return colormaps["Blues"](0.25 + 0.75 * t)
+    return BLUES(0.25 + 0.75 * t)
 
 
 def thickness(t: float) -> float:
@@ -245,7 +249,7 @@ def _edge(pen: Pen, tokens: Sequence[str], name: str, grid: Grid, line: Line) ->
     t = layout.shade(line.weight, pen.look.strongest)
     style = {"color": blue(t), "linewidth": thickness(t), "zorder": 3, "solid_capstyle": "butt"}
     if not line.live:
-        grey, dashes = colormaps["Greys"](0.3 + 0.3 * t), (0, (3.0, 2.0))
+        grey, dashes = GREYS(0.3 + 0.3 * t), (0, (3.0, 2.0))
         style |= {"color": grey, "linewidth": 0.3 + 0.6 * t, "linestyle": dashes, "zorder": 2}
     note = (
         f"layer {line.layer}: position {line.query} {tokens[line.query]!r} reads position {line.key} "
