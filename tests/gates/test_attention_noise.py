@@ -16,7 +16,7 @@ from gossamer.gates.noise import NoiseKey, layer_uniform
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEY = NoiseKey(seed=2**31 + 5, step=70_001, layer=3)
-SHAPES = [(1, 1, 1, 1), (2, 4, 2, 63), (1, 2, 1, 111), (3, 2, 2, 130)]  # rows, heads, groups, length
+SHAPES = [(1, 1, 1, 1), (2, 4, 2, 63), (1, 2, 1, 111), (1, 2, 2, 130)]  # rows, heads, groups, length
 BIASES = (-3.0, -0.5, 0.0, 2.0)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -45,7 +45,7 @@ def test_the_draw_is_the_one_that_the_key_names(impl: str, shape: tuple[int, int
     assert torch.equal(drawn(impl, shape, bias), published(shape, bias))
 
 
-# The interpreter takes ten seconds a bias for the last shape, whose 54 tiles are what it adds: one bias is drawn there.
+# The interpreter takes seconds a bias for the last shape, whose 18 tiles are what it adds: one bias is drawn there.
 @pytest.mark.integration  # in triton's interpreter
 @pytest.mark.parametrize(
     ("shape", "biases"), [*((shape, BIASES) for shape in SHAPES[:-1]), (SHAPES[-1], BIASES[2:3])]

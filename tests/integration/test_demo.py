@@ -26,7 +26,7 @@ from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
 from helpers.records import validated
 
-SETTINGS = DemoSettings(seed=0, base_steps=500, steps=600)
+SETTINGS = DemoSettings(seed=0, base_steps=500, steps=400)
 
 
 @pytest.fixture(scope="module")
