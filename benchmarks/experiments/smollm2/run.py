@@ -56,6 +56,7 @@ TRAINED = (
     "lora-t64",
     "lora200-t64",
     "lora200-kl0.2-t64",
+    "lora500-kl0.2-t64",
     "delta_ce0.01-t64",
 )
 LENGTHS = (128, 256, 64)
