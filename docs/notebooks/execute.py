@@ -57,18 +57,16 @@ def execute(path: Path, steps: float = 1.0) -> tuple[Any, float]:
     """Run a notebook; returns it with what it put out, and the seconds of an idle core that it would take.
 
     Args:
-        steps: the share of its training steps that are taken; of fewer than all nothing should be kept, and the seconds
-            are those of this core as it is.
+        steps: the share of its training steps that are taken; of fewer than all, nothing should be kept.
     Raises: `CellExecutionError` where a cell fails.
     """
     book = shortened(nbformat.read(path, as_version=4), steps)
     os.environ.update(ENVIRONMENT)  # the kernel inherits it
-    before, slower = _children(), slowness() if steps == 1 else 1.0
+    before, slower = _children(), slowness()
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}
         NotebookClient(book, timeout=1800, record_timing=False, resources=place).execute()
-    seconds = _children() - before
-    return clean(book), seconds / ((slower + slowness()) / 2) if steps == 1 else seconds
+    return clean(book), (_children() - before) / ((slower + slowness()) / 2)
 
 
 def shortened(book: Any, steps: float) -> Any:
