@@ -100,7 +100,7 @@ class AblatedRun:
     def __init__(self, components: ComponentModel, edge_mask: Tensor, ablated: Tensor) -> None:
         self.components, self.ablated = components, ablated
         self.dropped = components.graph.exists.to(edge_mask.device) & ~edge_mask
-        self.changes: Tensor | None = None  # (W, B, T, M): abl_w - out_w of the writers that have written
+        self.changes: Tensor  # (W, B, T, M): abl_w - out_w of the first n_written writers
         self.n_written = 0
         self.residual: Tensor
         self.into_attention: Tensor | None = None
@@ -108,7 +108,7 @@ class AblatedRun:
     def correction(self, readers: slice) -> Tensor | None:
         """sum of (abl_w - out_w) over the dropped edges into some readers: (B, T, readers, M)."""
         dropped = self.dropped[..., : self.n_written, readers]
-        if self.changes is None or not bool(dropped.any()):
+        if not bool(dropped.any()):
             return None
         change = self.changes[: self.n_written]
         shape = "bwr" if dropped.dim() == 3 else "wr"
@@ -116,7 +116,7 @@ class AblatedRun:
 
     def note_written(self, outputs: Tensor) -> None:
         """Take in what the next writers wrote, (w, B, T, M)."""
-        if self.changes is None:
+        if not self.n_written:
             self.changes = outputs.new_empty(self.components.graph.n_writers, *outputs.shape[1:])
         new = slice(self.n_written, self.n_written + len(outputs))
         self.changes[new] = self.ablated[new] - outputs
