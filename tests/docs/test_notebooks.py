@@ -19,7 +19,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 HELD = "the ceiling holds"
 # The share of a notebook's training steps that a test takes. `GOSSAMER_NOTEBOOK_STEPS=1` takes all, for another six
 # minutes of a core; `make notebooks`, which keeps what they put out, always does.
-STEPS = float(os.environ.get("GOSSAMER_NOTEBOOK_STEPS", "0.25"))
+STEPS = float(os.environ.get("GOSSAMER_NOTEBOOK_STEPS", "0.15"))
 
 
 def load_script() -> ModuleType:

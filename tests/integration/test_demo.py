@@ -21,6 +21,7 @@ from gossamer.gates.neurons import NeuronGates
 from gossamer.models.attach import gates_of
 from gossamer.models.checkpoint import load, load_dense
 from gossamer.models.run_report import RunReport
+from gossamer.recipes.addition import settings
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
@@ -32,7 +33,11 @@ SETTINGS = DemoSettings(seed=0, base_steps=500, steps=400)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunReport, str]:
     out, said = tmp_path_factory.mktemp("demo") / "out", io.StringIO()
-    report = run_demo(out, SETTINGS, sums=("36+28", "99+1"), console=Console(file=said, width=200))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            settings, "_every", lambda steps: steps // 8
+        )  # thirty evaluations take longer than its steps
+        report = run_demo(out, SETTINGS, sums=("36+28", "99+1"), console=Console(file=said, width=200))
     return out, report, said.getvalue()
 
 
@@ -160,14 +165,9 @@ def test_the_neurons_that_are_left_are_listed_and_each_claim_holds(
         return config
 
     monkeypatch.setattr(Addition, "model_config", narrow)
-    settings = DemoSettings(
-        digits=1,
-        base_steps=250,
-        steps=100,
-        gates="edges,heads,neurons",
-    )
+    asked = DemoSettings(digits=1, base_steps=250, steps=100, gates="edges,heads,neurons", restarts=0)
     said = io.StringIO()
-    report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=said, width=200))
+    report = run_demo(tmp_path, asked, sums=("3+8",), console=Console(file=said, width=200))
     assert {"base", "units", "units.html", "sparse", "training.html"} <= {
         path.name for path in tmp_path.iterdir()
     }
