@@ -92,7 +92,14 @@ def test_another_run_s_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX; comes back on such a system")
 def test_ctrl_c_leaves_a_folder_that_can_be_continued(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gossamer", "demo", "--out", str(tmp_path), "--digits", "1"]
-    command += ["--base-steps", "120", "--steps", "60"]  # seconds, where the signal takes a tenth of one
+    command += [
+        "--base-steps",
+        "60",
+        "--steps",
+        "10",
+        "--restarts",
+        "0",
+    ]  # seconds, where the signal takes a tenth of one
     # A shell's background jobs ignore the signal, and so would what they start.
     process = subprocess.Popen(
         command,

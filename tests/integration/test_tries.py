@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gossamer.errors import GossamerError
+from gossamer.recipes.addition import tries
 from gossamer.recipes.addition.outcome import read_outcome
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import SEEDS, DemoSettings
@@ -22,7 +23,7 @@ from gossamer.recipes.addition.tries import APART, _worth, seeds_of
 from gossamer.recipes.run_config import write_config
 from helpers.records import validated
 
-SETTINGS = DemoSettings(digits=1, base_steps=20, steps=20, tries=2)
+SETTINGS = DemoSettings(digits=1, base_steps=8, steps=8, tries=2, restarts=0)
 
 
 def made(out: Path, settings: DemoSettings) -> tuple[str, dict]:
@@ -80,7 +81,11 @@ def test_a_try_outside_its_ceiling_is_kept_only_where_all_are() -> None:
 
 
 def test_the_seeds_of_tries_are_seeds() -> None:
-    assert seeds_of(DemoSettings(seed=SEEDS - 1, tries=3)) == [SEEDS - 1, APART - 1, 2 * APART - 1]
+    assert seeds_of(DemoSettings(seed=SEEDS - 1, tries=2, restarts=1)) == [
+        SEEDS - 1,
+        APART - 1,
+        2 * APART - 1,
+    ]
     with pytest.raises(GossamerError, match="tries=0"):
         DemoSettings(tries=0)
 
@@ -96,6 +101,41 @@ def test_a_try_that_fails_is_one_line_and_the_others_are_reused(tmp_path: Path) 
     said, report = made(tmp_path, SETTINGS)
     assert f"complete in {tmp_path / 'tries' / '0' / 'sparse'}, reused" in said
     assert len(report["tries"]) == 2
+
+
+def test_another_seed_follows_where_one_found_nothing(both: tuple[Path, str, dict], tmp_path: Path) -> None:
+    """Interrupted before its models are in the folder, it goes on there; and a seed more may be asked for later."""
+    asked = replace(SETTINGS, tries=1, restarts=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tries, "_adopted", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path, asked)
+    assert (tmp_path / "tries" / str(APART) / "sparse").is_dir()
+    said, report = made(tmp_path, asked)
+    assert said.count(f"kept of 2 tries: seed {report['tries'][0]['seed']}") == 1
+    assert not [
+        path.name for path in tmp_path.iterdir() if "tries" in path.name and path.name != "tries.json"
+    ]
+    for one in report["tries"]:
+        assert one["best_step"] == 0, "8 steps find nothing"
+    theirs = {one["seed"]: one["open_edges"] for one in both[2]["tries"]}
+    assert {one["seed"]: one["open_edges"] for one in report["tries"]} == theirs
+    assert "--restarts 2, which tries one seed more" in said
+    assert len(made(tmp_path, replace(asked, restarts=2))[1]["tries"]) == 3
+
+
+def interrupted(out: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def test_nothing_is_tried_after_a_sparse_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = {"seed": 0, "feasible": True, "best_step": 4, "density": 0.5, "divergence": 0.0}
+    monkeypatch.setattr(tries, "_told", lambda folder, seed: found)
+    assert tries.restart(tmp_path, DemoSettings(restarts=3), Console(quiet=True)) == []
+    assert not list(tmp_path.iterdir())
+    found["feasible"] = False
+    monkeypatch.setattr(tries, "run_try", lambda folder, console, film: (folder / "sparse").mkdir())
+    assert len(tries.restart(tmp_path, DemoSettings(restarts=0), Console(quiet=True))) == 0
 
 
 def test_a_try_ends_with_its_parent(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_whole_demo_on_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stages, "MOST_CHOOSING", 30)
     monkeypatch.setattr(stages, "MOST_KEPT", 20)
     said = io.StringIO()
-    settings = DemoSettings(digits=1, base_steps=20, steps=20)
+    settings = DemoSettings(digits=1, base_steps=20, steps=20, restarts=0)
     report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=said, width=200))
     looked, (_, held_out) = Addition(1).checked(0), Addition(1).split(0)
     assert report.proof["prompts"] == len(looked) == 40

@@ -23,6 +23,12 @@ def demo(
             help="Runs side by side, one core each, with other seeds; the sparsest that holds its ceiling is kept."
         ),
     ] = 1,
+    restarts: Annotated[
+        int,
+        typer.Option(
+            help="Seeds more, one after the other, where nothing that was trained held its ceiling."
+        ),
+    ] = 1,
     digits: Annotated[int, typer.Option(help="Digits of each operand.")] = 2,
     base_steps: Annotated[int | None, typer.Option(help="Optimizer steps of the base model.")] = None,
     steps: Annotated[

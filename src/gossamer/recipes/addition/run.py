@@ -44,7 +44,7 @@ from .report import as_markdown, build_report
 from .settings import DemoSettings
 from .stages import make_models, one_thread
 from .task import MOST_CHECKED, Addition, as_text
-from .tries import keep_best
+from .tries import keep_best, restart
 
 
 def run_demo(
@@ -62,7 +62,8 @@ def run_demo(
     steps on its rounding, so only then is a seed one run. (Seed 0 on two threads took 6 min 8 s and ended at 9,999.)
 
     With `settings.tries` above 1 there are as many runs at a time, each on one thread, and the best one's models are
-    what is proved (`tries.py`).
+    what is proved. Where nothing that was trained holds the ceiling, `settings.restarts` more seeds are tried, one
+    after the other (`tries.py`).
 
     Raises: `GossamerError` for bad sums, another run's folder, an unwritable folder.
     """
@@ -74,9 +75,7 @@ def run_demo(
     with locked(out), quiet(), one_thread():
         _claim(out, settings)
         started = time.monotonic()
-        tries = keep_best(out, settings, screen, sums[0] if film else None) if settings.tries > 1 else []
-        kept = replace(settings, seed=tries[0]["seed"]) if tries else settings
-        base, sparse = make_models(task, kept, out, screen, chosen[0] if film else None)
+        kept, base, sparse, tries = _models(task, settings, out, screen, sums[0] if film else None)
         run = read_outcome(out)
         looked, every = task.checked(kept.seed), "all " * (task.n_sums <= MOST_CHECKED)
         opened = count_open(sparse)  # closing hundreds takes minutes
@@ -98,6 +97,19 @@ def run_demo(
     return report
 
 
+def _models(
+    task: Addition, settings: DemoSettings, out: Path, console: Console, film: str | None
+) -> tuple[DemoSettings, PreTrainedModel, PreTrainedModel, list[dict[str, Any]]]:
+    """Settings, base and sparse model of the try that is kept; and what came of all, where there were several."""
+    tries = keep_best(out, settings, console, film)
+    kept = replace(settings, seed=tries[0]["seed"]) if tries else settings
+    models = make_models(task, kept, out, console, None if film is None else task.parse(film))
+    if more := restart(out, settings, console, film):
+        tries, kept = more, replace(settings, seed=more[0]["seed"])
+        models = make_models(task, kept, out, console)
+    return kept, *models, tries
+
+
 def _claim(out: Path, settings: DemoSettings) -> None:
     """Refuse to continue a folder that other settings made."""
     path, now = out / FILE, settings.as_dict()
@@ -108,7 +120,9 @@ def _claim(out: Path, settings: DemoSettings) -> None:
     else:
         before = now
     different = [
-        f"{name} {before[name]}, now {value}" for name, value in now.items() if before[name] != value
+        f"{name} {before[name]}, now {value}"
+        for name, value in now.items()
+        if before[name] != value and name != "restarts"  # more of them leave what was made as it is
     ]
     if different:
         raise refuse(
@@ -147,7 +161,7 @@ def _say_result(console: Console, report: RunReport, out: Path) -> None:
     if report.best_step == 0:
         console.print(
             "nothing that was trained held the ceiling with fewer edges: this is the model that training began "
-            "with. Pass another --seed, or --tries 2, which keeps the better of two seeds",
+            f"with. Pass another --seed, or --restarts {report.settings['restarts'] + 1}, which tries one seed more",
             highlight=False,
         )
 

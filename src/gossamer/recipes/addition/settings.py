@@ -51,6 +51,7 @@ class DemoSettings:
     recipe: Recipe = PRESETS["addition"].recipe
     units: Recipe = PRESETS["addition_units"].recipe  # of gates on heads and neurons, in a run before
     tries: int = 1  # runs with other seeds, of which the best is kept
+    restarts: int = 1  # seeds more, one after the other, where nothing that was trained held the ceiling
 
     def __post_init__(self) -> None:
         Addition(self.digits)
@@ -58,6 +59,7 @@ class DemoSettings:
         object.__setattr__(self, "base_steps", base_steps)
         require_range("seed", self.seed, 0, SEEDS)
         require_range("tries", self.tries, 1, 100)
+        require_range("restarts", self.restarts, 0, 100)
         require_range("base_steps", base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
         if EdgeGates.kind not in kinds_in(self.gates):

@@ -1,9 +1,12 @@
-"""Several runs of a demo side by side, with other seeds; the sparsest that holds its ceiling is kept.
+"""Runs of a demo with other seeds: several side by side, or another where one found nothing; the best is kept.
 
 What a web reads is mostly decided by the base model that a seed gives (LOG.md, 2026-11-28), so another seed is another
 draw, and a second core of the machine has nothing else to do. Each try is what `gossamer demo --seed` with its seed
 trains: one thread, in a folder of its own. This process makes the first one, and starts one for each of the others
 (`python -m gossamer.recipes.addition.tries FOLDER`), which ends when this one does.
+
+Of some thirty seeds one ended with nothing that holds the ceiling but the model that it began with (LOG.md,
+2026-11-28). Then there is another try, with the next seed, when the first ones have ended.
 
     OUT/tries.json      what came of each try, the one that was kept first
     OUT/tries/SEED/     base/, sparse/ and work/ of a try, and log.txt; gone once the best is in OUT
@@ -37,7 +40,7 @@ from .settings import SEEDS, DemoSettings
 from .stages import make_models, one_thread
 from .task import Addition
 
-FOLDER, RECORD, LOG = "tries", "tries.json", "log.txt"
+FOLDER, GONE, RECORD, LOG = "tries", ".tries", "tries.json", "log.txt"
 APART = 1_000_003  # between the seeds of the tries: far from the small ones that people give
 KEPT = (
     "base",
@@ -51,8 +54,8 @@ KEPT = (
 
 
 def seeds_of(settings: DemoSettings) -> list[int]:
-    """The seeds of the tries: seed + 1,000,003 n, for n from 0."""
-    return [(settings.seed + number * APART) % SEEDS for number in range(settings.tries)]
+    """The seeds of the tries that there may be, restarts last: seed + 1,000,003 n, for n from 0."""
+    return [(settings.seed + n * APART) % SEEDS for n in range(settings.tries + settings.restarts)]
 
 
 def keep_best(
@@ -62,23 +65,71 @@ def keep_best(
 
     Args:
         film: the sum to film while a sparse model is made, or None.
-    Returns: what came of each try, the one that was kept first.
+    Returns: what came of each try, the one that was kept first; of a single one that is not complete, nothing.
     Raises: `GossamerError` where a try ends with an error; run again, the others are continued.
     """
-    if not (out / "sparse" / "config.json").is_file():
+    if not (out / RECORD).is_file():
+        if settings.tries == 1:
+            return []
         folders = _train(out, settings, console, film)
-        found = sorted((_told(folder) for folder in folders), key=_worth)
-        write_json(out / RECORD, found)
-        _adopt(out / FOLDER / str(found[0]["seed"]), out)
-    found = read_json(out / RECORD, list[dict[str, Any]])
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+        write_json(out / RECORD, sorted((_told(folder, int(folder.name)) for folder in folders), key=_worth))
+    found = _adopted(out)
     console.print(tries_in_words(found), highlight=False)
     return found
 
 
+def restart(
+    out: Path, settings: DemoSettings, console: Console, film: str | None = None
+) -> list[dict[str, Any]]:
+    """Train with the next seeds, one after the other, while nothing that was trained holds the ceiling.
+
+    `out` has the models of the tries so far, and gets those of a better one.
+
+    Returns: what came of each try, the one that was kept first; nothing where no seed more was tried.
+    """
+    found = _adopted(out) if (out / RECORD).is_file() else [_told(out, settings.seed)]
+    before = len(found)
+    for seed in seeds_of(settings)[len(found) :]:
+        if not _found_nothing(found[0]):
+            break
+        console.print(
+            f"nothing that was trained with seed {found[0]['seed']} held the ceiling with fewer edges than it began "
+            f"with: once more, with seed {seed}",
+            highlight=False,
+        )
+        folder = out / FOLDER / str(seed)
+        write_config(folder, "demo", replace(settings, seed=seed, tries=1, restarts=0))
+        run_try(folder, console, film)
+        write_json(out / RECORD, sorted([*found, _told(folder, seed)], key=_worth))
+        found = _adopted(out)
+        console.print(tries_in_words(found), highlight=False)
+    return found if len(found) > before else []
+
+
+def _adopted(out: Path) -> list[dict[str, Any]]:
+    """Put the models of the best try on record into `out`, if they are not there yet; returns the record."""
+    found = read_json(out / RECORD, list[dict[str, Any]])
+    best, gone = out / FOLDER / str(found[0]["seed"]), out / GONE
+    if best.is_dir():
+        for name in KEPT:
+            if (best / name).exists():
+                with writing(out / name) as temporary:
+                    (shutil.copytree if (best / name).is_dir() else shutil.copyfile)(best / name, temporary)
+    shutil.rmtree(gone, ignore_errors=True)
+    if (out / FOLDER).is_dir():
+        (out / FOLDER).rename(gone)  # at once: what is half gone must not be taken for a try
+    shutil.rmtree(gone, ignore_errors=True)
+    return found
+
+
+def _found_nothing(told: dict[str, Any]) -> bool:
+    """Whether a try ended outside its ceiling, or with the model that it began with."""
+    return not told["feasible"] or told.get("best_step") == 0
+
+
 def _train(out: Path, settings: DemoSettings, console: Console, film: str | None) -> list[Path]:
     """Make the first try here and the others in processes of their own, all at once."""
-    seeds = seeds_of(settings)
+    seeds = seeds_of(settings)[: settings.tries]
     folders = [out / FOLDER / str(seed) for seed in seeds]
     cores = os.cpu_count() or 1
     console.print(
@@ -87,7 +138,7 @@ def _train(out: Path, settings: DemoSettings, console: Console, film: str | None
         highlight=False,
     )
     for folder, seed in zip(folders, seeds, strict=True):
-        write_config(folder, "demo", replace(settings, seed=seed, tries=1))
+        write_config(folder, "demo", replace(settings, seed=seed, tries=1, restarts=0))
     with ExitStack() as started:
         others = [started.enter_context(_started(folder, film)) for folder in folders[1:]]
         run_try(folders[0], console, film)
@@ -143,13 +194,13 @@ def _last_line(folder: Path) -> str:
     )
 
 
-def _told(folder: Path) -> dict[str, Any]:
+def _told(folder: Path, seed: int) -> dict[str, Any]:
     """Seed of a try and what came of it, on the sums that chose its best checkpoint."""
     run = read_outcome(folder)
     metrics = {name: run["chosen_on"].get(name) for name in ("divergence", "density", "open_edges")}
     return {
-        "seed": int(folder.name),
-        **{name: run[name] for name in ("feasible", "missed", "seconds")},
+        "seed": seed,
+        **{name: run[name] for name in ("feasible", "missed", "best_step", "seconds")},
         **metrics,
     }
 
@@ -157,14 +208,6 @@ def _told(folder: Path) -> dict[str, Any]:
 def _worth(told: dict[str, Any]) -> tuple[bool, float]:
     """Inside its ceiling the sparsest goes first; outside it the one that misses it least."""
     return not told["feasible"], told["density" if told["feasible"] else "divergence"]
-
-
-def _adopt(best: Path, out: Path) -> None:
-    for name in KEPT:
-        source = best / name
-        if source.exists():
-            with writing(out / name) as temporary:
-                (shutil.copytree if source.is_dir() else shutil.copyfile)(source, temporary)
 
 
 def _end_with_parent() -> None:
