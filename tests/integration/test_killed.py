@@ -98,7 +98,7 @@ def test_the_model_has_its_name_when_it_is_whole(place: Path) -> None:
 def test_killed_at_any_file_event_and_resumed_from_elsewhere(place: Path) -> None:
     n = len(events(place))
     last = next(i for i, event in enumerate(events(place)) if "/model/" in event)  # after the last checkpoint
-    moments = [str(1 + i) for i in sorted({*range(2, n, 37), last})]  # all of them take ten minutes
+    moments = [str(1 + i) for i in sorted({*range(2, n, 73), last})]  # all of them take ten minutes
     happens(place, "kill", *moments)
     whole = left(place / "0" / "here" / "out", "model")
     for moment in moments:

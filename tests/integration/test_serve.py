@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gossamer.cli import main
 from gossamer.models.attach import attach
 from gossamer.models.checkpoint import save, save_folder
 from helpers import zoo
@@ -54,13 +55,6 @@ def serving(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[str], int]]
         process.kill()
 
 
-@pytest.fixture
-def server(tmp_path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A server without a model, which takes questions as one with a model does, and its port."""
-    with serving(command(tmp_path, 0)) as found:
-        yield found
-
-
 def half(port: int) -> socket.socket:
     """A connection on which half a question was sent; the server has read it when it answers another one."""
     client = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -79,10 +73,13 @@ def ended(process: subprocess.Popen[str]) -> tuple[float, str]:
     return time.monotonic() - begun, errors
 
 
-def test_ctrl_c_ends_while_half_a_question_is_there(server):
-    process, port = server
-    with half(port):
-        seconds, errors = ended(process)
+def test_ctrl_c_ends_while_half_a_question_is_there_and_clients_that_left_leave_no_word(tmp_path):
+    """The server has no model; it takes questions as one with a model does."""
+    with serving(command(tmp_path, 0)) as (process, port):
+        for _ in range(3):
+            half(port).close()
+        with half(port):
+            seconds, errors = ended(process)
     assert seconds < 5
     assert (process.returncode, errors) == (0, "")
 
@@ -118,19 +115,9 @@ def answer(port: int) -> bytes:
     return b""
 
 
-def test_a_client_that_leaves_in_mid_question_leaves_no_word(server):
-    process, port = server
-    for _ in range(3):
-        half(port).close()
-    half(port).close()
-    seconds, errors = ended(process)
-    assert seconds < 5
-    assert (process.returncode, errors) == (0, "")
-
-
-def test_a_taken_port_is_one_line_and_exit_code_2(server, tmp_path):
-    _, port = server
-    done = subprocess.run(command(tmp_path, port), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert f"127.0.0.1:{port} cannot be listened on" in done.stderr
+def test_a_taken_port_is_one_line_and_exit_code_2(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(command(tmp_path, port)[3:]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"127.0.0.1:{port} cannot be listened on" in line
