@@ -57,6 +57,8 @@ def test_the_best_goes_first_and_nothing_else_stays(both: tuple[Path, str, dict]
     assert "2 tries side by side, with seeds 0, 1000003" in said
     assert f"kept of 2 tries: seed {report['tries'][0]['seed']}" in said
     assert f"kept of 2 tries: seed {report['tries'][0]['seed']}" in (out / "report.md").read_text().lower()
+    told = f"The models are those of seed {report['tries'][0]['seed']}, kept of 0, {APART}."
+    assert told in (out / "report.html").read_text()
     assert not (out / "tries").exists()
     worth = [_worth(one) for one in report["tries"]]
     assert worth == sorted(worth)

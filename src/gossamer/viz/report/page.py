@@ -89,11 +89,22 @@ def _asked(report: RunReport) -> str:
         phrase("The data are {}.", report.data if report.recipe == "text" else None),
         text(report.task_in_words),
         phrase("Seed {}.", settings.get("seed")),
+        _tries(report),
         phrase("The base model was trained for {} steps.", settings.get("base_steps")),
         phrase("The finetuning under this ceiling was given at most {} steps.", settings.get("steps")),
     ]
     asked = " ".join(filter(None, words))
     return section("Settings", f"<p>{asked}</p>" if asked else "")
+
+
+def _tries(report: RunReport) -> str:
+    """Whose models these are, where several seeds were tried; the settings name the one that was asked for."""
+    seeds = [str(one["seed"]) for one in report.tries]
+    return (
+        text(f"The models are those of seed {seeds[0]}, kept of {', '.join(sorted(seeds, key=int))}.")
+        if seeds
+        else ""
+    )
 
 
 def _ceiling(asked: str) -> str:
