@@ -10,16 +10,20 @@ from transformers.utils import logging as hf_logging
 
 
 class quiet:
-    """Keep transformers' own progress lines out of ours inside a `with` block; warnings of ours still show."""
+    """Keep transformers' own progress lines out of ours inside a `with` block; warnings of ours still show.
+
+    A block inside another one leaves it as quiet as it was.
+    """
 
     def __enter__(self) -> None:
-        self.level = hf_logging.get_verbosity()
+        self.level, self.bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
         hf_logging.set_verbosity_error()
         hf_logging.disable_progress_bar()
 
     def __exit__(self, *_: object) -> None:
         hf_logging.set_verbosity(self.level)
-        hf_logging.enable_progress_bar()
+        if self.bars:
+            hf_logging.enable_progress_bar()
 
 
 class _OtherThanPadding(logging.Filter):
