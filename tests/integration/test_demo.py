@@ -58,7 +58,8 @@ def test_edges_were_lost(made: tuple[Path, RunReport, str]) -> None:
 
 
 def test_the_folder_is_whole(made: tuple[Path, RunReport, str]) -> None:
-    out, report, _ = made
+    out, report, said = made
+    assert "reused" not in said
     names = {p.name for p in out.iterdir()}
     assert {
         "base",

@@ -42,7 +42,14 @@ def test_what_is_kept_is_the_run_of_its_seed(both: tuple[Path, str, dict], tmp_p
     out, _, report = both
     assert sorted(one["seed"] for one in report["tries"]) == seeds_of(SETTINGS) == [0, APART]
     seed = report["tries"][0]["seed"]
-    _, alone = made(tmp_path / "alone", replace(SETTINGS, seed=seed, tries=1))
+    one = replace(SETTINGS, seed=seed, tries=1)
+    said, alone = made(tmp_path / "alone", one)
+    assert "reused" not in said
+    said, again = made(tmp_path / "alone", one)
+    assert said.count("reused") == 2
+    assert again["proof"] == alone["proof"]
+    with pytest.raises(GossamerError, match="made with other settings"):
+        made(tmp_path / "alone", replace(one, seed=7))
     for model in ("base", "sparse"):
         ours, theirs = (load_file(place / model / "model.safetensors") for place in (out, tmp_path / "alone"))
         assert ours.keys() == theirs.keys()
@@ -93,14 +100,17 @@ def test_the_seeds_of_tries_are_seeds() -> None:
         DemoSettings(tries=0)
 
 
-def test_a_try_that_fails_is_one_line_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_try_that_fails_is_one_line_and_the_others_are_reused(tmp_path: Path) -> None:
     torn = tmp_path / "tries" / str(APART) / "base"
     torn.mkdir(parents=True)
     (torn / "config.json").write_text("{")
     with pytest.raises(GossamerError, match=f"the try in .*{APART} ended with exit code 1.*log.txt"):
         made(tmp_path, SETTINGS)
     assert not (tmp_path / "sparse").exists()
-    assert (tmp_path / "tries" / "0" / "sparse").is_dir(), "complete, and reused by the same command"
+    (torn / "config.json").unlink()
+    said, report = made(tmp_path, SETTINGS)
+    assert f"complete in {tmp_path / 'tries' / '0' / 'sparse'}, reused" in said
+    assert len(report["tries"]) == 2
 
 
 def test_another_seed_follows_where_one_found_nothing(both: tuple[Path, str, dict], tmp_path: Path) -> None:
@@ -134,7 +144,6 @@ def test_nothing_is_tried_after_a_sparse_model(monkeypatch: pytest.MonkeyPatch, 
     assert tries.restart(tmp_path, DemoSettings(restarts=3), Console(quiet=True)) == []
     assert not list(tmp_path.iterdir())
     found["feasible"] = False
-    monkeypatch.setattr(tries, "run_try", lambda folder, console, film: (folder / "sparse").mkdir())
     assert len(tries.restart(tmp_path, DemoSettings(restarts=0), Console(quiet=True))) == 0
 
 

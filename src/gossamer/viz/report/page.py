@@ -99,12 +99,10 @@ def _asked(report: RunReport) -> str:
 
 def _tries(report: RunReport) -> str:
     """Whose models these are, where several seeds were tried; the settings name the one that was asked for."""
-    seeds = [str(one["seed"]) for one in report.tries]
-    return (
-        text(f"The models are those of seed {seeds[0]}, kept of {', '.join(sorted(seeds, key=int))}.")
-        if seeds
-        else ""
-    )
+    if not report.tries:
+        return ""
+    seeds = [one["seed"] for one in report.tries]
+    return text(f"The models are those of seed {seeds[0]}, kept of {', '.join(map(str, sorted(seeds)))}.")
 
 
 def _ceiling(asked: str) -> str:
