@@ -169,9 +169,10 @@ class Addition:
         reached = {position: {position} for position in range(self.length)}
         for layer in range(circuit.n_layers):
             here = circuit.layer == layer
-            pairs = {(int(q), int(k)) for q, k in zip(circuit.query[here], circuit.key[here], strict=True)}
+            joined = np.zeros((self.length, self.length), bool)
+            joined[circuit.query[here], circuit.key[here]] = True
             before = {position: set(sources) for position, sources in reached.items()}
-            for query, key in pairs:
+            for query, key in np.argwhere(joined).tolist():
                 reached[query] |= before[key]
         found = sum(digit in reached[slot] for slot, digit in self.dependencies)
         return found / len(self.dependencies)
