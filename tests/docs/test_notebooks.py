@@ -117,11 +117,15 @@ def test_seconds_are_those_of_an_idle_core(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_notebook_can_train_for_a_part_of_its_steps() -> None:
-    source = "steps = 500\nfit(max_steps=1000, eval_steps=100)\nfor _ in range(800):\n    x = range(300)"
+    source = (
+        "steps = 500\nfit(max_steps=1000, eval_steps=100)\nfor _ in range(800):\n    x = range(300)\n"
+        'batches("ioi", 200, seed=2)'
+    )
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     assert execute.shortened(book, 1.0).cells[0].source == source
     assert execute.shortened(book, 0.25).cells[0].source == (
-        "steps = 125\nfit(max_steps=250, eval_steps=100)\nfor _ in range(200):\n    x = range(300)"
+        "steps = 125\nfit(max_steps=250, eval_steps=100)\nfor _ in range(200):\n    x = range(300)\n"
+        'batches("ioi", 50, seed=2)'
     )
     with pytest.raises(ValueError, match="no cell has steps"):
         execute.shortened(executed(output_type="stream", text="hello"), 0.25)
