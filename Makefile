@@ -12,15 +12,18 @@ SEED ?= 0
 # first compiles what it imports, and the rest is compiled beside it. (A few modules are for other Pythons: -qq.)
 PIP := -m pip install --quiet --no-compile --constraint constraints.txt
 COMPILE := -m compileall -qq
-$(VENV)/demo-ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) torch==2.13.0
-	$(BIN)/python $(PIP) --editable .
+# A Python may bring a pip of years ago, which takes half as long again.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$@ $(PIP) --upgrade pip
+
+$(VENV)/demo-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(PIP) torch==2.13.0 --editable .
 	touch $@
 
-$(VENV)/ready: $(VENV)/demo-ready
-	$(BIN)/python $(PIP) --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
-	$(BIN)/python $(COMPILE) $(VENV)/lib & touch $@
+$(VENV)/ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python $(PIP) torch==2.13.0 --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
+	$(BIN)/python $(COMPILE) $(VENV)/lib & touch $(VENV)/demo-ready $@
 
 demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
 	$(BIN)/python $(COMPILE) $(VENV)/lib & $(BIN)/gossamer demo --out $(OUT) --seed $(SEED)
