@@ -95,16 +95,17 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "addition_weights": Preset(
-        "the same with gates on single weights too, which go in numbers while the ceiling is loose",
-        "benchmarks/experiments/structure/results/addition_weights_90-91.md",
+        "the same with gates on single weights too, which go in numbers while the ceiling is loose; fewer weights cost "
+        "edges",
+        "benchmarks/experiments/structure/results/addition_weights_100-101.md",
         ADDITION.with_settings(
             {
-                "gate.price": "edges=1,weights=8",
+                "gate.price": "edges=1,weights=32",
                 "gate.learning_rate": 0.15,
-                # Edges are a ninth of the price: with a ninth of lambda, one costs beside the loss what it did.
-                "control.initial_lambda": 0.11,
-                "control.lambda_bounds": (0.0017, 0.11),
-                "control.final_lambda_bounds": (0.035, 3.5),
+                # Edges are a 33rd of the price: with a 33rd of lambda, one costs beside the loss what it did.
+                "control.initial_lambda": 0.0303,
+                "control.lambda_bounds": (0.00047, 0.0303),
+                "control.final_lambda_bounds": (0.0095, 0.955),
             }
         ),
     ),
