@@ -467,6 +467,8 @@ def test_save_names_its_files(small, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "one.PDF"]
     with pytest.raises(GossamerError, match=r"f\.gif as a figure: expected svg, pdf, png"):
         save(small, [tmp_path / "f.svg", tmp_path / "f.gif"])
+    with pytest.raises(GossamerError, match=r"f\.TIFF as a figure: expected svg, pdf, png"):
+        save(small, tmp_path / "f.TIFF")
     with pytest.raises(GossamerError, match="'' as a figure"):
         save(small, "")
 

@@ -126,8 +126,9 @@ def paths_of(where: str | Path | Sequence[str | Path]) -> list[Path]:
         path = Path(where)
         if not path.name:
             raise refuse(f"{str(where)!r} as a figure", "a path such as out/figure", "name the file")
-        known = path.suffix[1:].lower() in FORMATS
-        return [path] if known else [path.with_name(f"{path.name}.{suffix}") for suffix in FORMATS]
+        # A stem may have a dot, as figure.v2 does; the ending of some other kind of picture is no part of a stem.
+        stem = path.suffix[1:].lower() not in FigureCanvasAgg.filetypes
+        where = [path.with_name(f"{path.name}.{suffix}") for suffix in FORMATS] if stem else [path]
     paths = [Path(path) for path in where]
     for path in paths:
         if path.suffix[1:].lower() not in FORMATS:
