@@ -166,15 +166,13 @@ class Addition:
 
     def recall(self, circuit: Circuit) -> float:
         """Share of the needed (slot, digit) dependencies that an open path connects, over all prompts together."""
-        reached = {position: {position} for position in range(self.length)}
+        reached = np.eye(self.length, dtype=bool)  # [position, source], through the layers so far
         for layer in range(circuit.n_layers):
             here = circuit.layer == layer
-            joined = np.zeros((self.length, self.length), bool)
+            joined = np.zeros_like(reached)
             joined[circuit.query[here], circuit.key[here]] = True
-            before = {position: set(sources) for position, sources in reached.items()}
-            for query, key in np.argwhere(joined).tolist():
-                reached[query] |= before[key]
-        found = sum(digit in reached[slot] for slot, digit in self.dependencies)
+            reached |= joined @ reached
+        found = sum(bool(reached[slot, digit]) for slot, digit in self.dependencies)
         return found / len(self.dependencies)
 
 
