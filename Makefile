@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 OUT ?= demo
 SEED ?= 0
 
+.NOTPARALLEL:  # demo and test each install into the one environment
 .PHONY: demo test test-fast lint docs notebooks bench clean
 
 # What the demo needs is installed for the demo, and all else on top of it for the rest. torch is named first, so that
 # no extra asks for another build of it. pip would compile every module, on one core, before anything starts: what runs
 # first compiles what it imports, and the rest is compiled beside it. (A few modules are for other Pythons: -qq.)
 PIP := -m pip install --quiet --no-compile --constraint constraints.txt
+US := $(PIP) torch==2.13.0 --editable
 COMPILE := -m compileall -qq
 # A Python may bring a pip of years ago, which takes half as long again.
 $(BIN)/python:
@@ -18,11 +20,11 @@ $(BIN)/python:
 	$@ $(PIP) --upgrade pip
 
 $(VENV)/demo-ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python $(PIP) torch==2.13.0 --editable .
+	$(BIN)/python $(US) .
 	touch $@
 
 $(VENV)/ready: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python $(PIP) torch==2.13.0 --editable '.[dev,data,lora,graphs,serve,kernel,docs]'
+	$(BIN)/python $(US) '.[dev,data,lora,graphs,serve,kernel,docs]'
 	$(BIN)/python $(COMPILE) $(VENV)/lib & touch $(VENV)/demo-ready $@
 
 demo: $(VENV)/demo-ready  ## the figure: train, make sparse, prove, draw; OUT=folder SEED=n
