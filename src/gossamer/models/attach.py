@@ -60,9 +60,14 @@ def _no_gates(model: nn.Module) -> GossamerError:
     others = ", ".join(find_gate_sets(model).kinds)
     gated = _saved_blocks(model)
     hint = "it was saved with gates and would run dense here" if gated else "it is a dense model"
-    do = "load it with gossamer.load(path)" if gated else "call gossamer.attach(model)"
+    do = (
+        "load it with gossamer.load(path)"
+        if gated
+        else "run gossamer sparsify, or call gossamer.attach(model)"
+    )
     if others:
-        hint, do = f"it has gates on {others}", "call gossamer.attach(model)"
+        hint = f"it has gates on {others}"
+        do = f"run gossamer sparsify --gates edges,{others.replace(' ', '')}, or call gossamer.attach(model)"
     came = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
     what = f"{type(model).__name__}{came} has no gates{' on edges' * bool(others)} ({hint})"
     return refuse(what, "a gated model", do, UnsupportedModel)
