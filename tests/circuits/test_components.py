@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from gossamer.circuits.components.component_model import components_of
-from gossamer.circuits.components.curve import Ablator, edge_curve, head_curve, needed_edges
+from gossamer.circuits.components.curve import (
+    Ablator,
+    edge_curve,
+    head_attributions,
+    head_curve,
+    head_scores,
+    needed_edges,
+    needed_heads,
+)
 from gossamer.circuits.components.graph import ComponentGraph
 from gossamer.circuits.components.run import AblatedRun, writer_outputs
 from gossamer.circuits.components.scores import score_edges
@@ -137,6 +147,27 @@ def test_curves_reach_the_whole_effect_and_say_their_settings():
     assert found is not None
     assert found.faithfulness >= 0.9
     assert found.retained <= components.graph.n_edges
+
+
+def test_the_search_for_heads_finds_what_the_whole_curve_finds():
+    components, task = favourable()
+    ablator = Ablator(components, [task], "resample")
+    exact = head_scores(ablator)
+    whole, found = head_curve(ablator), needed_heads(ablator, exact)
+    assert found.needed() == whole.needed()
+    assert whole == replace(head_curve(ablator, exact), ranking=whole.ranking)
+    for share in (0.0, 2.0):  # no head is needed; all together are not enough
+        assert (needed_heads(ablator, exact, share).needed(share) is None) == (share > 1)
+
+
+def test_a_head_s_attribution_is_what_zeroing_its_edges_would_cost_to_first_order():
+    components, task = favourable()
+    scores = score_edges(components, [task], method="eap")
+    costs = head_attributions(components.graph, scores)
+    assert costs.shape == (components.graph.n_layers, components.graph.n_heads)
+    assert float(costs[0, 0]) == pytest.approx(-float(scores.edges[components.graph.head(0, 0)].sum()))
+    exact = head_scores(Ablator(components, [task], "resample"))
+    assert float(torch.corrcoef(torch.stack([costs.flatten(), exact.flatten()]))[0, 1]) > 0.5
 
 
 def test_areas_are_those_of_mib():

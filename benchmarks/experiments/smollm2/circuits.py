@@ -29,7 +29,7 @@ from benchmarks.experiments.smollm2.report import folder_of, write_circuits
 from benchmarks.experiments.smollm2.tasks import TASKS, prompts
 from benchmarks.lib.record import Row, Rows
 from gossamer.circuits.components.component_model import components_of
-from gossamer.circuits.components.curve import Ablator, head_curve
+from gossamer.circuits.components.curve import Ablator, head_attributions, needed_heads
 from gossamer.circuits.components.scores import score_edges
 from gossamer.data.prompts import open_tokenizer
 from gossamer.errors import GossamerError
@@ -49,6 +49,7 @@ def components(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> 
     ablator = Ablator(parts, fresh, ablation)
     found: Row = {"effect": ablator.effect}
     try:
+        ablator.require_effect()
         scores = score_edges(parts, scored, ablation=ablation)
         found |= component_edges(ablator, scores, factor=FACTOR, within=WITHIN)
     except GossamerError as error:
@@ -68,10 +69,14 @@ def _random(exists: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def heads(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> Row:
-    """Heads for 90 % of the effect, or why there is no answer."""
-    ablator = Ablator(components_of(model), prompts(task, n, MEASURED, tokenizer), ablation)
+    """Heads for 90 % of the effect, or why there is no answer; ranked on other prompts."""
+    parts = components_of(model)
+    scored, fresh = (prompts(task, n, offset, tokenizer) for offset in (SCORED, MEASURED))
+    ablator = Ablator(parts, fresh, ablation)
     try:
-        curve = head_curve(ablator)
+        ablator.require_effect()
+        scores = score_edges(parts, scored, ablation=ablation)
+        curve = needed_heads(ablator, head_attributions(parts.graph, scores))
     except GossamerError as error:
         return {"refused": str(error)}
     best = curve.needed()
@@ -86,6 +91,12 @@ def attention(model: Any, task: str, ablation: str, n: int, tokenizer: Any) -> R
 def able(model: Any, base: Any, task: str, tokenizer: Any) -> Row:
     """Accuracy, divergence from the base at the answer, and open edges."""
     return describe_prompts(model, base, prompts(task, 24, ABLE, tokenizer))
+
+
+def opened(folder: Path, *, gated: bool) -> Any:
+    """A run's model; adapters are merged, since circuits are read off plain linear layers."""
+    model: Any = load(folder, impl="eager") if gated else load_dense(folder)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def plan(variants: dict[str, Any], tokenizer: Any, n: int) -> Iterator[tuple[Row, Any]]:
@@ -125,8 +136,7 @@ def main() -> None:
     folder, _ = prepared(given.work)
     variants = {"base": load_dense(folder)}
     for run in given.sparse or [given.work / "runs" / "default-t128"]:
-        opened = load_dense if run.name.startswith("finetuned") else partial(load, impl="eager")
-        variants[run.name] = opened(folder_of(run))
+        variants[run.name] = opened(folder_of(run), gated=not run.name.startswith("finetuned"))
     rows = Rows(given.results)
     for key, look in plan(variants, open_tokenizer(folder), given.prompts):
         if key["kind"] in given.kinds and key["task"] in given.tasks and rows.lacks(key):

@@ -25,6 +25,7 @@ from ...models.forward import evaluating
 from ...training.counted import counted, under_way
 from .component_model import ComponentModel
 from .effect import Effect, sizes_around_first
+from .graph import ComponentGraph
 from .run import AblatedRun, ablated_outputs, writer_outputs
 from .scores import Scores
 
@@ -196,18 +197,54 @@ def head_scores(ablator: Ablator) -> Tensor:
     return found
 
 
-def head_curve(ablator: Ablator, scores: Tensor | None = None) -> Curve:
-    """F for the best n heads, n from 0 to all; the input and all MLPs stay."""
-    graph = ablator.components.graph
-    ablator.require_effect()
-    ranking = head_scores(ablator) if scores is None else scores
-    edge_mask = graph.exists.clone()
+def head_attributions(graph: ComponentGraph, scores: Scores) -> Tensor:
+    """(layers, heads): what ablating one head costs to first order, minus the sum of the scores of edges out of it."""
+    costs = -scores.edges.sum(dim=1)
+    heads = [
+        [costs[graph.head(layer, head)] for head in range(graph.n_heads)] for layer in range(graph.n_layers)
+    ]
+    return torch.tensor(heads, dtype=torch.float64)
+
+
+def best_heads(graph: ComponentGraph, ranking: Tensor, n: int) -> Tensor:
+    """(W, R) bool: every edge but those out of other heads than the `n` best; the input and all MLPs stay."""
     numbers = [graph.head(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
-    edge_mask[numbers] = False
-    points = [Point(0, int(edge_mask.sum()), ablator.faithfulness(edge_mask))]
-    best_first = ranking.flatten().argsort(descending=True).tolist()
-    for count, best in enumerate(counted(best_first, "heads put back"), 1):
-        edge_mask[numbers[best]] = graph.exists[numbers[best]]
-        points.append(Point(count, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
-    settings = (ablator.ablation, "exact, signed", ablator.batches[0].task, ablator.n)
-    return Curve("heads", len(numbers), *settings, tuple(points))
+    worst_first = ranking.flatten().argsort(descending=True)[n:].tolist()
+    edge_mask = graph.exists.clone()
+    edge_mask[[numbers[worst] for worst in worst_first]] = False
+    return edge_mask
+
+
+def head_curve(
+    ablator: Ablator, ranking: Tensor | None = None, *, sizes: Sequence[int] | None = None
+) -> Curve:
+    """F for the best n heads; the input and all MLPs stay.
+
+    Args:
+        ranking: (layers, heads), larger for heads that are kept longer; by default what ablating each costs, exactly.
+        sizes: every n to try, by default 0 to all.
+    """
+    graph, points = ablator.components.graph, []
+    ablator.require_effect()
+    method = "exact, signed" if ranking is None else "given"
+    ranking = head_scores(ablator) if ranking is None else ranking
+    for size in counted(range(ranking.numel() + 1) if sizes is None else sizes, "numbers of heads"):
+        edge_mask = best_heads(graph, ranking, size)
+        points.append(Point(size, int(edge_mask.sum()), ablator.faithfulness(edge_mask)))
+    settings = (ablator.ablation, method, ablator.batches[0].task, ablator.n)
+    return Curve("heads", ranking.numel(), *settings, tuple(points))
+
+
+def needed_heads(ablator: Ablator, ranking: Tensor, share: float = 0.9, factor: float = 1.25) -> Curve:
+    """The curve up to the first number of heads whose F reaches `share`, looked for as `needed_edges` does."""
+    ablator.require_effect()
+    graph = ablator.components.graph
+
+    with under_way("numbers of heads tried") as search:
+
+        def reaches(size: int) -> bool:
+            search.done += 1
+            return ablator.faithfulness(best_heads(graph, ranking, size)) >= share
+
+        sizes = [0] if reaches(0) else sizes_around_first(reaches, ranking.numel(), factor)
+    return head_curve(ablator, ranking, sizes=sizes)
