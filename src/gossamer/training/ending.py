@@ -9,6 +9,11 @@ FRESH = 0.05  # of the run: open units that fell this short a time before its en
 
 def why_it_ended(trainer: Any) -> str:
     """What a finished `SparsityTrainer` stopped for: `after N steps: ...`, with what more steps could be for."""
+    cut = trainer.last_cut
+    return _why(trainer) + (f"; then the gate bias fell by {cut:.3g} nats more" if cut else "")
+
+
+def _why(trainer: Any) -> str:
     controller, taken = trainer.controller, trainer.state.global_step
     if trainer.budget is not None and trainer.budget.is_spent:
         why = "its minutes were over"

@@ -23,7 +23,7 @@ class Preset:
 
 
 DEFAULT_RECIPE = Recipe(
-    gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0),
+    gate=GateRecipe(anneal=0.6, pace="proportional", noise_until=0.0, last_cut=0.5),
     control=ControlRecipe(kp=0.5),
     rate=RateRecipe(patience=0.2),
 )

@@ -75,6 +75,11 @@ class GateRecipe:
         "Least slope of the straight-through gradient of a gate on an edge or a weight, at most 0.25, falling to 0 as "
         "the ceiling tightens: a gate far below zero learns that its connection is missed. 0 turns this off.",
     )
+    last_cut: float = _says(
+        0.0,
+        "How many nats the bias may fall after the last step, as far as the ceiling holds on the held-out rows that "
+        "choose; 0 turns this off.",
+    )
     price: str = _says(
         "multiply_adds",
         "What an open unit costs where there are several kinds of gates: its multiply_adds; equal, every whole kind "
@@ -103,7 +108,7 @@ class GateRecipe:
         require_choice("gate.pace", self.pace, BIAS_PACES)
         for name in ("anneal", "noise_until", "start_share", "parents_from"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
-        for name in ("regrow_bias", "layer_price_slope", "regrow_price_slope"):
+        for name in ("regrow_bias", "last_cut", "layer_price_slope", "regrow_price_slope"):
             require_range(f"gate.{name}", getattr(self, name) or 0.0, 0.0, 100.0)
         require_range("gate.least_slope", self.least_slope, 0.0, 0.25)
         self.shares()

@@ -12,6 +12,7 @@ from transformers.trainer_callback import PrinterCallback
 from .calibrate import Start
 from .config import SparsityConfig
 from .ending import why_it_ended
+from .last_cut import cut_once_more, leave_autocast
 from .progress import Watching
 from .resume import last_checkpoint
 from .trainer import SparsityTrainer
@@ -81,6 +82,8 @@ def sparsify(
         trainer.remove_callback(PrinterCallback)  # whoever brings callbacks shows progress in their own way
     checkpoint = last_checkpoint(str(config.output_dir)) if resume else None
     trainer.train(resume_from_checkpoint=checkpoint)
+    leave_autocast(trainer)
+    trainer.last_cut = cut_once_more(trainer)
     return outcome(trainer)
 
 

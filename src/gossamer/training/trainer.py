@@ -96,7 +96,7 @@ class SparsityTrainer(Evaluation):
         self.fingerprint = fingerprint(model)
         self.budget = Budget(args.max_minutes) if args.max_minutes else None
         self.starts: dict[str, Start] = {}  # by what gates could read, where a dense model was measured
-        self.forwards = 0
+        self.forwards, self.last_cut = 0, 0.0
         self._window: list[Tensor] = []  # of each micro-batch: divergence, open units
         self._share: float | None = None
         self._waiting: dict[str, list[Tensor | float]] = defaultdict(list)
