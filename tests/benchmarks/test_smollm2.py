@@ -94,10 +94,10 @@ def test_an_answer_is_remembered_by_its_tokens() -> None:
 
 
 def test_a_run_s_name_says_its_length_and_its_line() -> None:
-    assert [length_of(name) for name in TRAINED] == [128, 64, 64, 256, 64, 64, 64, 64, 64]
+    assert [length_of(name) for name in TRAINED] == [128, 64, 64, 256, 64, 64, 64, 64, 64, 64, 64, 256, 64]
     assert [family(name) for name in ("topk-8-t64", "trained-topk-8-t64", "weight-0.01-t256", *TRAINED)] == [
         "topk", "trained-topk", "weight", "default", "default", "kl0.2", "default",
-        "lora", "lora", "lora", "lora", "delta_ce0.01",
+        "lora", "lora", "lora", "lora", "lora", "lora", "lora", "lora", "delta_ce0.01",
     ]  # fmt: skip
 
 

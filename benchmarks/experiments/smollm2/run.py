@@ -57,6 +57,10 @@ TRAINED = (
     "lora200-t64",
     "lora200-kl0.2-t64",
     "lora500-kl0.2-t64",
+    "lora1600-t64",
+    "lora2000-t64",
+    "lora1000-kl0.2-t64",
+    "lora300-t256",
     "delta_ce0.01-t64",
 )
 LENGTHS = (128, 256, 64)
