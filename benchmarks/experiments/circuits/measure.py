@@ -28,11 +28,8 @@ SCORED, MEASURED, ABLE = (
 
 def touching_heads(graph: ComponentGraph, edge_mask: Tensor) -> int:
     """How many of the retained edges leave a head, or enter one's q, k or v; the others join input, MLPs and logits."""
-    heads = torch.tensor(
-        [graph.head(layer, h) for layer in range(graph.n_layers) for h in range(graph.n_heads)]
-    )
     touching = torch.zeros_like(edge_mask)
-    touching[heads] = True
+    touching[graph.head_writers.flatten()] = True
     for layer in range(graph.n_layers):
         touching[:, graph.into_attention(layer)] = True
     return int((edge_mask & touching).sum())

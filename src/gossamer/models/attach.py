@@ -58,16 +58,13 @@ def gate_sets_of(model: nn.Module) -> GateSets:
 
 def _no_gates(model: nn.Module) -> GossamerError:
     others = ", ".join(find_gate_sets(model).kinds)
-    gated = _saved_blocks(model)
-    hint = "it was saved with gates and would run dense here" if gated else "it is a dense model"
-    do = (
-        "load it with gossamer.load(path)"
-        if gated
-        else "run gossamer sparsify, or call gossamer.attach(model)"
-    )
     if others:
         hint = f"it has gates on {others}"
         do = f"run gossamer sparsify --gates edges,{others.replace(' ', '')}, or call gossamer.attach(model)"
+    elif _saved_blocks(model):
+        hint, do = "it was saved with gates and would run dense here", "load it with gossamer.load(path)"
+    else:
+        hint, do = "it is a dense model", "run gossamer sparsify, or call gossamer.attach(model)"
     came = f" of {path}" if (path := getattr(model, "name_or_path", "")) else ""
     what = f"{type(model).__name__}{came} has no gates{' on edges' * bool(others)} ({hint})"
     return refuse(what, "a gated model", do, UnsupportedModel)

@@ -10,8 +10,9 @@ those heads with all their edges, the input and all MLPs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -173,16 +174,26 @@ def needed_edges(
     ablator: Ablator, scores: Scores, share: float = 0.9, factor: float = 1.25, within: float = 0.0
 ) -> Curve:
     """The curve up to the first size whose F reaches `share`; how it is looked for is in `sizes_around_first`."""
+    components = ablator.components
+    sizes = _sizes(
+        ablator, lambda n: best_edges(components, scores, n), components.graph.n_edges, share, factor, within
+    )
+    return edge_curve(ablator, scores, sizes=sizes)
+
+
+def _sizes(
+    ablator: Ablator, best: Callable[[int], Tensor], of: int, share: float, factor: float, within: float = 0.0
+) -> list[int]:
+    """`sizes_around_first` of the circuits `best(n)` whose F reaches `share`."""
     ablator.require_effect()
 
     with under_way("sizes tried") as search:
 
         def reaches(size: int) -> bool:
             search.done += 1
-            return ablator.faithfulness(best_edges(ablator.components, scores, size)) >= share
+            return ablator.faithfulness(best(size)) >= share
 
-        sizes = sizes_around_first(reaches, ablator.components.graph.n_edges, factor, within)
-    return edge_curve(ablator, scores, sizes=sizes)
+        return sizes_around_first(reaches, of, factor, within)
 
 
 def head_scores(ablator: Ablator) -> Tensor:
@@ -199,19 +210,14 @@ def head_scores(ablator: Ablator) -> Tensor:
 
 def head_attributions(graph: ComponentGraph, scores: Scores) -> Tensor:
     """(layers, heads): what ablating one head costs to first order, minus the sum of the scores of edges out of it."""
-    costs = -scores.edges.sum(dim=1)
-    heads = [
-        [costs[graph.head(layer, head)] for head in range(graph.n_heads)] for layer in range(graph.n_layers)
-    ]
-    return torch.tensor(heads, dtype=torch.float64)
+    return -scores.edges.sum(dim=1)[graph.head_writers]
 
 
 def best_heads(graph: ComponentGraph, ranking: Tensor, n: int) -> Tensor:
     """(W, R) bool: every edge but those out of other heads than the `n` best; the input and all MLPs stay."""
-    numbers = [graph.head(layer, head) for layer in range(graph.n_layers) for head in range(graph.n_heads)]
-    worst_first = ranking.flatten().argsort(descending=True)[n:].tolist()
+    others = ranking.flatten().argsort(descending=True)[n:]
     edge_mask = graph.exists.clone()
-    edge_mask[[numbers[worst] for worst in worst_first]] = False
+    edge_mask[graph.head_writers.flatten()[others]] = False
     return edge_mask
 
 
@@ -237,14 +243,8 @@ def head_curve(
 
 def needed_heads(ablator: Ablator, ranking: Tensor, share: float = 0.9, factor: float = 1.25) -> Curve:
     """The curve up to the first number of heads whose F reaches `share`, looked for as `needed_edges` does."""
+    best = partial(best_heads, ablator.components.graph, ranking)
     ablator.require_effect()
-    graph = ablator.components.graph
-
-    with under_way("numbers of heads tried") as search:
-
-        def reaches(size: int) -> bool:
-            search.done += 1
-            return ablator.faithfulness(best_heads(graph, ranking, size)) >= share
-
-        sizes = [0] if reaches(0) else sizes_around_first(reaches, ranking.numel(), factor)
+    enough = ablator.faithfulness(best(0)) >= share
+    sizes = [0] if enough else _sizes(ablator, best, ranking.numel(), share, factor)
     return head_curve(ablator, ranking, sizes=sizes)

@@ -65,6 +65,11 @@ class ComponentGraph:
         """The writer number of a head."""
         return 1 + layer * (self.n_heads + 1) + head
 
+    @cached_property
+    def head_writers(self) -> Tensor:
+        """(layers, heads) int64: the writers that are heads."""
+        return torch.arange(1, self.n_writers).view(self.n_layers, self.n_heads + 1)[:, :-1]
+
     def mlp(self, layer: int) -> int:
         """The writer number of an MLP."""
         return self.head(layer, self.n_heads)
