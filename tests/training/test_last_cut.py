@@ -12,12 +12,13 @@ from gossamer import SparsityConfig, sparsify
 from gossamer.data.sequences import TensorRows
 from gossamer.models.forward import evaluating, first_output
 from gossamer.training.last_cut import PARTS
+from gossamer.training.trainer import SparsityTrainer
 from helpers import zoo
 
 DEEPEST = 2.0  # nats
 
 
-def run(out: Path, cut: float = DEEPEST, **more: Any) -> Any:
+def run(out: Path, cut: float = DEEPEST, resume: bool = False, **more: Any) -> Any:
     ids = torch.randint(3, zoo.VOCABULARY, (16, 8), generator=torch.Generator().manual_seed(0))
     rows = TensorRows(input_ids=ids, labels=ids.clone())
     settings: dict[str, Any] = {
@@ -25,7 +26,8 @@ def run(out: Path, cut: float = DEEPEST, **more: Any) -> Any:
         "per_device_train_batch_size": 4, "use_cpu": True, "disable_tqdm": True,
         "recipe": {"gate": {"last_cut": cut, "reads": "weight", "noise_until": 0.0}}, **more,
     }  # fmt: skip
-    return sparsify(zoo.build("gpt2"), rows, rows, SparsityConfig(output_dir=str(out), **settings))
+    config = SparsityConfig(output_dir=str(out), **settings)
+    return sparsify(zoo.build("gpt2"), rows, rows, config, resume=resume)
 
 
 def score(outcome: Any, lower: float = 0.0) -> tuple[float, float]:
@@ -51,6 +53,30 @@ def test_a_cut_goes_as_deep_as_the_ceiling_allows_and_no_deeper(tmp_path: Path) 
     assert depth == DEEPEST or score(cut, lower=DEEPEST / PARTS)[0] > 1
     assert cut.ended == f"{whole.ended}; then the gate bias fell by {depth:.3g} nats more"
     assert [set(entry) for entry in cut.history] == [set(entry) for entry in whole.history]
+
+
+@pytest.mark.integration
+def test_a_run_that_was_killed_in_its_cut_resumes_to_the_same_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted = run(tmp_path / "uninterrupted")
+    asked: list[str] = []
+
+    def killed(trainer: SparsityTrainer, *args: Any, **given: Any) -> dict[str, float]:
+        asked.append(given.get("metric_key_prefix", "eval"))
+        if asked.count("cut") == 3:
+            raise KeyboardInterrupt
+        return evaluate(trainer, *args, **given)
+
+    evaluate = SparsityTrainer.evaluate
+    monkeypatch.setattr(SparsityTrainer, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed")
+    monkeypatch.undo()
+    resumed = run(tmp_path / "killed", resume=True)
+    assert resumed.trainer.gates.bias == uninterrupted.trainer.gates.bias
+    assert resumed.trainer.last_cut == uninterrupted.trainer.last_cut
+    assert resumed.ended == uninterrupted.ended
 
 
 @pytest.mark.integration
