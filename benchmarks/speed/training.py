@@ -5,8 +5,9 @@
 
 All steps are whole: forward, loss, backward, clipping, AdamW. `dense` is cross-entropy on the model's own SDPA
 attention. `sparse` is the Lagrangian with the same cross-entropy as its divergence, on gated attention with sampled
-gates: no teacher. `kl` is what the default ceiling takes: KL against the frozen base, whose forward counts. Ratios
-are taken round by round. Before anything is timed, open gates must repeat the dense model, and the gradient under
+gates: no teacher. `kl` is what the default ceiling takes: KL against the frozen base, whose forward counts. Those are
+of gates that read the logit; `kl_weight` is `kl` of gates that read the attention weight. Ratios are taken round by
+round. Before anything is timed, open gates must repeat the dense model, and the gradient under
 sampled gates must be that of eager, the specification.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -89,16 +91,19 @@ def sparse_loss(setting: Setting, model: PreTrainedModel, gates: Any, kind: str)
     )
 
 
-def gated(setting: Setting, impl: str) -> tuple[PreTrainedModel, Any]:
+def gated(setting: Setting, impl: str, reads: str = "logit") -> tuple[PreTrainedModel, Any]:
+    """A copy of the base behind gates, as many of them open as logits near 0 leave under `BIAS`."""
     model = copy.deepcopy(setting.base).train()
-    gates = attach(model, impl=impl)
-    gates.bias = BIAS
+    gates = attach(model, impl=impl, reads=reads)
+    length = setting.inputs["input_ids"].shape[1]
+    visible = (length + 1) / 2 if setting.causal else length
+    gates.bias = BIAS + (math.log(visible) if reads == "weight" else 0.0)
     return model, gates
 
 
-def check(setting: Setting, impl: str) -> str | None:
+def check(setting: Setting, impl: str, reads: str = "logit") -> str | None:
     """None if the sparse model may be timed, else why not."""
-    model, gates = gated(setting, impl)
+    model, gates = gated(setting, impl, reads)
     with torch.no_grad(), gates.using(bias=torch.inf):
         off = (logits(model, setting.inputs) - logits(setting.base, setting.inputs)).abs().max().item()
     if not off <= NEAR:
@@ -129,8 +134,12 @@ def steps_of(setting: Setting, impl: str) -> dict[str, Callable[[], None]]:
     """The contestants, each with a model of its own."""
     dense = copy.deepcopy(setting.base).train()
     found = {"dense": stepper(dense, lambda: lost(setting, "loss", logits(dense, setting.inputs)))}
-    for name, kind in (("sparse", "loss"), ("kl", "kl")):
-        model, gates = gated(setting, impl)
+    for name, kind, reads in (
+        ("sparse", "loss", "logit"),
+        ("kl", "kl", "logit"),
+        ("kl_weight", "kl", "weight"),
+    ):
+        model, gates = gated(setting, impl, reads)
 
         def loss(model: PreTrainedModel = model, gates: Any = gates, kind: str = kind) -> Tensor:
             gates.step += 1
@@ -144,7 +153,7 @@ def begun(setting: Setting, impl: str) -> dict[str, Any]:
     """The head of a row: what is measured, with `refused` where it fails its check and may not be timed."""
     rows, length = setting.inputs["input_ids"].shape
     row: dict[str, Any] = {"model": setting.name, "impl": impl, "B": rows, "T": length}
-    why = check(setting, impl)
+    why = check(setting, impl) or check(setting, impl, "weight")
     return row if why is None else {**row, "refused": why}
 
 
@@ -155,14 +164,17 @@ def measure(setting: Setting, impl: str, rounds: int) -> dict[str, Any]:
         return row
     times = timed(steps_of(setting, impl), rounds)
     row |= {f"{name}_ms": round(statistics.median(taken), 2) for name, taken in times.items()}
-    return row | {f"{name}/dense": round(ratio(times, name, "dense"), 3) for name in ("sparse", "kl")}
+    pairs = (("sparse", "dense"), ("kl", "dense"), ("kl_weight", "kl"))
+    return row | {f"{name}/{beside}": round(ratio(times, name, beside), 3) for name, beside in pairs}
 
 
 def table(rows: list[dict[str, Any]], message: dict[str, Any]) -> list[str]:
     """The record as a page of Markdown."""
-    names = ["model", "impl", "B", "T", "dense_ms", "sparse_ms", "kl_ms", "sparse/dense", "kl/dense"]
+    names = ["model", "impl", "B", "T", "dense_ms", "sparse_ms", "kl_ms", "kl_weight_ms"]
+    names += ["sparse/dense", "kl/dense", "kl_weight/kl"]
     lines = ["# Sparsifying: time of a whole step", "", ", ".join(f"{k} {v}" for k, v in message.items()), ""]
-    lines += ["Medians over interleaved rounds; sparse: no teacher; kl: with the frozen base's forward.", ""]
+    lines += ["Medians over interleaved rounds; sparse: no teacher; kl: with the frozen base's forward; "
+              "kl_weight: the same, of gates that read the attention weight.", ""]  # fmt: skip
     lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
         lines.append("| " + " | ".join(str(row.get(n, row.get("refused"))) for n in names) + " |")
