@@ -94,10 +94,11 @@ def test_an_answer_is_remembered_by_its_tokens() -> None:
 
 
 def test_a_run_s_name_says_its_length_and_its_line() -> None:
-    assert [length_of(name) for name in TRAINED] == [128, 64, 64, 256, 64, 64, 64, 64, 64, 64, 64, 256, 64]
+    lengths = [length_of(name) for name in TRAINED]
+    assert lengths == [128, 64, 64, 256, 64, 64, 64, 64, 64, 64, 64, 64, 256, 64]
     assert [family(name) for name in ("topk-8-t64", "trained-topk-8-t64", "weight-0.01-t256", *TRAINED)] == [
         "topk", "trained-topk", "weight", "default", "default", "kl0.2", "default",
-        "lora", "lora", "lora", "lora", "lora", "lora", "lora", "lora", "delta_ce0.01",
+        "lora", "lora", "lora", "lora", "lora", "lora", "lora", "lora", "lora", "delta_ce0.01",
     ]  # fmt: skip
 
 
@@ -105,11 +106,13 @@ def test_a_page_is_made_of_the_record_alone(tmp_path: Path) -> None:
     found = {"keys_per_query": 8.5, "keys_at_position_0": 0.9, "kl": 0.02, "kl_se": 0.001, "delta_ce": 0.01,
              "delta_ce_se": 0.002, "agreement": 0.95, "keys_by_layer": [8.0, 9.0]}  # fmt: skip
     trained = {"length": 128, "ceiling": "kl=0.05", "feasible": False, "best_step": 25, "held_out": found}
-    runs = {"default-t128": trained, "topk-8-t64": {"length": 64, "held_out": found}}
+    judged = {**trained, "length": 64, "judged": found | {"keys_per_query": 8.25}}
+    runs = {"default-t128": trained, "lora2000-t64": judged, "topk-8-t64": {"length": 64, "held_out": found}}
     write_json(tmp_path / "smollm2.json", {"environment": {"torch": "2"}, "runs": runs})
     write_page(tmp_path / "smollm2.json")
     page = (tmp_path / "smollm2.md").read_text()
     assert "| default-t128 | 128 tokens | 8.50 | 0.90 | 0.0200 ± 0.0010 |" in page
+    assert "| lora2000-t64 | 64 tokens | 8.25 |" in page.partition("no run was reported on")[2]
     assert "kl=0.05, missed" in page
     assert (tmp_path / "smollm2.svg").is_file()
     assert (tmp_path / "smollm2-layers.svg").is_file()
@@ -139,7 +142,8 @@ def test_circuits_stand_base_beside_sparse_and_say_why_there_is_none(tmp_path: P
     write_json(tmp_path / "circuits.json", rows)
     write_circuits(tmp_path / "circuits.json")
     page = (tmp_path / "circuits.md").read_text()
-    assert "| ioi | 1.00 / 1.00 | 0.000 / 0.000 | 100 / 100, 100 |" in page
-    assert "| ioi | mean | 40 / 10 | 100 | - / - |" in page
-    assert "| nonsense | mean | refused / - | 100 |" in page
+    assert "| ioi | - | 1.00 | 1.00 |" in page
+    assert "| ioi | 100 | 100 | 100 |" in page
+    assert "| ioi | mean | 100 | 40 | 10 |" in page
+    assert "| nonsense | mean | 100 | refused | - |" in page
     assert "- Refused: base, no effect\n" in page

@@ -16,6 +16,11 @@ FAMILIES = {
 MARKS = "os^D*vXP"
 HEAD = ("| run | rows of | open keys per query and head | of them at position 0 | KL, nats | rise in CE, nats | top-1 "
         "agreement | steps | ceiling |", "|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+ABILITIES = (("accuracy", ".2f", "Accuracy"), ("divergence", ".3f", "KL at the answer, nats"),
+             ("open_edges", ",.0f", "Open attention edges of a prompt"))  # fmt: skip
+CIRCUITS = (("attention", "attention_edges", "Attention edges a prompt needs"), ("heads", "heads", "Heads"),
+            ("components", "edges", "Edges between components"))  # fmt: skip
+OF = {"open_edges": "visible_edges"}  # which number of a row is the whole of another, if not NAME_of
 
 
 def family(name: str) -> str:
@@ -41,67 +46,60 @@ def write_page(results: Path) -> None:
             runs, key=lambda n: (runs[n]["length"], family(n), runs[n]["held_out"]["keys_per_query"])
         )
     ]
+    judged = {name: run | {"held_out": run["judged"]} for name, run in runs.items() if "judged" in run}
+    if judged:
+        lines += ["", "Runs that followed a miss, on rows that no run was reported on:", "", *HEAD]
+        lines += [_row(name, run) for name, run in judged.items()]
     write_text(results.with_suffix(".md"), "\n".join(lines) + "\n")
     _frontier(runs, results.with_suffix(".svg"))
     _layers(runs, results.with_name(f"{results.stem}-layers.svg"))
 
 
 def write_circuits(results: Path) -> None:
-    """Write circuits.md beside results/circuits.json: one row a task, base beside control and sparse."""
+    """Write circuits.md beside results/circuits.json: one row a task, one column a model, the base first."""
     rows = read_json(results, list[dict[str, Any]])
     variants = sorted(dict.fromkeys(row["variant"] for row in rows), key=lambda name: name != "base")
-    about = f"Each cell: {', '.join(variants)}; a dash where nothing was measured."
     lines = [
         "# Circuits of SmolLM2-135M-Instruct",
         "",
-        f"`python -m benchmarks.experiments.smollm2.circuits`. {about}",
-        "",
+        "`python -m benchmarks.experiments.smollm2.circuits`. One column a model: the base, sparse models of other "
+        "runs, and finetuned-t64, which was finetuned without gates. A dash: not measured.",
     ]
-    lines += [
-        "## What the models can do",
-        "",
-        "| task | accuracy | KL at the answer, nats | open attention edges, of |",
-    ]
-    lines += ["|---|---|---|---|"]
-    found = {(row["kind"], row.get("ablation"), row["task"], row["variant"]): row for row in rows}
-    for task in dict.fromkeys(row["task"] for row in rows if row["kind"] == "accuracy"):
-        own = [found.get(("accuracy", None, task, name), {}) for name in variants]
-        cells = (
-            _cells(own, "accuracy", ".2f"),
-            _cells(own, "divergence", ".3f"),
-            _cells(own, "open_edges", ",.0f"),
-        )
-        lines.append(f"| {task} | {' / '.join(cells[0])} | {' / '.join(cells[1])} | {' / '.join(cells[2])}, "
-                     f"{own[0].get('visible_edges', 0):,.0f} |")  # fmt: skip
-    for kind, name, title in (("attention", "attention_edges", "Attention edges a prompt needs for 90 % of the effect"),
-                              ("heads", "heads", "Heads for 90 % of the effect"),
-                              ("components", "edges", "Edges between components for 90 % of the effect")):  # fmt: skip
-        if not any(row["kind"] == kind for row in rows):
-            continue
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            "| task | ablation | edges | of | as many random edges keep |",
-            "|---|---|---|---|---|",
-        ]
-        refusals: dict[str, None] = {}
-        for ablation, task in dict.fromkeys((r["ablation"], r["task"]) for r in rows if r["kind"] == kind):
-            own = [found.get((kind, ablation, task, variant), {}) for variant in variants]
-            sizes = _cells(own, name, ",.0f")
-            for at, row in enumerate(own):
-                if why := row.get("refused") or row.get("attention_refused"):
-                    sizes[at] = "refused"
-                    refusals[f"{variants[at]}, {why}"] = None
-            kept = [f"{row['random_keeps']:.2f}" if "random_keeps" in row else "-" for row in own]
-            of = max((row.get(f"{name}_of") or 0 for row in own), default=0)
-            lines.append(f"| {task} | {ablation} | {' / '.join(sizes)} | {of:,} | {' / '.join(kept)} |")
-        lines += ["", *(f"- Refused: {why}" for why in refusals)] if refusals else []
+    able = [row for row in rows if row["kind"] == "accuracy"]
+    for name, form, title in ABILITIES:
+        lines += _table(title, able, variants, name, form)
+    for kind, name, title in CIRCUITS:
+        own = [row for row in rows if row["kind"] == kind]
+        if own:
+            lines += _table(f"{title} for 90 % of the effect", own, variants, name, ",.0f")
     write_text(results.with_suffix(".md"), "\n".join(lines) + "\n")
 
 
-def _cells(rows: list[dict[str, Any]], name: str, form: str) -> list[str]:
-    return [f"{row[name]:{form}}" if row.get(name) is not None else "-" for row in rows]
+def _table(title: str, rows: list[dict[str, Any]], variants: list[str], name: str, form: str) -> list[str]:
+    """A table of one number, with how many there are, what random edges keep, and why there is no answer."""
+    found = {(row["task"], row.get("ablation"), row["variant"]): row for row in rows}
+    random = any("random_keeps" in row for row in rows)
+    ablations = any("ablation" in row for row in rows)
+    head = ["task", *(["ablation"] if ablations else []), "of", *variants]
+    head += ["as many random edges keep, at most"] if random else []
+    lines, refusals = ["", f"## {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"], []
+    for task, ablation in dict.fromkeys(sorted((r["task"], r.get("ablation") or "") for r in rows)):
+        own = [found.get((task, ablation or None, variant), {}) for variant in variants]
+        of = max((row.get(f"{name}_of") or row.get(OF.get(name, "")) or 0 for row in own), default=0)
+        kept = [abs(row["random_keeps"]) for row in own if "random_keeps" in row]
+        cells = [_cell(row, name, form) for row in own]
+        cells += [f"{max(kept):.2f}" if kept else "-"] if random else []
+        first = [task, *([ablation] if ablations else []), f"{of:,.0f}" if of else "-"]
+        lines.append(f"| {' | '.join([*first, *cells])} |")
+        why = [(row.get("refused") or row.get("attention_refused"), row) for row in own]
+        refusals += [f"- Refused: {row['variant']}, {reason}" for reason, row in why if reason]
+    return [*lines, "", *refusals] if refusals else lines
+
+
+def _cell(row: dict[str, Any], name: str, form: str) -> str:
+    if row.get("refused") or row.get("attention_refused"):
+        return "refused"
+    return f"{row[name]:{form}}" if row.get(name) is not None else "-"
 
 
 def _row(name: str, run: dict[str, Any]) -> str:

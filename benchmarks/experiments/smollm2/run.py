@@ -9,6 +9,7 @@
 
 What is finished is in results/smollm2.json and is not repeated; a run that was stopped goes on at its last checkpoint.
 The best checkpoint is chosen on some held-out rows; all are reported on the same others, in float32 (`rows_apart`).
+A run that was made because an earlier one missed its goal on those is judged on rows that none was reported on.
 Position 0 is counted apart: many heads rest on it, and an edge to it may carry nothing.
 """
 
@@ -60,6 +61,7 @@ TRAINED = (
     "lora1600-t64",
     "lora2000-t64",
     "lora1000-kl0.2-t64",
+    "lora2000-kl0.2-t64",
     "lora300-t256",
     "delta_ce0.01-t64",
 )
@@ -68,14 +70,19 @@ KEYS = {128: (16, 8, 4), 64: (16, 8, 4), 256: (16,)}
 WEIGHTS = {128: (0.003, 0.01, 0.03), 64: (0.01, 0.03), 256: (0.003, 0.01)}
 RECOVERED = (8, 4)
 CHOOSING = {64: 64, 128: 32, 256: 16}  # rows that the configs choose by; those that report lie behind them
+FRESH = {"lora2000-t64": 256, "lora2000-kl0.2-t64": 256}  # runs that are judged, and by rows behind which
 TOKENS, BATCH, TRACED = 3072, 4, 4
 
 
-def rows_apart(text: Path, tokenizer: Any, length: int) -> TensorRows:
-    """Held-out rows of a length behind all of those that choose a checkpoint or that `gossamer sparsify` reports on."""
-    first = 2 * CHOOSING[length]
+def rows_apart(text: Path, tokenizer: Any, length: int, first: int = 0, tokens: int = TOKENS) -> TensorRows:
+    """Held-out rows of a length behind those that choose a checkpoint or that `gossamer sparsify` reports on.
+
+    Args:
+        first: how many rows lie before them, at least; tokens: how many there are in them, at most.
+    """
+    first = max(first, 2 * CHOOSING[length])
     rows = packed(Corpus(str(text)).held_out(), tokenizer, length)
-    return as_rows(list(islice(rows, first, first + TOKENS // length)), mask_token=None, seed=0)
+    return as_rows(list(islice(rows, first, first + tokens // length)), mask_token=None, seed=0)
 
 
 class Remembered(torch.nn.Module):
@@ -140,6 +147,11 @@ def sparsified(name: str, model: Path, text: Path, work: Path, rows: TensorRows,
         **{key: report[key] for key in names}, "seconds": round(sum(line.get("train_runtime", 0) for line in log)),
         "held_out": measured(load(folder_of(out), impl="eager"), base, rows),
     }  # fmt: skip
+
+
+def judged(out: Path, model: Path, rows: TensorRows) -> dict[str, Any]:
+    """What a run's model loses on rows of its own."""
+    return measured(load(folder_of(out), impl="eager"), load_dense(model), rows)
 
 
 def plan(
@@ -226,6 +238,9 @@ def main() -> None:
         rows = held_out.setdefault(length, rows_apart(text, tokenizer, length))
         found = measure(rows=rows)
         results["runs"][name] = {"length": length, **found}
+        if name in FRESH:
+            fresh = rows_apart(text, tokenizer, length, FRESH[name], tokens=2 * TOKENS)
+            results["runs"][name]["judged"] = judged(given.work / "runs" / name, model, fresh)
         write_json(given.results, results)
         held = found["held_out"]
         print(
