@@ -112,7 +112,7 @@ def test_a_page_is_made_of_the_record_alone(tmp_path: Path) -> None:
     write_page(tmp_path / "smollm2.json")
     page = (tmp_path / "smollm2.md").read_text()
     assert "| default-t128 | 128 tokens | 8.50 | 0.90 | 0.0200 ± 0.0010 |" in page
-    assert "| lora2000-t64 | 64 tokens | 8.25 |" in page.partition("no run was reported on")[2]
+    assert "| lora2000-t64 | 64 tokens | 8.25 |" in page.partition("Judged once more")[2]
     assert "kl=0.05, missed" in page
     assert (tmp_path / "smollm2.svg").is_file()
     assert (tmp_path / "smollm2-layers.svg").is_file()

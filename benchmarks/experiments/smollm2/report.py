@@ -48,7 +48,12 @@ def write_page(results: Path) -> None:
     ]
     judged = {name: run | {"held_out": run["judged"]} for name, run in runs.items() if "judged" in run}
     if judged:
-        lines += ["", "Runs that followed a miss, on rows that no run was reported on:", "", *HEAD]
+        lines += [
+            "",
+            "Judged once more, on 6,144 tokens that chose nothing and on which nothing had been reported:",
+            "",
+            *HEAD,
+        ]
         lines += [_row(name, run) for name, run in judged.items()]
     write_text(results.with_suffix(".md"), "\n".join(lines) + "\n")
     _frontier(runs, results.with_suffix(".svg"))

@@ -9,7 +9,7 @@
 
 What is finished is in results/smollm2.json and is not repeated; a run that was stopped goes on at its last checkpoint.
 The best checkpoint is chosen on some held-out rows; all are reported on the same others, in float32 (`rows_apart`).
-A run that was made because an earlier one missed its goal on those is judged on rows that none was reported on.
+Runs that were made because an earlier one missed its goal on those are judged on rows that none was reported on.
 Position 0 is counted apart: many heads rest on it, and an edge to it may carry nothing.
 """
 
@@ -70,7 +70,8 @@ KEYS = {128: (16, 8, 4), 64: (16, 8, 4), 256: (16,)}
 WEIGHTS = {128: (0.003, 0.01, 0.03), 64: (0.01, 0.03), 256: (0.003, 0.01)}
 RECOVERED = (8, 4)
 CHOOSING = {64: 64, 128: 32, 256: 16}  # rows that the configs choose by; those that report lie behind them
-FRESH = {"lora2000-t64": 256, "lora2000-kl0.2-t64": 256}  # runs that are judged, and by rows behind which
+# Runs that are judged once more, and how many rows were looked at before: those that chose or that were reported on.
+FRESH = {"lora2000-t64": 256, "lora2000-kl0.2-t64": 256, "lora1000-kl0.2-t64": 256, "lora300-t256": 44}
 TOKENS, BATCH, TRACED = 3072, 4, 4
 
 
