@@ -7,9 +7,10 @@ finished runs, which may have been made side by side. Written to results/additio
 addition_3_digits_seeds_..., addition_2_tries_seeds_...: every report's numbers, and their median and range.
 
 A recipe is chosen on some seeds and judged once on others; the record of a judgement stays when a later one is made.
-Chosen on: 0 to 9. Judged on: 40 to 59 (2026-11-27); the recipe before it on 20 to 39 (2026-11-26). The next are 80 to
-99. Three digits have the settings of two, but for the base's steps; judged once on 120 to 122 (2026-11-27), after seed
-0. addition_cpu_2026-11 is the record of an earlier recipe still, on seeds that it was chosen on.
+Chosen on: 0 to 9. Judged on: 40 to 59 (2026-11-27), and with two tries on 80 to 99 (2026-11-29); the recipe before it
+on 20 to 39 (2026-11-26). The next are 130 to 149. Three digits have the settings of two, but for the base's steps;
+judged once on 120 to 122 (2026-11-27), after seed 0. addition_cpu_2026-11 is the record of an earlier recipe still, on
+seeds that it was chosen on.
 """
 
 from __future__ import annotations
