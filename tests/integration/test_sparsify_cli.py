@@ -15,8 +15,10 @@ from gossamer import gates_of, load
 from gossamer.cli import main
 from gossamer.data.prompts import positions_of, training_tokenizer
 from gossamer.errors import GossamerWarning
+from gossamer.models.forward import evaluating
 from gossamer.models.interface import attention_modules
 from gossamer.models.run_report import RunReport
+from gossamer.recipes.folders import model_in, open_pair, pair_in
 from gossamer.recipes.sparsify_settings import SparsifySettings
 from gossamer.recipes.text import rows_of
 from gossamer.training.tasks import Task
@@ -118,6 +120,20 @@ def test_adapters_alone_load_gated(place: Path, tmp_path: Path) -> None:
     assert run(place, tmp_path, "--ceiling", "kl=9", "--lora", "2", "--seed", "1") == 0
     model = load(tmp_path / "adapter")
     assert len(attention_modules(model)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_verbs_open_a_run_that_left_adapters_alone(place: Path, tmp_path: Path) -> None:
+    assert run(place, tmp_path, "--ceiling", "kl=9", "--lora", "2", "--seed", "1") == 0
+    base, sparse = pair_in(tmp_path)
+    assert sparse == tmp_path / "adapter"
+    assert model_in(tmp_path) == sparse
+    merged, adapted, ids = open_pair(base, sparse)[1], load(sparse, impl="eager"), torch.arange(3, 11)[None]
+    assert gates_of(merged).bias == gates_of(adapted).bias
+    with evaluating(merged), evaluating(adapted):
+        difference = merged(input_ids=ids).logits - adapted(input_ids=ids).logits
+    assert float(difference.abs().max()) < 1e-5
+    assert not any("lora" in name for name, _ in merged.named_parameters())
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")

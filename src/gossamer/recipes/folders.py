@@ -23,13 +23,19 @@ from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
 from ..models.run_report import report_beside
 
-PARTS = ("model", "sparse")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
+PARTS = ("model", "sparse", "adapter")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
+ADAPTERS = "adapter_config.json"  # what a folder of adapters alone has in place of config.json
+
+
+def holds_model(place: Path) -> bool:
+    """Whether a folder is that of a model, whole or as adapters."""
+    return (place / "config.json").is_file() or (place / ADAPTERS).is_file()
 
 
 def model_in(place: Path) -> Path:
     """The folder of the sparse model itself, where `place` is the folder of the run that made it."""
-    inside = (place / part for part in PARTS if (place / part / "config.json").is_file())
-    return place if (place / "config.json").is_file() else next(inside, place)
+    inside = (place / part for part in PARTS if holds_model(place / part))
+    return place if holds_model(place) else next(inside, place)
 
 
 def base_beside(folder: Path) -> Path | str:
@@ -58,13 +64,19 @@ def pair_in(folder: Path, base: Path | None = None, sparse: Path | None = None) 
     Raises: `GossamerError` where a run's base model is not on record.
     """
     made = model_in(folder)
-    is_run = sparse is None and (made / "config.json").is_file() and not (folder / "base").is_dir()
+    is_run = sparse is None and holds_model(made) and not (folder / "base").is_dir()
     gated = sparse or (made if is_run else folder / "sparse")
     return base or (base_beside(gated) if is_run else folder / "base"), gated
 
 
 def open_model(folder: Path | str) -> PreTrainedModel:
-    """The model of a folder with its gates, if it has any, on the eager implementation."""
+    """The model of a folder with its gates, if it has any, on the eager implementation; adapters are merged.
+
+    A circuit is read off plain linear layers.
+    """
+    if (Path(folder) / ADAPTERS).is_file():
+        adapted: Any = load(folder, impl="eager")
+        return adapted.merge_and_unload()
     config = read_config(folder)
     return load(folder, impl="eager") if blocks_of(config.__dict__, folder) else load_dense(folder)
 
