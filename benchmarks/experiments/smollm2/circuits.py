@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks.experiments.circuits.measure import attention_edges, component_edges, describe_prompts
 from benchmarks.experiments.smollm2.prepare import WORK, prepared
@@ -33,7 +34,7 @@ from gossamer.circuits.components.curve import Ablator, head_attributions, neede
 from gossamer.circuits.components.scores import score_edges
 from gossamer.data.prompts import open_tokenizer
 from gossamer.errors import GossamerError
-from gossamer.models.checkpoint import load, load_dense
+from gossamer.models.checkpoint import load_dense, load_merged
 
 RESULTS = Path(__file__).parent / "results" / "circuits.json"
 CIRCUITS = ("ioi", "greater_than", "induction", "successor", "pronoun")
@@ -93,10 +94,9 @@ def able(model: Any, base: Any, task: str, tokenizer: Any) -> Row:
     return describe_prompts(model, base, prompts(task, 24, ABLE, tokenizer))
 
 
-def opened(folder: Path, *, gated: bool) -> Any:
-    """A run's model; adapters are merged, since circuits are read off plain linear layers."""
-    model: Any = load(folder, impl="eager") if gated else load_dense(folder)
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+def opened(folder: Path, *, gated: bool) -> PreTrainedModel:
+    """A run's model, with its gates if it has any."""
+    return load_merged(folder, impl="eager") if gated else load_dense(folder)
 
 
 def plan(variants: dict[str, Any], tokenizer: Any, n: int) -> Iterator[tuple[Row, Any]]:

@@ -135,6 +135,12 @@ def _load_adapter(folder: Path, *, impl: str, check: bool, **options: Any) -> An
     return adapted.eval()
 
 
+def load_merged(path: Path | str, *, impl: str = "auto") -> PreTrainedModel:
+    """`load`, with adapters merged into the weights, as a circuit is read off plain linear layers."""
+    model: Any = load(path, impl=impl)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
 def load_dense(path: Path | str, *, config: Any = None, **options: Any) -> PreTrainedModel:
     """Load the architecture that config.json names, dense, in evaluation mode; layers may have sizes of their own."""
     trust = bool(options.pop("trust_remote_code", trusted()))

@@ -17,7 +17,7 @@ from ..data.prompts import open_tokenizer
 from ..data.registry import batches, task_vocabulary
 from ..errors import refuse
 from ..models.attach import gates_of
-from ..models.checkpoint import load, load_dense
+from ..models.checkpoint import load, load_dense, load_merged
 from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
@@ -70,13 +70,9 @@ def pair_in(folder: Path, base: Path | None = None, sparse: Path | None = None) 
 
 
 def open_model(folder: Path | str) -> PreTrainedModel:
-    """The model of a folder with its gates, if it has any, on the eager implementation; adapters are merged.
-
-    A circuit is read off plain linear layers.
-    """
+    """The model of a folder with its gates, if it has any, on the eager implementation; adapters are merged."""
     if (Path(folder) / ADAPTERS).is_file():
-        adapted: Any = load(folder, impl="eager")
-        return adapted.merge_and_unload()
+        return load_merged(folder, impl="eager")
     config = read_config(folder)
     return load(folder, impl="eager") if blocks_of(config.__dict__, folder) else load_dense(folder)
 

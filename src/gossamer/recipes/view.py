@@ -8,7 +8,7 @@ from pathlib import Path
 from ..circuits.trace import trace_prompt
 from ..data.prompts import Prompt, open_tokenizer, positions_of
 from ..errors import refuse
-from ..models.checkpoint import load, load_dense
+from ..models.checkpoint import load_dense, load_merged
 from ..training.counted import counted
 from ..viz.viewer import view
 from .addition.explain.findings import edge_findings_beside, read_edge_findings
@@ -34,7 +34,7 @@ def view_folders(
         carries: what `gossamer verify` wrote about the sparse model; by default the file in its folder, if any.
     Raises: `GossamerError` if there is nothing to show.
     """
-    dense, gated = load_dense(base), load(sparse, impl="blockwise")
+    dense, gated = load_dense(base), load_merged(sparse, impl="blockwise")
     if addition_of(dense.config) is not None:
         words = (
             edge_findings_beside(sparse, gated)

@@ -23,7 +23,7 @@ from ...circuits.trace import trace_prompt, units_left
 from ...data.prompts import Prompt, open_tokenizer, pieces, positions_of
 from ...errors import refuse
 from ...models.attach import attach, gates_of
-from ...models.checkpoint import load, load_dense
+from ...models.checkpoint import load_dense, load_merged
 from ...models.forward import device_of, evaluating, first_output
 from ..viewer import page_data, panel_data
 from ..viewer.pack import circuits
@@ -88,7 +88,7 @@ class Session:
     ) -> Session:
         """The models in folder/base and folder/sparse, or `models`, and the tokenizer that lies with one of them."""
         base, sparse = models or (folder / "base", folder / "sparse")
-        opened = load_dense(base), load(sparse)
+        opened = load_dense(base), load_merged(sparse)
         return cls(*opened, open_tokenizer(sparse, base, folder), limits)
 
     def answer(
