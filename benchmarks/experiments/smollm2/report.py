@@ -18,8 +18,8 @@ HEAD = ("| run | rows of | open keys per query and head | of them at position 0 
         "agreement | steps | ceiling |", "|---|---|---|---|---|---|---|---|---|")  # fmt: skip
 ABILITIES = (("accuracy", ".2f", "Accuracy"), ("divergence", ".3f", "KL at the answer, nats"),
              ("open_edges", ",.0f", "Open attention edges of a prompt"))  # fmt: skip
-CIRCUITS = (("attention", "attention_edges", "Attention edges a prompt needs"), ("heads", "heads", "Heads"),
-            ("components", "edges", "Edges between components"))  # fmt: skip
+NEEDED = (("attention", "attention_edges", "Attention edges a prompt needs"), ("heads", "heads", "Heads"),
+          ("components", "edges", "Edges between components"))  # fmt: skip
 OF = {"open_edges": "visible_edges"}  # which number of a row is the whole of another, if not NAME_of
 
 
@@ -68,12 +68,12 @@ def write_circuits(results: Path) -> None:
         "# Circuits of SmolLM2-135M-Instruct",
         "",
         "`python -m benchmarks.experiments.smollm2.circuits`. One column a model: the base, sparse models of other "
-        "runs, and finetuned-t64, which was finetuned without gates. A dash: not measured.",
+        "runs, and those that were finetuned without gates (finetuned). A dash: not measured.",
     ]
     able = [row for row in rows if row["kind"] == "accuracy"]
     for name, form, title in ABILITIES:
         lines += _table(title, able, variants, name, form)
-    for kind, name, title in CIRCUITS:
+    for kind, name, title in NEEDED:
         own = [row for row in rows if row["kind"] == kind]
         if own:
             lines += _table(f"{title} for 90 % of the effect", own, variants, name, ",.0f")

@@ -234,16 +234,17 @@ def main() -> None:
     tokenizer = training_tokenizer(str(model), load_dense(model), max(LENGTHS))
     held_out: dict[int, TensorRows] = {}
     for name, length, measure in plan(model, text, given.work, results["runs"]):
-        if name in results["runs"] or (given.only and name not in given.only):
+        is_judged = name not in FRESH or "judged" in results["runs"].get(name, {})
+        if (name in results["runs"] and is_judged) or (given.only and name not in given.only):
             continue
-        rows = held_out.setdefault(length, rows_apart(text, tokenizer, length))
-        found = measure(rows=rows)
-        results["runs"][name] = {"length": length, **found}
-        if name in FRESH:
+        if name not in results["runs"]:
+            rows = held_out.setdefault(length, rows_apart(text, tokenizer, length))
+            results["runs"][name] = {"length": length, **measure(rows=rows)}
+        if not is_judged:
             fresh = rows_apart(text, tokenizer, length, FRESH[name], tokens=2 * TOKENS)
             results["runs"][name]["judged"] = judged(given.work / "runs" / name, model, fresh)
         write_json(given.results, results)
-        held = found["held_out"]
+        held = results["runs"][name]["held_out"]
         print(
             f"{name}: {held['keys_per_query']} keys, KL {held['kl']}, delta CE {held['delta_ce']}", flush=True
         )

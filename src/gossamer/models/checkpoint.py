@@ -22,7 +22,7 @@ from ..files import writing
 from ..gates.gate_sets import GateSets
 from ..gates.host import Options
 from .attach import gate_sets_of, put_on, write_config
-from .config_file import adapter_base
+from .config_file import adapter_base, holds_adapters
 from .cut import sized
 from .declared import class_of, layer_sizes, read_config
 from .forward import evaluating, first_output, probe_inputs
@@ -90,7 +90,7 @@ def load(path: Path | str, *, impl: str = "auto", check: bool = True, **options:
 
     Raises: `CheckpointError` for a folder that is no checkpoint, is dense, or is from a newer gossamer.
     """
-    if (Path(path) / "adapter_config.json").is_file():
+    if holds_adapters(Path(path)):
         return _load_adapter(Path(path), impl=impl, check=check, **options)
     on_hub = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
     config = read_config(path, **on_hub, trust_remote_code=options.get("trust_remote_code", trusted()))

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from ..errors import CheckpointError
 from ..files import read_json, require_shape
 
+ADAPTERS = "adapter_config.json"
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 OF_BOTH = ("num_decoder_layers", "encoder_layers", "decoder_layers")  # of an encoder and a decoder
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
@@ -69,7 +70,17 @@ def read_config_file(folder: Path) -> dict[str, Any]:
     return found
 
 
+def holds_adapters(folder: Path) -> bool:
+    """Whether a folder is one of adapters alone, without the model that they were made for."""
+    return (folder / ADAPTERS).is_file()
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is that of a model, whole or as adapters."""
+    return (folder / "config.json").is_file() or holds_adapters(folder)
+
+
 def adapter_base(folder: Path) -> str:
     """The model that adapters were made for, as adapter_config.json names it."""
-    content = read_json(folder / "adapter_config.json", _Adapter, finite=False, kind=CheckpointError)
+    content = read_json(folder / ADAPTERS, _Adapter, finite=False, kind=CheckpointError)
     return content["base_model_name_or_path"]

@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from ..data.places import hub_answers, looks_like_path, reaching
 from ..data.trust import trusted, untrusted
 from ..errors import CheckpointError, GossamerWarning, loading, refuse
-from .config_file import read_config_file
+from .config_file import holds_adapters, read_config_file
 from .interface import KEY
 
 BLOCK = "shrink"  # of config.json: what `gossamer shrink` did
@@ -160,7 +160,7 @@ def layer_sizes(config: Any, path: Path | str) -> dict[str, dict[str, int]]:
 
 def _no_config(folder: Path) -> Exception:
     """The error for a folder that is no model, told apart from one that holds adapters alone."""
-    if (folder / "adapter_config.json").is_file():
+    if holds_adapters(folder):
         return refuse(
             f"{folder} holds adapters, not a model",
             "a dense model",

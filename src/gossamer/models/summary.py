@@ -17,7 +17,7 @@ import torch
 from .. import __version__
 from ..errors import CheckpointError, refuse
 from ..gates.attention import choose
-from .config_file import adapter_base
+from .config_file import adapter_base, holds_adapters, holds_model
 from .gate_block import adapter_blocks, sets_of
 from .run_report import report_beside
 from .shape import shape_of
@@ -41,7 +41,7 @@ def describe(place: Path | str) -> dict[str, Any]:
     """
     folder = Path(place)
     found = [folder / part for part in PARTS if (folder / part).is_dir()]
-    whole = not folder.is_dir() or any((folder / x).is_file() for x in ("config.json", "adapter_config.json"))
+    whole = not folder.is_dir() or holds_model(folder)
     if not whole and not found:
         raise refuse(
             f"{place} holds no model",
@@ -71,7 +71,7 @@ def describe_model(place: Path | str) -> dict[str, Any]:
         a layer has, where that is fixed, and
         `sizes` its parameters, multiply-adds and bytes, of base and of what is left; `task` says in words what for.
     """
-    adapter = (Path(place) / "adapter_config.json").is_file()
+    adapter = holds_adapters(Path(place))
     source = adapter_base(Path(place)) if adapter else place
     shape = shape_of(source)
     sets = sets_of(adapter_blocks(Path(place)) if adapter else shape.gates, place)

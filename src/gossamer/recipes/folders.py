@@ -17,19 +17,14 @@ from ..data.prompts import open_tokenizer
 from ..data.registry import batches, task_vocabulary
 from ..errors import refuse
 from ..models.attach import gates_of
-from ..models.checkpoint import load, load_dense, load_merged
+from ..models.checkpoint import load_dense, load_merged
+from ..models.config_file import holds_adapters, holds_model
 from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
 from ..models.run_report import report_beside
 
 PARTS = ("model", "sparse", "adapter")  # where `gossamer sparsify` and `gossamer demo` leave a sparse model
-ADAPTERS = "adapter_config.json"  # what a folder of adapters alone has in place of config.json
-
-
-def holds_model(place: Path) -> bool:
-    """Whether a folder is that of a model, whole or as adapters."""
-    return (place / "config.json").is_file() or (place / ADAPTERS).is_file()
 
 
 def model_in(place: Path) -> Path:
@@ -71,10 +66,8 @@ def pair_in(folder: Path, base: Path | None = None, sparse: Path | None = None) 
 
 def open_model(folder: Path | str) -> PreTrainedModel:
     """The model of a folder with its gates, if it has any, on the eager implementation; adapters are merged."""
-    if (Path(folder) / ADAPTERS).is_file():
-        return load_merged(folder, impl="eager")
-    config = read_config(folder)
-    return load(folder, impl="eager") if blocks_of(config.__dict__, folder) else load_dense(folder)
+    is_gated = holds_adapters(Path(folder)) or blocks_of(read_config(folder).__dict__, folder)
+    return load_merged(folder, impl="eager") if is_gated else load_dense(folder)
 
 
 def open_pair(base: Path | str, sparse: Path | str) -> tuple[PreTrainedModel, PreTrainedModel]:

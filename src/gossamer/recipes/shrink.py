@@ -25,6 +25,7 @@ from ..errors import CheckpointError, refuse
 from ..files import cannot_write, require_writable, writing
 from ..models.attach import detach, find_gate_sets
 from ..models.checkpoint import load, load_dense, save
+from ..models.config_file import holds_adapters
 from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.latency import latencies
@@ -145,7 +146,7 @@ def shrink(
 def _folder(sparse: Path) -> Path:
     """The folder of the gated model itself."""
     folder = model_in(sparse)
-    if (folder / "adapter_config.json").is_file() or (sparse / "adapter").is_dir():
+    if holds_adapters(folder) or (sparse / "adapter").is_dir():
         raise refuse(
             f"{sparse} holds adapters",
             "a whole gated model",

@@ -16,6 +16,7 @@ from torch import nn
 from ..errors import CheckpointError, refuse
 from ..gates.gate_sets import GateSets
 from ..models.attach import write_config
+from ..models.config_file import holds_adapters
 from ..models.gate_block import write_adapter_blocks
 from ..models.gate_tensors import FILE, load_tensors, save_tensors
 from .atomic_checkpoints import AtomicCheckpoints
@@ -105,7 +106,7 @@ class GateCheckpoints(AtomicCheckpoints):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)  # type: ignore[arg-type]
-        if self.args.should_save and (folder / "adapter_config.json").is_file():
+        if self.args.should_save and holds_adapters(folder):
             write_adapter_blocks(self.all_gates, folder)  # without them `gossamer.load` would find no gates
             save_tensors(self.all_gates, folder, state_dict)
 
