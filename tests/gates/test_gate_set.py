@@ -15,7 +15,7 @@ from gossamer.errors import GossamerError
 from gossamer.gates.gate_set import GateSet
 from gossamer.gates.gate_sets import GateSets
 from gossamer.gates.host import Host
-from gossamer.gates.openness import Count, Openness
+from gossamer.gates.openness import Count, Openness, Slopes
 from gossamer.gates.top_k import TopKGates
 from gossamer.training.metrics import Tally, counting
 from helpers.zoo import prompts, tiny, tiny_gated
@@ -68,14 +68,21 @@ def test_one_set_is_priced_by_its_expected_share() -> None:
     total = sum(x.sum() for x in seen[0].expected) / sum(int(x.sum()) for x in seen[0].visible)
     assert sets.penalty(seen).item() == pytest.approx(float(total))
     steep = sum((1 + 2 * i) * x.sum() for i, x in enumerate(seen[0].expected))
-    assert sets.penalty(seen, 2.0).item() == pytest.approx(float(steep / seen[0].total_visible()))
+    assert sets.penalty(seen, Slopes(layer=2.0)).item() == pytest.approx(
+        float(steep / seen[0].total_visible())
+    )
+    heads = 1 + 0.5 * torch.arange(seen[0].expected[0].shape[1])
+    steep = sum((1 + 2 * i) * (x * heads).sum() for i, x in enumerate(seen[0].expected))
+    assert sets.penalty(seen, Slopes(2.0, 0.5)).item() == pytest.approx(
+        float(steep / seen[0].total_visible())
+    )
 
 
 def test_a_price_by_layer_is_for_edges_and_for_no_unit_that_is_the_same_for_every_input() -> None:
     sets = GateSets((Outer(torch.zeros(3, 2), 1.0),))
     with sets.recording() as seen:
         pass
-    assert sets.penalty(seen, 2.0).item() == sets.penalty(seen).item() == 0.5
+    assert sets.penalty(seen, Slopes(2.0, 1.0)).item() == sets.penalty(seen).item() == 0.5
 
 
 def test_nothing_is_open_in_a_closed_parent() -> None:

@@ -223,18 +223,26 @@ def test_gates_are_lifted_while_the_ceiling_has_slack() -> None:
 def test_depth_is_dearer_while_the_ceiling_has_slack() -> None:
     made, found = controller(gate__layer_price_slope=1.0), []
     for made.tightened in (0.0, 0.25, 1.0):
-        found.append(made.layer_price_slope)
+        found.append(made.price_slopes.layer)
     assert found == [1.0, 0.75, 0.0]
-    assert controller().layer_price_slope == 0.0
+    assert controller().price_slopes == (0.0, 0.0)
 
 
 def test_depth_has_a_price_of_its_own_while_units_grow_back() -> None:
     given = {"gate__layer_price_slope": 3.0, "ceiling__tighten_from": 0.2, "ceiling__tighten_until": 0.5}
     made = controller(**given, gate__regrow_price_slope=0.5)
-    assert (at(made, 18).layer_price_slope, made.taken) == (3.0, 19)
-    assert [at(made, 19, tightened=u).layer_price_slope for u in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
-    assert at(controller(**given, gate__regrow_price_slope=0.0), 19).layer_price_slope == 0.0
-    assert at(controller(**given), 19).layer_price_slope == 3.0
+    assert (at(made, 18).price_slopes.layer, made.taken) == (3.0, 19)
+    assert [at(made, 19, tightened=u).price_slopes.layer for u in (0.0, 0.5, 1.0)] == [0.5, 0.25, 0.0]
+    assert at(controller(**given, gate__regrow_price_slope=0.0), 19).price_slopes.layer == 0.0
+    assert at(controller(**given), 19).price_slopes.layer == 3.0
+
+
+def test_later_heads_are_dearer_until_the_ceiling_is_tight() -> None:
+    made = controller(gate__head_price_slope=0.5)
+    found = []
+    for made.tightened in (0.0, 0.25, 1.0):
+        found.append(made.price_slopes.head)
+    assert found == [0.5, 0.5, 0.0]
 
 
 def test_the_least_slope_falls_as_the_ceiling_tightens() -> None:

@@ -24,10 +24,19 @@ from gossamer.data.sequences import IGNORED, TensorRows, collate_rows
 from gossamer.files import read_yaml, write_json
 from gossamer.models.checkpoint import load, load_dense, save, save_folder
 from gossamer.training.config import configured
+from gossamer.training.presets import DEFAULT
+from gossamer.training.recipe import Recipe
 from gossamer.training.sparsify import sparsify
 
 TEXT = ("ioi", "greater_than", "quotes", "brackets", "nonsense")
 VARIANTS = ("base", "finetuned", "sparse")
+# Sparse models, each with its recipe; None is the record's, whose gates read the logit. The other two differ in what
+# gates read and in nothing else.
+SPARSE: dict[str, Recipe | None] = {
+    "sparse": None,
+    "weight": DEFAULT.with_settings({"gate.reads": "weight"}),
+    "logit": DEFAULT.with_settings({"gate.reads": "logit"}),
+}
 BASE_RATE, RATE = 2e-3, 1e-3  # learning rates: from scratch, and of both finetunings
 
 
@@ -62,9 +71,15 @@ def sparse(
     folder: Path,
     seed: int,
     tasks: tuple[str, ...] = TEXT,
+    recipe: Recipe | None = None,
 ) -> Any:
-    """Sparsity-regularised finetuning: a loose ceiling first, tightened as the model follows, and a calm end."""
+    """Sparsity-regularised finetuning: a loose ceiling first, tightened as the model follows, and a calm end.
+
+    Args:
+        recipe: another one, which knows nothing of `given.loose` and `given.most`.
+    """
     every = max(1, given.steps // 20)
+    known = {"ceiling.initial_factor": given.loose, "control.lambda_bounds": (1e-3, given.most)}
     config = configured(
         {
             **shared(folder.parent / f"work-{folder.name}", given.steps, seed, RATE),
@@ -72,8 +87,9 @@ def sparse(
             "ceiling": given.ceiling,
             "eval_steps": every,
             "save_steps": every,
+            **({} if recipe is None else {"recipe": recipe}),
         },
-        {"ceiling.initial_factor": given.loose, "control.lambda_bounds": (1e-3, given.most)},
+        known if recipe is None else {},
     )
     found = sparsify(
         model,
@@ -102,7 +118,7 @@ def model_of(variant: str, given: argparse.Namespace, seed: int) -> Any:
     """Load a variant, or make it."""
     folder = given.out / f"seed{seed}" / variant
     if (folder / "config.json").is_file():
-        return load(folder, impl="eager") if variant == "sparse" else load_dense(folder)
+        return load(folder, impl="eager") if variant in SPARSE else load_dense(folder)
     set_seed(seed)
     if variant == "base":
         model = untrained(given)
@@ -113,4 +129,4 @@ def model_of(variant: str, given: argparse.Namespace, seed: int) -> Any:
         train = data(given.rows, seed + 1000)
         plain(model, folder, train, steps=given.steps, seed=seed + 1000, rate=RATE)
         return model
-    return sparse(model, given, folder, seed + 1000)
+    return sparse(model, given, folder, seed + 1000, recipe=SPARSE[variant])

@@ -40,7 +40,7 @@ import torch
 
 from benchmarks.experiments.circuits.figure import draw
 from benchmarks.experiments.circuits.measure import describe, measure, nonsense
-from benchmarks.experiments.circuits.models import TEXT, VARIANTS, model_of
+from benchmarks.experiments.circuits.models import SPARSE, TEXT, VARIANTS, model_of
 from benchmarks.experiments.circuits.report import write_page
 from benchmarks.lib.record import Row, Rows
 from gossamer.errors import refuse
@@ -59,6 +59,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the record goes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--name", default="circuits", help="what the record is called")
+    parser.add_argument(
+        "--variants", nargs="+", choices=dict.fromkeys((*VARIANTS, *SPARSE)), default=VARIANTS
+    )
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--width", type=int, default=128)
@@ -98,8 +102,8 @@ def fill(rows: Rows, key: Row, variant: str, given: argparse.Namespace) -> None:
     seed = key["seed"]
     model, base = (model_of(name, given, seed) for name in (variant, "base"))
     message = key | {"variant": variant}
-    if variant == "sparse":
-        message["promise"] = read_json(given.out / f"seed{seed}" / "sparse.json")
+    if variant in SPARSE:
+        message["promise"] = read_json(given.out / f"seed{seed}" / f"{variant}.json")
     for task in (*MEASURED, "nonsense", "about"):
         for ablation in ABLATIONS if task != "about" else ("none",):
             mine = message | {"task": task, "ablation": ablation}
@@ -114,14 +118,16 @@ def main() -> None:
     """Run what is not in the results yet."""
     given = arguments()
     torch.set_num_threads(1)
-    apart = ("out", "results", "seeds")
+    apart = ("out", "results", "seeds", "name", "variants")
     settings = {name: value for name, value in vars(given).items() if name not in apart}
     given.out.mkdir(parents=True, exist_ok=True)
     require_settings(given.out, settings)
-    path = given.results / f"circuits_{platform.machine()}_{given.layers}x{given.heads}x{given.width}.json"
+    path = (
+        given.results / f"{given.name}_{platform.machine()}_{given.layers}x{given.heads}x{given.width}.json"
+    )
     rows = Rows(path)
     for seed in given.seeds:
-        for variant in VARIANTS:
+        for variant in given.variants:
             key = {"seed": seed, "settings": settings, "torch": torch.__version__}
             fill(rows, key, variant, given)
         write_page(path)

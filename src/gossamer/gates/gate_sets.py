@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import refuse
 from .gate_set import DEFINED, GateSet
-from .openness import Count, Openness
+from .openness import FLAT, Count, Openness, Slopes
 
 
 class GateSets(tuple[GateSet, ...]):
@@ -151,14 +151,14 @@ class GateSets(tuple[GateSet, ...]):
                 stack.enter_context(one.counting(add))
             yield
 
-    def penalty(self, seen: Sequence[Openness], slope: float = 0.0) -> Tensor:
-        """A of the module docstring, with a gradient; an edge of layer l costs 1 + slope * l times its price."""
+    def penalty(self, seen: Sequence[Openness], slopes: Slopes = FLAT) -> Tensor:
+        """A of the module docstring, with a gradient; edges of later layers and heads may cost more."""
         named = {one.kind: openness for one, openness in zip(self, seen, strict=True)}
         opened, visible = [], []
         for one, openness in zip(self, seen, strict=True):
             parent = named[one.parent].shares() if one.parent in named else _open_parents(one, openness)
             price = one.price * one.emphasis * openness.tokens
-            opened.append(price * openness.total_expected(slope if one.priced_by_layer else 0.0, parent))
+            opened.append(price * openness.total_expected(slopes if one.priced_by_layer else FLAT, parent))
             visible.append(price * openness.total_visible())
         return torch.stack(opened).sum() / torch.stack(visible).sum()
 

@@ -14,6 +14,16 @@ import torch
 from torch import Tensor
 
 
+class Slopes(NamedTuple):
+    """How prices rise: a unit of layer l and group h costs (1 + layer l)(1 + head h) times its price."""
+
+    layer: float = 0.0
+    head: float = 0.0
+
+
+FLAT = Slopes()
+
+
 @dataclass
 class Openness:
     """What one forward pass said of one gate set: per layer, in call order, sums over the units of each group.
@@ -34,8 +44,8 @@ class Openness:
     weight: float = 0.0
     tokens: int = 1
 
-    def total_expected(self, slope: float = 0.0, parent: dict[int, Tensor] | None = None) -> Tensor:
-        """Expected open units, a scalar with a gradient; one of layer l counts 1 + slope * l times.
+    def total_expected(self, slopes: Slopes = FLAT, parent: dict[int, Tensor] | None = None) -> Tensor:
+        """Expected open units, a scalar with a gradient, each as often as its price says.
 
         Args:
             parent: layer -> (G,), the probability that a group's parent is open.
@@ -43,7 +53,8 @@ class Openness:
         parts = []
         for layer, x in zip(self.layers, self.expected, strict=True):
             x = x if parent is None else x * parent[layer]
-            parts.append(x.sum() * (1 + slope * layer))
+            x = x * (1 + slopes.head * torch.arange(x.shape[-1], device=x.device)) if slopes.head else x
+            parts.append(x.sum() * (1 + slopes.layer * layer))
         return torch.stack(parts).sum()
 
     def total_visible(self) -> Tensor:

@@ -39,6 +39,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import refuse
+from ..gates.openness import Slopes
 from .calibrate import Start
 from .constraint import Ceiling
 from .controller_state import put_state, state_of
@@ -126,11 +127,12 @@ class Controller:
         self.aim = min(1.0, max(LEAST_AIM, 1 - short))
 
     @property
-    def layer_price_slope(self) -> float:
-        """An open edge of layer l costs 1 + slope * l; of the first layer, 1."""
+    def price_slopes(self) -> Slopes:
+        """How much more an open edge of a later layer costs, and of a later head."""
         gate = self.recipe.gate
         regrow = gate.layer_price_slope if gate.regrow_price_slope is None else gate.regrow_price_slope
-        return (regrow if self._tightens else gate.layer_price_slope) * (1 - self.tightened)
+        layer = (regrow if self._tightens else gate.layer_price_slope) * (1 - self.tightened)
+        return Slopes(layer, gate.head_price_slope if self.tightened < 1 else 0.0)
 
     @property
     def _tightens(self) -> bool:

@@ -70,6 +70,11 @@ class GateRecipe:
         None,
         "The same from ceiling.tighten_from on, falling to 0 as the ceiling tightens. Default: layer_price_slope.",
     )
+    head_price_slope: float = _says(
+        0.0,
+        "Extra price of an open edge per index of its head in the layer, until the ceiling is tight: edges gather in "
+        "few heads. 0 turns this off.",
+    )
     least_slope: float = _says(
         0.0,
         "Least slope of the straight-through gradient of a gate on an edge or a weight, at most 0.25, falling to 0 as "
@@ -108,7 +113,13 @@ class GateRecipe:
         require_choice("gate.pace", self.pace, BIAS_PACES)
         for name in ("anneal", "noise_until", "start_share", "parents_from"):
             require_range(f"gate.{name}", getattr(self, name), 0.0, 1.0)
-        for name in ("regrow_bias", "last_cut", "layer_price_slope", "regrow_price_slope"):
+        for name in (
+            "regrow_bias",
+            "last_cut",
+            "layer_price_slope",
+            "regrow_price_slope",
+            "head_price_slope",
+        ):
             require_range(f"gate.{name}", getattr(self, name) or 0.0, 0.0, 100.0)
         require_range("gate.least_slope", self.least_slope, 0.0, 0.25)
         self.shares()

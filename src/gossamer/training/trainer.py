@@ -161,8 +161,8 @@ class SparsityTrainer(Evaluation):
             self.gates.require_gradient(seen)
             self._window.append(torch.stack([divergence.detach(), openness.detach().to(divergence)]))
             self._wait(expected_density=openness.detach(), **self._expected(seen, len(output)))
-        slope = self.controller.layer_price_slope
-        priced = self.gates.penalty(seen, slope) if slope else openness
+        slopes = self.controller.price_slopes
+        priced = self.gates.penalty(seen, slopes) if any(slopes) else openness
         loss = self.controller.lagrangian(priced + self.gates.pull(seen), divergence)
         return (loss, {"logits": output}) if return_outputs else loss
 
