@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,12 @@ from gossamer.errors import refuse
 from gossamer.files import read_json, write_text
 
 VARIANTS = ("base", "finetuned", "sparse")
+# Sparse models by what their gates read, where a record has more than the one of its own recipe.
+GATES = {
+    "sparse": "logit, recipe circuits",
+    "logit": "logit, the default recipe",
+    "weight": "weight, the default recipe",
+}
 ASIDE = ("nonsense", "about")  # records that are no circuits
 FEWER = 10.0  # times fewer edges than the finetuned control: the goal
 NEITHER = "refused in both: no effect to explain"
@@ -241,17 +249,49 @@ def ceilings(records: list[Record]) -> list[str]:
         if r["task"] == "about" and "promise" in r:
             held, far = r["promise"], r["divergence"].values()
             chosen, fresh = held["metrics"]["divergence"], sum(far) / len(far)
+            which = f"seed {r['seed']}" + f", {r['variant']}" * (r["variant"] != "sparse")
             message = f"{held['missed'] or 'held'}; {chosen:.4f} over the answers of the prompts that chose the model"
-            lines.append(
-                f"- seed {r['seed']}: {message}, {fresh:.4f} in the mean over tasks on fresh prompts"
-            )
+            lines.append(f"- {which}: {message}, {fresh:.4f} in the mean over tasks on fresh prompts")
     return lines
 
 
-def command(record: Record) -> str:
-    """What makes these records again."""
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in record["settings"].items()]
-    return " ".join(["OMP_NUM_THREADS=1 python -m benchmarks.experiments.circuits.run --out DIR", *options])
+def gates(records: list[Record]) -> list[str]:
+    """Sparse models whose gates read something else, side by side; nothing where there is one kind."""
+    there = {name: about for name, about in GATES.items() if any(r["variant"] == name for r in records)}
+    if len(there) < 2:
+        return []
+    lines = ["", "What gates read; finetuned over sparse as in the goals, resample and mean ablation:", ""]
+    lines += [
+        f"| gates | {' | '.join(EDGES)} | open edges a prompt | KL on fresh prompts, by seed |",
+        "|---" * 6 + "|",
+    ]
+    for name, about in there.items():
+        cells = [", ".join(f"{_mean_ratio(records, ablation, what, name):.1f}" for ablation in circuits_of(records))
+                 for what in EDGES]  # fmt: skip
+        seen = [r for r in records if r["variant"] == name and r["task"] == "about"]
+        opened = [_mean(r["open_edges"].values()) for r in seen]
+        far = ", ".join(f"{_mean(r['divergence'].values()):.4f}" for r in seen)
+        lines.append(f"| {about} | {' | '.join(cells)} | {_mean(opened):.1f} | {far} |")
+    return lines
+
+
+def _mean_ratio(records: list[Record], ablation: str, what: str, variant: str) -> float:
+    per_task = ratios_by_task(pairs(records, ablation, what, "finetuned", variant))
+    return geometric_mean(list(per_task.values())) if per_task else math.nan
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def command(records: list[Record], name: str) -> str:
+    """What makes these records again; `name` is that of their file."""
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in records[0]["settings"].items()]
+    made = dict.fromkeys(record["variant"] for record in records)
+    more = [f"--name {name.split('_')[0]} --variants {' '.join(made)}"] if set(made) > set(VARIANTS) else []
+    return " ".join(
+        ["OMP_NUM_THREADS=1 python -m benchmarks.experiments.circuits.run --out DIR", *options, *more]
+    )
 
 
 def write_page(path: Path) -> Path:
@@ -264,9 +304,15 @@ def write_page(path: Path) -> Path:
     lines += ["Edges and heads for 90 % of the effect; one thread of a shared CPU."]
     for about, records in parts.items():
         seeds = ", ".join(str(seed) for seed in sorted({record["seed"] for record in records}))
-        lines += ["", f"## {about}", "", f"Seeds measured: {seeds}. Command: `{command(records[0])}`", ""]
+        lines += [
+            "",
+            f"## {about}",
+            "",
+            f"Seeds measured: {seeds}. Command: `{command(records, path.stem)}`",
+            "",
+        ]
         lines += [*goals(records), ""]
-        lines += [*counts(records), "", *aside(records)]
+        lines += [*counts(records), "", *aside(records), *gates(records)]
     write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return path.with_suffix(".md")
 
