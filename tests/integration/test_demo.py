@@ -157,10 +157,10 @@ def test_the_neurons_that_are_left_are_listed_and_each_claim_holds(
     asked = DemoSettings(digits=1, base_steps=120, steps=60, gates="edges,heads,neurons", restarts=0)
     said = io.StringIO()
     report = run_demo(tmp_path, asked, sums=("3+8",), console=Console(file=said, width=200))
-    assert {"base", "units", "units.html", "sparse", "training.html"} <= {
+    assert {"base", "edges", "edges.html", "units", "units.html", "sparse", "training.html"} <= {
         path.name for path in tmp_path.iterdir()
     }
-    assert report.seconds.keys() == {"base", "units", "sparse", "this_call"}
+    assert report.seconds.keys() == {"base", "edges", "units", "sparse", "this_call"}
     model, task = load(tmp_path / "sparse"), Addition(1)
     closed = NeuronGates.on(load(tmp_path / "units"))
     assert closed is not None

@@ -15,11 +15,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gossamer.errors import GossamerError
+from gossamer.files import write_json
 from gossamer.recipes.addition import tries
-from gossamer.recipes.addition.outcome import read_outcome
+from gossamer.recipes.addition.outcome import OUTCOME, read_outcome
 from gossamer.recipes.addition.run import run_demo
 from gossamer.recipes.addition.settings import SEEDS, DemoSettings
-from gossamer.recipes.addition.tries import APART, _worth, seeds_of
+from gossamer.recipes.addition.tries import APART, _found_nothing, _told, _worth, seeds_of
 from gossamer.recipes.run_config import write_config
 from helpers.records import validated
 
@@ -88,6 +89,19 @@ def test_a_try_outside_its_ceiling_is_kept_only_where_all_are() -> None:
     best = sorted([*held, *missed], key=_worth)
     assert [one["density"] for one in best[:2]] == [0.1, 0.3]
     assert [one["divergence"] for one in best[2:]] == [0.2, 0.5]
+
+
+def test_a_try_whose_units_all_stayed_found_nothing(tmp_path: Path) -> None:
+    """Its edges are few, but heads and neurons were to go: another one is worth more, however many edges it has."""
+    chosen = {"divergence": 0.0, "density": 0.003, "open_edges": 5.5}
+    run = {"feasible": True, "missed": "", "best_step": 40, "seconds": {}, "chosen_on": chosen}
+    told = {}
+    for name, step in (("all stayed", 0), ("some went", 30)):
+        write_json(tmp_path / name / OUTCOME, {**run, "edges": run, "units": {**run, "best_step": step}})
+        told[name] = _told(tmp_path / name, 0)
+    assert [_found_nothing(one) for one in told.values()] == [True, False]
+    more = {**told["some went"], "density": 0.005}
+    assert sorted([told["all stayed"], more], key=_worth) == [more, told["all stayed"]]
 
 
 def test_the_seeds_of_tries_are_seeds() -> None:

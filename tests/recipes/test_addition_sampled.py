@@ -57,9 +57,10 @@ def test_neurons_of_a_million_sums_are_refused() -> None:
 
 def test_heads_and_neurons_go_in_a_run_of_their_own_with_a_recipe_of_their_own(tmp_path: Path) -> None:
     settings = DemoSettings(gates="weights,neurons,edges,heads")
-    first, then = (settings.sparsity(tmp_path, units=units) for units in (True, False))
-    assert (first.gate_kinds, then.gate_kinds) == (("heads", "neurons"), ("edges", "weights"))
-    assert (first.recipe, then.recipe) == (settings.units, settings.recipe)
+    runs = [settings.sparsity(tmp_path, stage) for stage in ("edges", "units", "sparse")]
+    kinds = [("edges",), ("edges", "heads", "neurons"), ("edges", "weights")]
+    assert [run.gate_kinds for run in runs] == kinds
+    assert [run.recipe for run in runs] == [settings.first, settings.units, settings.recipe]
     assert DemoSettings().unit_kinds == ()
     with pytest.raises(
         GossamerError, match=r"gate.price of heads, neurons, which go in a run before.* units: "

@@ -88,4 +88,4 @@ def _count(rows: list[dict[str, Any]], name: str, least: float) -> int:
 
 def _told(settings: dict[str, Any]) -> str:
     """Settings as name=value; the recipes are in the record."""
-    return ", ".join(f"{name}={value}" for name, value in settings.items() if name not in ("recipe", "units"))
+    return ", ".join(f"{name}={value}" for name, value in settings.items() if not isinstance(value, dict))

@@ -64,6 +64,12 @@ PRESETS: dict[str, Preset] = {
         "benchmarks/experiments/addition/results/addition_seeds_40-59.md",
         ADDITION,
     ),
+    "addition_few_heads": Preset(
+        "the same, for a model whose heads go next: later heads cost more until the ceiling is tight, so edges gather "
+        "in few",
+        "benchmarks/experiments/structure/results/addition_seeds_128-152.md",
+        ADDITION.with_settings({"gate.head_price_slope": 0.5}),
+    ),
     "addition_structure": Preset(
         "the same with gates on heads and neurons too: neurons go from the start, heads as the ceiling tightens; fewer "
         "heads cost edges",
@@ -78,19 +84,19 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "addition_units": Preset(
-        "heads and neurons of a model that adds, before its edges: neurons go from the start, heads as the ceiling "
-        "tightens",
-        "benchmarks/experiments/structure/results/addition_seeds_93-97.md",
+        "heads and neurons of a model that adds with few edges, which keep their price: neurons go from the start, "
+        "heads as the ceiling tightens",
+        "benchmarks/experiments/structure/results/addition_seeds_128-152.md",
         ADDITION.with_settings(
             {
-                "gate.price": "heads=2,neurons=1",
-                "gate.parents_from": 0.4,
+                "gate.price": "edges=10,heads=1,neurons=1",
+                "gate.bias": 0.0,
+                "gate.regrow_bias": 0.0,
+                "gate.layer_price_slope": 0.0,
+                "gate.regrow_price_slope": 0.0,
+                "gate.parents_from": 0.5,
                 "gate.learning_rate": 0.15,
                 "rate.settle": 0.12,
-                # Of all prices edges were 10 in 13: with four times lambda a head costs beside the loss what it did.
-                "control.initial_lambda": 4.0,
-                "control.lambda_bounds": (0.06, 4.0),
-                "control.final_lambda_bounds": (1.3, 130.0),
             }
         ),
     ),

@@ -20,7 +20,8 @@ from .page import view_addition
 from .task import Addition, as_text
 
 RUNS = {
-    "units.html": "The finetuning that closed heads and neurons, before the edges",
+    "edges.html": "The finetuning of edges, before heads and neurons",
+    "units.html": "The finetuning that closed heads and neurons, before the last one",
     "training.html": "The finetuning, step by step",
 }
 

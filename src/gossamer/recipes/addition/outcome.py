@@ -21,12 +21,13 @@ def note(out: Path, stage: str, started: float, result: Outcome | None = None) -
 
     Args:
         started: when, on the monotonic clock.
-        result: of the sparse model.
+        result: of a run under a ceiling; but for the last one's it is kept apart, under the stage's name.
     """
     path = _path(out)
     known = read_json(path) if path.is_file() else {"seconds": {}}
     known["seconds"][stage] = round(time.monotonic() - started, 1)
-    write_json(path, known | ({} if result is None else _as_run(result)))
+    run = {} if result is None else _as_run(result)
+    write_json(path, known | (run if stage == "sparse" or not run else {stage: run}))
 
 
 def read_outcome(out: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The folder that a demo leaves (and from which it continues):
 
     config.yaml     what was asked; a folder is continued only under the same settings
     base/           the base model, an ordinary checkpoint            sparse/   the gated one
-    units/          with gates on heads or neurons: the model without those that were closed first; units.html its run
+    edges/, units/  with gates on heads or neurons: the models of the two runs before; edges.html, units.html
     work/           trainer checkpoints, until the stage that made them is done
     figure.{svg,pdf,png}, figure-12+34.* ...     report.{json,md,html}
     training.html   the run, rewritten as it goes                    view.html, film.gif, tries.json

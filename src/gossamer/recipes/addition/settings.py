@@ -49,7 +49,9 @@ class DemoSettings:
     gates: str = "edges"
     batch_size: int = 64
     recipe: Recipe = PRESETS["addition"].recipe
-    units: Recipe = PRESETS["addition_units"].recipe  # of gates on heads and neurons, in a run before
+    # With gates on heads or neurons two runs come before: one on edges, and one on edges and units.
+    first: Recipe = PRESETS["addition_few_heads"].recipe
+    units: Recipe = PRESETS["addition_units"].recipe
     tries: int = 1  # runs with other seeds, of which the best is kept
     restarts: int = 1  # seeds more, one after the other, where nothing that was trained held the ceiling
 
@@ -83,12 +85,12 @@ class DemoSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as config.yaml and report.json hold them."""
-        recipes = {"recipe": self.recipe.as_dict(), "units": self.units.as_dict()}
+        recipes = {name: getattr(self, name).as_dict() for name in ("recipe", "first", "units")}
         return {**asdict(self), "ceiling": str(self.ceiling), **recipes}
 
     @property
     def unit_kinds(self) -> tuple[str, ...]:
-        """The kinds of gates that go first, in a run of their own: those on heads and neurons."""
+        """The kinds of gates that go before the last run: those on heads and neurons."""
         return tuple(kind for kind in kinds_in(self.gates) if kinds()[kind].can_be_uniform)
 
     def base(self, folder: Path) -> TrainingArguments:
@@ -113,19 +115,22 @@ class DemoSettings:
             remove_unused_columns=False,
         )
 
-    def sparsity(self, folder: Path, *, units: bool = False) -> SparsityConfig:
+    def sparsity(self, folder: Path, stage: str = "sparse") -> SparsityConfig:
         """The recipe for addition; where each number comes from is in LOG.md.
 
         Args:
-            units: of the run that closes heads and neurons, and not of the one after it.
+            stage: which run, by the name of what it leaves: sparse, or edges or units before it.
         """
-        recipe = self.units if units else self.recipe
-        others = [kind for kind in kinds_in(self.gates) if kind not in self.unit_kinds]
+        recipe = {"sparse": self.recipe, "edges": self.first, "units": self.units}[stage]
+        last = [kind for kind in kinds_in(self.gates) if kind not in self.unit_kinds]
+        gates = {"sparse": last, "edges": [EdgeGates.kind], "units": [EdgeGates.kind, *self.unit_kinds]}[
+            stage
+        ]
         return SparsityConfig(
             output_dir=str(folder),
             max_steps=self.steps,
             ceiling=self.ceiling,
-            gates=",".join(self.unit_kinds if units else others),
+            gates=",".join(gates),
             min_agreement=1.0,
             recipe=recipe,
             learning_rate=1e-3,

@@ -1,4 +1,4 @@
-"""The trainings of a demo: the base model, heads and neurons if they have gates, and the sparse model.
+"""The trainings of a demo: the base model, its heads and neurons if they have gates, and the sparse model.
 
 Each is continued where it was stopped; one whose model has its folder is not done again. Trainer checkpoints lie in
 OUT/work, until the stage is done.
@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ def make_models(
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The base model and the sparse one of a folder; what is not there is trained.
 
-    Heads and neurons go first, in a run of their own, and edges then, in what is left: where all go at once, twice the
-    multiply-adds stay, and no fewer edges (LOG.md, 2026-11-28).
+    Heads and neurons go in a run of their own, from a web that is found already, for it needs few of them; and edges
+    once more then, in what is left. Where all go at once, or units first, more edges stay (LOG.md, 2026-11-29).
 
     Args:
         filmed: the number of the sum to film while the sparse model is made, or None.
@@ -57,8 +58,9 @@ def make_models(
         console, out, "base", "base model", load_dense, lambda: train_base(task, settings, out, console)
     )
     if settings.unit_kinds:
-        close = lambda: close_units(task, settings, base, out, console)  # noqa: E731
-        _stage(console, out, "units", " and ".join(settings.unit_kinds), _load_sparse, close)
+        for stage, title in (("edges", "edges"), ("units", " and ".join(settings.unit_kinds))):
+            prepare = partial(make_ready, task, settings, base, out, console, stage, title)
+            _stage(console, out, stage, title, _load_sparse, prepare)
     make = lambda: make_sparse(task, settings, base, out, console, filmed)  # noqa: E731
     return base, _stage(console, out, "sparse", "sparse model", _load_sparse, make)
 
@@ -115,14 +117,21 @@ def _train(trainer: Trainer, title: str, work: Path, console: Console) -> None:
         bar.close()
 
 
-def close_units(
-    task: Addition, settings: DemoSettings, base: PreTrainedModel, out: Path, console: Console
+def make_ready(
+    task: Addition,
+    settings: DemoSettings,
+    base: PreTrainedModel,
+    out: Path,
+    console: Console,
+    stage: str,
+    title: str,
 ) -> PreTrainedModel:
-    """Finetune a copy of the base to few heads and neurons, keep the best feasible model, save it whole."""
-    started, stage = time.monotonic(), "units"
-    bar, page = ProgressLine(" and ".join(settings.unit_kinds), console), TrainingPage(out / "units.html")
-    result = _sparsify(task, settings, _start(out / "base", console), base, out, stage, [bar, page])
-    note(out, stage, started)
+    """A run before the last one: edges of a copy of the base, or units of what that left; keep the best, save it."""
+    started = time.monotonic()
+    model = _start(out / ("base" if stage == "edges" else "edges"), console)
+    bar, page = ProgressLine(title, console), TrainingPage(out / f"{stage}.html")
+    result = _sparsify(task, settings, model, base, out, stage, [bar, page])
+    note(out, stage, started, result)
     save(result.model, out / stage)
     return result.model
 
@@ -135,7 +144,7 @@ def make_sparse(
     console: Console,
     filmed: int | None = None,
 ) -> PreTrainedModel:
-    """Finetune a copy of the base, or what `close_units` left of it, under the penalty; keep and save the best model.
+    """Finetune a copy of the base, or what the runs before left of it, under the penalty; keep and save the best model.
 
     Args:
         filmed: the number of the sum to film while the run goes, or None.
@@ -180,7 +189,7 @@ def _sparsify(
             model,
             rows(task, base, train),
             rows(task, base, _choosing(train, held_out[: len(held_out) // 2])),
-            settings.sparsity(work, units=stage == "units"),
+            settings.sparsity(work, stage),
             base=base,
             resume=work.is_dir(),
             data_collator=collate_rows,
