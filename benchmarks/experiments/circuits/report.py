@@ -13,7 +13,6 @@ import argparse
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -269,19 +268,15 @@ def gates(records: list[Record]) -> list[str]:
         cells = [", ".join(f"{_mean_ratio(records, ablation, what, name):.1f}" for ablation in circuits_of(records))
                  for what in EDGES]  # fmt: skip
         seen = [r for r in records if r["variant"] == name and r["task"] == "about"]
-        opened = [_mean(r["open_edges"].values()) for r in seen]
-        far = ", ".join(f"{_mean(r['divergence'].values()):.4f}" for r in seen)
-        lines.append(f"| {about} | {' | '.join(cells)} | {_mean(opened):.1f} | {far} |")
+        opened = [statistics.fmean(r["open_edges"].values()) for r in seen]
+        far = ", ".join(f"{statistics.fmean(r['divergence'].values()):.4f}" for r in seen)
+        lines.append(f"| {about} | {' | '.join(cells)} | {statistics.fmean(opened):.1f} | {far} |")
     return lines
 
 
 def _mean_ratio(records: list[Record], ablation: str, what: str, variant: str) -> float:
     per_task = ratios_by_task(pairs(records, ablation, what, "finetuned", variant))
     return geometric_mean(list(per_task.values())) if per_task else math.nan
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
 
 
 def command(records: list[Record], name: str) -> str:

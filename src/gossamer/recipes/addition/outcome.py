@@ -47,6 +47,11 @@ def read_outcome(out: Path) -> dict[str, Any]:
     return found
 
 
+def least_step(run: dict[str, Any]) -> int:
+    """The best step of a run; of several in a row the least of those before the last, which may rest on theirs."""
+    return min(one["best_step"] for one in (run.get("edges", run), run.get("units", run)))
+
+
 def _path(out: Path) -> Path:
     return out / OUTCOME
 

@@ -39,7 +39,7 @@ from ..run_config import FILE, read_config, write_config
 from .explain.facts import Truth
 from .explain.neurons import count_open, label_neurons
 from .figures import draw_sums, write_pages
-from .outcome import read_outcome
+from .outcome import least_step, read_outcome
 from .report import as_markdown, build_report
 from .settings import DemoSettings
 from .stages import make_models, one_thread
@@ -93,7 +93,7 @@ def run_demo(
         screen.print("no film: the sparse model was complete already; choose another --out", highlight=False)
     if print_json:
         print(json.dumps(report.as_dict(), indent=2))  # noqa: T201
-    _say_result(screen, report, out)
+    _say_result(screen, report, out, nothing=least_step(run) == 0)
     return report
 
 
@@ -150,7 +150,7 @@ def prove(
     return with_remaining(report, sparse)
 
 
-def _say_result(console: Console, report: RunReport, out: Path) -> None:
+def _say_result(console: Console, report: RunReport, out: Path, *, nothing: bool) -> None:
     proof = report.proof
     console.print(
         f"base exact on {proof['base_exact']:,} of {proof['prompts']:,} sums, sparse on {proof['sparse_exact']:,}; "
@@ -158,9 +158,10 @@ def _say_result(console: Console, report: RunReport, out: Path) -> None:
         f"Figure and report: {out}",
         highlight=False,
     )
-    if report.best_step == 0:
+    if nothing:
+        which = ", or with fewer heads or neurons: this" if len(report.gates) > 1 else ": this"
         console.print(
-            "nothing that was trained held the ceiling with fewer edges: this is the model that training began "
+            f"nothing that was trained held the ceiling with fewer edges{which} is the model that training began "
             f"with. Pass another --seed, or --restarts {report.settings['restarts'] + 1}, which tries one seed more",
             highlight=False,
         )

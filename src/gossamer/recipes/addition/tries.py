@@ -34,7 +34,7 @@ from ...files import locked, read_json, write_json, writing
 from ...models.quiet import quiet
 from ...training.progress import LINE_SECONDS
 from ..run_config import FILE, read_config, write_config
-from .outcome import OUTCOME, read_outcome
+from .outcome import OUTCOME, least_step, read_outcome
 from .report import tries_in_words
 from .settings import SEEDS, DemoSettings
 from .stages import make_models, one_thread
@@ -203,7 +203,7 @@ def _told(folder: Path, seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         **{name: run[name] for name in ("feasible", "missed", "seconds")},
-        "best_step": min(one["best_step"] for one in (run.get("edges", run), run.get("units", run))),
+        "best_step": least_step(run),
         **metrics,
     }
 
