@@ -17,7 +17,8 @@ from benchmarks.lib.plot import COLOURS
 from gossamer.files import read_json
 
 NAMES = {"ioi": "IOI", "greater_than": "Greater-Than", "quotes": "quotes", "brackets": "brackets"}
-TINT = dict(zip(VARIANTS, (COLOURS[4], COLOURS[0], COLOURS[1]), strict=True))
+TINT = dict(zip((*VARIANTS, "logit", "weight"), (COLOURS[x] for x in (4, 0, 1, 2, 5)), strict=True))
+LEGEND = {"logit": "sparse, default on the logit", "weight": "sparse, default on the weight"}
 NEEDED = 0.9
 
 
@@ -37,19 +38,19 @@ def draw(records: list[dict[str, Any]], path: Path) -> Path:
         axes_row[0].set_ylabel(f"share of the effect\n({ablation})", fontsize=8)
     figure.supxlabel("best edges between components that are kept, dead ends included", fontsize=8)
     handles, labels = table[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(VARIANTS), frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     return path
 
 
 def _panel(axes: Any, records: list[dict[str, Any]]) -> None:
     axes.axhline(NEEDED, color="#bbbbbb", linewidth=0.6, linestyle=":")
-    for variant in VARIANTS:
+    for variant, tint in TINT.items():
         curves = [r["edge_curve"] for r in records if r["variant"] == variant and "edge_curve" in r]
         for number, curve in enumerate(curves):
             sizes, shares = zip(*((retained, share) for retained, _, share in curve), strict=True)
-            label = {} if number else {"label": variant}
-            axes.plot(sizes, shares, color=TINT[variant], linewidth=1, **label)
+            label = {} if number else {"label": LEGEND.get(variant, variant)}
+            axes.plot(sizes, shares, color=tint, linewidth=1, **label)
     axes.set_xscale("log")
     axes.set_ylim(-0.1, 1.25)
     axes.set_yticks((0, 0.5, 1))
