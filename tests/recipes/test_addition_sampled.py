@@ -35,7 +35,7 @@ def test_two_digits_choose_by_all_sums_that_they_may_and_three_by_a_share_of_eac
     for digits, of_train, of_seen in ((2, 8_000, 1_000), (3, 35_556, 4_444)):
         train, held_out = Addition(digits).split(0)
         seen = held_out[: len(held_out) // 2]
-        chosen = stages._choosing(train, seen)
+        chosen = stages.choosing(Addition(digits), 0)
         assert (int(torch.isin(chosen, train).sum()), int(torch.isin(chosen, seen).sum())) == (
             of_train,
             of_seen,
@@ -76,7 +76,7 @@ def test_the_whole_demo_on_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stages, "MOST_CHOOSING", 30)
     monkeypatch.setattr(stages, "MOST_KEPT", 20)
     said = io.StringIO()
-    settings = DemoSettings(digits=1, base_steps=20, steps=20, restarts=0)
+    settings = DemoSettings(digits=1, base_steps=20, steps=20, tries=1, restarts=0)
     report = run_demo(tmp_path, settings, sums=("3+8",), console=Console(file=said, width=200))
     looked, (_, held_out) = Addition(1).checked(0), Addition(1).split(0)
     assert report.proof["prompts"] == len(looked) == 40

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -165,8 +165,20 @@ def tries_in_words(tries: Sequence[dict[str, Any]]) -> str:
         f"seed {one['seed']} with {one['open_edges']:.2f} edges"
         + ("" if one["feasible"] else " outside its ceiling")
         for one in tries
+        if "feasible" in one
     ]
+    said += [f"seed {one['seed']}, left after a look" for one in tries if "feasible" not in one]
     return f"kept of {len(tries)} tries: {said[0]}; not {', '.join(said[1:])}"
+
+
+def looks_in_words(seen: Mapping[str, dict[str, float]], half: int) -> str:
+    """What a look saw of each seed, the best first, and which go on."""
+    said = [
+        f"{seed} ({one['open_edges']:.1f} edges"
+        + (f", and its base model wrong on {one['base_wrong']:,.0f} sums)" if one["base_wrong"] else ")")
+        for seed, one in seen.items()
+    ]
+    return f"seeds that go on: {', '.join(said[:half])}; left: {', '.join(said[half:])}"
 
 
 def _run_lines(report: RunReport) -> list[str]:

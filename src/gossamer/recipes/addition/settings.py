@@ -21,6 +21,7 @@ from ...training.config import SparsityConfig, kinds_in
 from ...training.constraint import Ceiling
 from ...training.presets import PRESETS
 from ...training.recipe import Recipe
+from .look import LOOK
 from .task import MOST_CHECKED, Addition
 
 # BERT's own default, on attention weights alone. Without it the tens slot of three bases in five reads the carry off
@@ -33,6 +34,7 @@ BASE_STEPS = {1: 700, 2: 700, 3: 2000}
 
 
 SEEDS = 2**31  # how many seeds there are
+TRIES = 4  # by default, for gates on edges: as two cores do in four minutes
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,19 @@ class DemoSettings:
     # With gates on heads or neurons two runs come before: one on edges, and one on edges and units.
     first: Recipe = PRESETS["addition_few_heads"].recipe
     units: Recipe = PRESETS["addition_units"].recipe
-    tries: int = 1  # runs with other seeds, of which the best is kept
+    tries: int | None = None  # seeds that are begun, of which the better half goes on and the best is kept
     restarts: int = 1  # seeds more, one after the other, where nothing that was trained held the ceiling
 
     def __post_init__(self) -> None:
         Addition(self.digits)
         base_steps = BASE_STEPS[self.digits] if self.base_steps is None else self.base_steps
         object.__setattr__(self, "base_steps", base_steps)
+        # A look counts edges, which tell nothing of gates that close beside them.
+        edges_first = self._run(self.first_stage)[1] == [EdgeGates.kind]
+        tries = self.tries if self.tries is not None else TRIES if edges_first else 1
+        object.__setattr__(self, "tries", tries)
         require_range("seed", self.seed, 0, SEEDS)
-        require_range("tries", self.tries, 1, 100)
+        require_range("tries", tries, 1, 100)
         require_range("restarts", self.restarts, 0, 100)
         require_range("base_steps", base_steps, 1, 10**7)
         require_range("steps", self.steps, 1, 10**7)
@@ -93,6 +99,27 @@ class DemoSettings:
         """The kinds of gates that go before the last run: those on heads and neurons."""
         return tuple(kind for kind in kinds_in(self.gates) if kinds()[kind].can_be_uniform)
 
+    @property
+    def first_stage(self) -> str:
+        """The run that begins with the base model, by the name of what it leaves."""
+        return "edges" if self.unit_kinds else "sparse"
+
+    @property
+    def look_step(self) -> int:
+        """The step at which tries that have begun are compared."""
+        return max(1, round(LOOK * self.steps))
+
+    def _run(self, stage: str) -> tuple[Recipe, list[str]]:
+        """Recipe of a run, and its kinds of gates."""
+        edges, units = [EdgeGates.kind], list(self.unit_kinds)
+        last = [kind for kind in kinds_in(self.gates) if kind not in units]
+        runs = {
+            "edges": (self.first, edges),
+            "units": (self.units, edges + units),
+            "sparse": (self.recipe, last),
+        }
+        return runs[stage]
+
     def base(self, folder: Path) -> TrainingArguments:
         """The plain Trainer's arguments for the dense model."""
         assert self.base_steps is not None
@@ -121,11 +148,7 @@ class DemoSettings:
         Args:
             stage: which run, by the name of what it leaves: sparse, or edges or units before it.
         """
-        recipe = {"sparse": self.recipe, "edges": self.first, "units": self.units}[stage]
-        last = [kind for kind in kinds_in(self.gates) if kind not in self.unit_kinds]
-        gates = {"sparse": last, "edges": [EdgeGates.kind], "units": [EdgeGates.kind, *self.unit_kinds]}[
-            stage
-        ]
+        recipe, gates = self._run(stage)
         return SparsityConfig(
             output_dir=str(folder),
             max_steps=self.steps,
@@ -146,7 +169,7 @@ class DemoSettings:
             eval_steps=_every(self.steps),
             eval_delay=recipe.ceiling.tighten_until * self.steps,  # nothing is worth keeping before
             save_steps=_every(self.steps),
-            logging_steps=10,
+            logging_steps=min(10, max(1, self.look_step // 4)),
             disable_tqdm=True,
             remove_unused_columns=False,  # its wrapper would take a ready batch apart again
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ...training.sparsify import Outcome, sparsify
 from ...viz.film import Filmed
 from ...viz.film import film as make_film
 from ...viz.monitor import TrainingPage
+from .look import PauseAt, Paused
 from .outcome import note
 from .settings import ATTENTION_DROPOUT, DemoSettings
 from .task import Addition, as_text
@@ -54,15 +55,29 @@ def make_models(
     Args:
         filmed: the number of the sum to film while the sparse model is made, or None.
     """
-    base = _stage(
-        console, out, "base", "base model", load_dense, lambda: train_base(task, settings, out, console)
-    )
+    base = _base(task, settings, out, console)
     if settings.unit_kinds:
         for stage, title in (("edges", "edges"), ("units", " and ".join(settings.unit_kinds))):
             prepare = partial(make_ready, task, settings, base, out, console, stage, title)
             _stage(console, out, stage, title, _load_sparse, prepare)
     make = lambda: make_sparse(task, settings, base, out, console, filmed)  # noqa: E731
     return base, _stage(console, out, "sparse", "sparse model", _load_sparse, make)
+
+
+def begin(task: Addition, settings: DemoSettings, out: Path, console: Console) -> PreTrainedModel:
+    """The base model of a folder, and a checkpoint of its first run on edges at the step where tries are looked at."""
+    started, stage = time.monotonic(), settings.first_stage
+    base = _base(task, settings, out, console)
+    model, bar = _start(out / "base", console), ProgressLine("first look", console)
+    with suppress(Paused):
+        _sparsify(task, settings, model, base, out, stage, [bar, PauseAt(settings.look_step)])
+    note(out, "look", started)
+    return base
+
+
+def _base(task: Addition, settings: DemoSettings, out: Path, console: Console) -> PreTrainedModel:
+    train = lambda: train_base(task, settings, out, console)  # noqa: E731
+    return _stage(console, out, "base", "base model", load_dense, train)
 
 
 def _stage(console: Console, out: Path, stage: str, what: str, reload: Any, make: Any) -> PreTrainedModel:
@@ -128,7 +143,7 @@ def make_ready(
 ) -> PreTrainedModel:
     """A run before the last one: edges of a copy of the base, or units of what that left; keep the best, save it."""
     started = time.monotonic()
-    model = _start(out / ("base" if stage == "edges" else "edges"), console)
+    model = _start(out / ("base" if stage == settings.first_stage else "edges"), console)
     bar, page = ProgressLine(title, console), TrainingPage(out / f"{stage}.html")
     result = _sparsify(task, settings, model, base, out, stage, [bar, page])
     note(out, stage, started, result)
@@ -182,13 +197,13 @@ def _sparsify(
     watchers: list[Any],
 ) -> Outcome:
     """One sparse run on the sums of the settings, continued where it was stopped; the first watcher is its bar."""
-    train, held_out = task.split(settings.seed)
+    train, _ = task.split(settings.seed)
     work = out / "work" / stage
     try:
         return sparsify(
             model,
             rows(task, base, train),
-            rows(task, base, _choosing(train, held_out[: len(held_out) // 2])),
+            rows(task, base, choosing(task, settings.seed)),
             settings.sparsity(work, stage),
             base=base,
             resume=work.is_dir(),
@@ -199,8 +214,10 @@ def _sparsify(
         watchers[0].close()
 
 
-def _choosing(train: Tensor, seen: Tensor) -> Tensor:
-    """The sums by which the best checkpoint is chosen: all of both, or `MOST_CHOOSING` in the same shares."""
+def choosing(task: Addition, seed: int) -> Tensor:
+    """The sums by which the best checkpoint is chosen, all that train and half of the others, or `MOST_CHOOSING`."""
+    train, held_out = task.split(seed)
+    seen = held_out[: len(held_out) // 2]
     share = min(1.0, MOST_CHOOSING / (len(train) + len(seen)))
     return torch.cat([part[: round(share * len(part))] for part in (train, seen)])
 

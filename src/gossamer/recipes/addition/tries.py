@@ -1,12 +1,13 @@
-"""Runs of a demo with other seeds: several side by side, or another where one found nothing; the best is kept.
+"""Several seeds of a demo: all are begun, the better half goes on after a look, and the best is kept.
 
 What a web reads is mostly decided by the base model that a seed gives (LOG.md, 2026-11-28), so another seed is another
 draw, and a second core of the machine has nothing else to do. Each try is what `gossamer demo --seed` with its seed
-trains: one thread, in a folder of its own. This process makes the first one, and starts one for each of the others
-(`python -m gossamer.recipes.addition.tries FOLDER`), which ends when this one does.
+trains: one thread, in a folder of its own. As many processes as there are cores share the tries: this one, and
+`python -m gossamer.recipes.addition.tries FOLDER ...`, which ends when this one does. What is kept does not depend on
+how many there are.
 
 Of some thirty seeds one ended with nothing that holds the ceiling but the model that it began with (LOG.md,
-2026-11-28). Then there is another try, with the next seed, when the first ones have ended.
+2026-11-28). Where the better half does so, there is another try, with the next seed.
 
     OUT/tries.json      what came of each try, the one that was kept first
     OUT/tries/SEED/     base/, sparse/ and work/ of a try, and log.txt; gone once the best is in OUT
@@ -34,10 +35,11 @@ from ...files import locked, read_json, write_json, writing
 from ...models.quiet import quiet
 from ...training.progress import LINE_SECONDS
 from ..run_config import FILE, read_config, write_config
+from .look import look, read_look, worth, write_look
 from .outcome import OUTCOME, least_step, read_outcome
-from .report import tries_in_words
+from .report import looks_in_words, tries_in_words
 from .settings import SEEDS, DemoSettings
-from .stages import make_models, one_thread
+from .stages import begin, choosing, make_models, one_thread
 from .task import Addition
 
 FOLDER, GONE, RECORD, LOG = "tries", ".tries", "tries.json", "log.txt"
@@ -57,6 +59,7 @@ KEPT = (
 
 def seeds_of(settings: DemoSettings) -> list[int]:
     """The seeds of the tries that there may be, restarts last: seed + 1,000,003 n, for n from 0."""
+    assert settings.tries is not None
     return [(settings.seed + n * APART) % SEEDS for n in range(settings.tries + settings.restarts)]
 
 
@@ -73,8 +76,7 @@ def keep_best(
     if not (out / RECORD).is_file():
         if settings.tries == 1:
             return []
-        folders = _train(out, settings, console, film)
-        write_json(out / RECORD, sorted((_told(folder, int(folder.name)) for folder in folders), key=_worth))
+        write_json(out / RECORD, _train(out, settings, console, film))
     found = _adopted(out)
     console.print(tries_in_words(found), highlight=False)
     return found
@@ -129,39 +131,76 @@ def _found_nothing(told: dict[str, Any]) -> bool:
     return not told["feasible"] or told.get("best_step") == 0
 
 
-def _train(out: Path, settings: DemoSettings, console: Console, film: str | None) -> list[Path]:
-    """Make the first try here and the others in processes of their own, all at once."""
+def _train(out: Path, settings: DemoSettings, console: Console, film: str | None) -> list[dict[str, Any]]:
+    """Begin every try, look, and go on with the better half; returns what came of each, the best first."""
     seeds = seeds_of(settings)[: settings.tries]
     folders = [out / FOLDER / str(seed) for seed in seeds]
-    cores = os.cpu_count() or 1
-    console.print(
-        f"{len(seeds)} tries side by side, with seeds {', '.join(map(str, seeds))}; the first is shown"
-        + (f". They share {cores} cores and take the longer" if len(seeds) > cores else ""),
-        highlight=False,
-    )
     for folder, seed in zip(folders, seeds, strict=True):
         write_config(folder, "demo", replace(settings, seed=seed, tries=1, restarts=0))
+    half = (len(seeds) + 1) // 2
+    console.print(
+        f"{len(seeds)} tries begin, with seeds {', '.join(map(str, seeds))}; after a look at step "
+        f"{settings.look_step:,} the better {half} {'goes' if half == 1 else 'go'} on",
+        highlight=False,
+    )
+    _side_by_side(folders, console, begin=True)
+    seen = {folder: read_look(folder) or {} for folder in folders}
+    order = sorted(folders, key=lambda folder: worth(seen[folder]))
+    console.print(looks_in_words({folder.name: seen[folder] for folder in order}, half), highlight=False)
+    _side_by_side(order[:half], console, film=film)
+    ended = [_told(folder, int(folder.name)) | {"look": seen[folder]} for folder in order[:half]]
+    left = [{"seed": int(folder.name), "look": seen[folder]} for folder in order[half:]]
+    return sorted(ended + left, key=_worth)
+
+
+def _side_by_side(
+    folders: list[Path], console: Console, *, begin: bool = False, film: str | None = None
+) -> None:
+    """Make tries, or begin them, on all cores: the first of them in this process, whose progress is shown."""
+    cores = min(os.cpu_count() or 1, len(folders))
+    shares = [folders[core::cores] for core in range(cores)]
     with ExitStack() as started:
-        others = [started.enter_context(_started(folder, film)) for folder in folders[1:]]
-        run_try(folders[0], console, film)
-        for folder, process in zip(folders[1:], others, strict=True):
-            _wait(folder, process, console)
-    return folders
+        others = [started.enter_context(_started(share, film, begin)) for share in shares[1:]]
+        _one_by_one(shares[0], console, film, begin)
+        for share, process in zip(shares[1:], others, strict=True):
+            _wait(share, process, console)
+
+
+def _one_by_one(folders: list[Path], console: Console, film: str | None, begin: bool) -> None:
+    for folder in folders:
+        console.print(f"seed {folder.name}:", highlight=False)
+        (begin_try(folder, console) if begin else run_try(folder, console, film))
+
+
+def begin_try(folder: Path, console: Console) -> None:
+    """Make the base model of a try and the first steps of its first run, and look at both."""
+    if read_look(folder) is not None:
+        return
+    settings = DemoSettings(**read_config(folder / FILE, "demo", DemoSettings))
+    task = Addition(settings.digits)
+    with locked(folder), quiet(), one_thread():
+        base = begin(task, settings, folder, console)
+        run = folder / "work" / settings.first_stage
+        write_look(folder, look(task, base, choosing(task, settings.seed), run, settings.look_step))
 
 
 def run_try(folder: Path, console: Console, film: str | None = None) -> None:
-    """Make the models of a try, as its config.yaml says."""
+    """Make the models of a try, as its config.yaml says; a film begins with the first step, not where a look was."""
     settings = DemoSettings(**read_config(folder / FILE, "demo", DemoSettings))
     task = Addition(settings.digits)
+    begun = folder / "work" / settings.first_stage / f"checkpoint-{settings.look_step}"
+    if film is not None and begun.is_dir() and settings.first_stage == "sparse":
+        shutil.rmtree(begun.parent)
     with locked(folder), quiet(), one_thread():
         make_models(task, settings, folder, console, None if film is None else task.parse(film))
 
 
 @contextmanager
-def _started(folder: Path, film: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that makes a try until it is done or this block, or this process, ends."""
-    command = [sys.executable, "-m", __name__, str(folder), *([] if film is None else ["--film", film])]
-    with (folder / LOG).open("ab") as log:
+def _started(folders: list[Path], film: str | None, begin: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that makes tries, one after the other, until it is done or this block, or this process, ends."""
+    command = [sys.executable, "-m", __name__, *map(str, folders), *(["--begin"] if begin else [])]
+    command += [] if film is None else ["--film", film]
+    with (folders[0] / LOG).open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -173,19 +212,20 @@ def _started(folder: Path, film: str | None) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
-def _wait(folder: Path, process: subprocess.Popen[bytes], console: Console) -> None:
-    """Show the last line of a try until it has ended."""
+def _wait(folders: list[Path], process: subprocess.Popen[bytes], console: Console) -> None:
+    """Show the last line of a process until it has ended."""
     shown = time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
         if time.monotonic() - shown > LINE_SECONDS:
             shown = time.monotonic()
-            console.print(f"seed {folder.name}: {_last_line(folder)}", highlight=False)
+            console.print(f"beside it: {_last_line(folders[0])}", highlight=False)
     if process.returncode:
         raise refuse(
-            f"the try in {folder} ended with exit code {process.returncode}: {_last_line(folder)}",
+            f"the process that trains {' and '.join(map(str, folders))} ended with exit code {process.returncode}: "
+            f"{_last_line(folders[0])}",
             "a run that ends with a model",
-            f"read {folder / LOG}, and run again: what is complete is reused",
+            f"read {folders[0] / LOG}, and run again: what is complete is reused",
             GossamerError,
         )
 
@@ -208,9 +248,15 @@ def _told(folder: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def _worth(told: dict[str, Any]) -> tuple[bool, bool, float]:
-    """Inside its ceiling the sparsest goes first, if it found something; outside it the one that misses it least."""
-    return not told["feasible"], _found_nothing(told), told["density" if told["feasible"] else "divergence"]
+def _worth(told: dict[str, Any]) -> tuple[Any, ...]:
+    """Inside its ceiling the sparsest goes first, if it found something; outside it the one that misses it least.
+
+    What a look left behind goes last, the better ones first.
+    """
+    if "feasible" not in told:
+        return (True, *worth(told["look"]))
+    measure = told["density" if told["feasible"] else "divergence"]
+    return False, not told["feasible"], _found_nothing(told), measure
 
 
 def _end_with_parent() -> None:
@@ -221,13 +267,14 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Make one try, in a process of its own."""
+    """Make tries, or begin them, in a process of their own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--begin", action="store_true")
     parser.add_argument("--film")
     given = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    run_try(given.folder, Console(width=200), given.film)
+    _one_by_one(given.folders, Console(width=200), given.film, given.begin)
 
 
 if __name__ == "__main__":
