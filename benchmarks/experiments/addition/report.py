@@ -74,11 +74,23 @@ def _tries_lines(rows: list[dict[str, Any]]) -> list[str]:
     """Where each row is the best of several runs, how many edges each of them has, on the sums that chose."""
     if "tries" not in rows[0]:
         return []
-    lines = ["", "| seed | edges of the try that was kept | of the others |", "|---|---|---|"]
+    head = "| seed | edges of the try that was kept | of the others | left after a look, edges there |"
+    lines = ["", head, "|---|---|---|---|"]
     for r in rows:
-        kept, *others = [f"{one['open_edges']:.2f}" for one in r["tries"]]
-        lines.append(f"| {r['seed']} | {kept} | {', '.join(others)} |")
+        ended = [one for one in r["tries"] if "feasible" in one]
+        left = [one["look"] for one in r["tries"] if "feasible" not in one]
+        kept, *others = [f"{one['open_edges']:.2f}" + _seen(one.get("look")) for one in ended]
+        lines.append(f"| {r['seed']} | {kept} | {', '.join(others)} | {', '.join(map(_edges_seen, left))} |")
     return lines
+
+
+def _seen(look: dict[str, Any] | None) -> str:
+    return "" if look is None else f" (at the look {_edges_seen(look)})"
+
+
+def _edges_seen(look: dict[str, Any]) -> str:
+    wrong = f", base wrong on {look['base_wrong']:,.0f}" if look["base_wrong"] else ""
+    return f"{look['open_edges']:.1f}{wrong}"
 
 
 def _count(rows: list[dict[str, Any]], name: str, least: float) -> int:

@@ -1,10 +1,10 @@
 """The main job over seeds: `gossamer demo` for each, and the table that README.md quotes.
 
-    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 40 41 ...] [--digits 3] [--tries 2]
+    python -m benchmarks.experiments.addition.run --folder runs/addition [--seeds 130 131 ...] [--digits 3] [--tries 1]
 
 Each seed has its own folder and is continued or reused like any demo folder, so the table can be made again from
 finished runs, which may have been made side by side. Written to results/addition_seeds_<first>-<last>.{json,md}, or
-addition_3_digits_seeds_..., addition_2_tries_seeds_...: every report's numbers, and their median and range.
+addition_3_digits_seeds_..., addition_4_tries_seeds_...: every report's numbers, and their median and range.
 
 A recipe is chosen on some seeds and judged once on others; the record of a judgement stays when a later one is made.
 Chosen on: 0 to 9. Judged on: 40 to 59 (2026-11-27), and with two tries on 80 to 99 (2026-11-29); the recipe before it
@@ -33,9 +33,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path("runs/addition"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(40, 60)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(130, 150)))
     parser.add_argument("--digits", type=int, default=2)
-    parser.add_argument("--tries", type=int, default=1)
+    parser.add_argument("--tries", type=int)
     arguments = parser.parse_args()
     wanted = DemoSettings(digits=arguments.digits, tries=arguments.tries)
     reports = {s: run_demo(arguments.folder / f"seed{s}", replace(wanted, seed=s)) for s in arguments.seeds}
@@ -45,7 +45,7 @@ def main() -> None:
     record = {"date": time.strftime("%Y-%m-%d"), "settings": settings, **first.versions, "rows": rows}
     RESULTS.mkdir(exist_ok=True)
     size = "" if arguments.digits == 2 else f"_{arguments.digits}_digits"
-    size += "" if arguments.tries == 1 else f"_{arguments.tries}_tries"
+    size += "" if wanted.tries == 1 else f"_{wanted.tries}_tries"
     stem = RESULTS / f"addition{size}_seeds_{min(reports)}-{max(reports)}"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(rows, record))

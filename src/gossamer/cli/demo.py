@@ -18,11 +18,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for models, figure and report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the split, both trainings and the noise.")] = 0,
     tries: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Runs side by side, one core each, with other seeds; the sparsest that holds its ceiling is kept."
+            help="Seeds that are begun, on all cores. After a look at their edges the better half goes on, and the "
+            "sparsest that holds its ceiling is kept. By default 4, and 1 with gates on weights."
         ),
-    ] = 1,
+    ] = None,
     restarts: Annotated[
         int,
         typer.Option(

@@ -66,11 +66,10 @@ def make_models(
 
 def begin(task: Addition, settings: DemoSettings, out: Path, console: Console) -> PreTrainedModel:
     """The base model of a folder, and a checkpoint of its first run on edges at the step where tries are looked at."""
-    started, stage = time.monotonic(), settings.first_stage
-    base = _base(task, settings, out, console)
+    base, started = _base(task, settings, out, console), time.monotonic()
     model, bar = _start(out / "base", console), ProgressLine("first look", console)
     with suppress(Paused):
-        _sparsify(task, settings, model, base, out, stage, [bar, PauseAt(settings.look_step)])
+        _sparsify(task, settings, model, base, out, settings.first_stage, [bar, PauseAt(settings.look_step)])
     note(out, "look", started)
     return base
 
