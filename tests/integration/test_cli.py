@@ -94,6 +94,8 @@ def test_ctrl_c_leaves_a_folder_that_can_be_continued(tmp_path: Path) -> None:
         "60",
         "--steps",
         "10",
+        "--tries",
+        "1",
         "--restarts",
         "0",
     ]  # seconds, where the signal takes a tenth of one

@@ -27,7 +27,7 @@ from gossamer.recipes.addition.settings import DemoSettings
 from gossamer.recipes.addition.task import Addition, as_text
 from helpers.records import validated
 
-SETTINGS = DemoSettings(seed=0, base_steps=500, steps=400)
+SETTINGS = DemoSettings(seed=0, base_steps=500, steps=400, tries=1)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_neurons_that_are_left_are_listed_and_each_claim_holds(
         return config
 
     monkeypatch.setattr(Addition, "model_config", narrow)
-    asked = DemoSettings(digits=1, base_steps=120, steps=60, gates="edges,heads,neurons", restarts=0)
+    asked = DemoSettings(digits=1, base_steps=120, steps=60, gates="edges,heads,neurons", tries=1, restarts=0)
     said = io.StringIO()
     report = run_demo(tmp_path, asked, sums=("3+8",), console=Console(file=said, width=200))
     assert {"base", "edges", "edges.html", "units", "units.html", "sparse", "training.html"} <= {

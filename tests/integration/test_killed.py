@@ -158,7 +158,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A demo of sums of two digits that misses its ceiling."""
     place = tmp_path_factory.mktemp("demo")
     command = ["demo", "--digits", "1", "--base-steps", "8", "--steps", "12", "--ceiling", "loss=0.0001"]
-    command += ["--restarts", "0"]
+    command += ["--tries", "1", "--restarts", "0"]
     (place / "command.json").write_text(json.dumps(command))
     happens(place, "kill", "0")
     return place

@@ -26,7 +26,9 @@ def measured(work: Path, seed: int, changes: dict[str, Any]) -> Row:
     Args:
         changes: of the recipe, as `{"control.kp": 0.0}`.
     """
-    settings = DemoSettings(seed=seed, recipe=PRESETS["addition"].recipe.with_settings(changes))
+    settings = DemoSettings(
+        seed=seed, base_steps=700, tries=1, recipe=PRESETS["addition"].recipe.with_settings(changes)
+    )
     task, folder, console = Addition(settings.digits), work / str(seed), Console(stderr=True, quiet=True)
     if not (folder / "base" / "config.json").is_file():
         train_base(task, settings, folder, console)

@@ -7,8 +7,9 @@ With `--config` all gates are in one run, as they were in the demo until 2026-11
 `addition_structure`, as `recipes/addition_70-74.yaml`. In the record of seeds 93 to 97 heads and neurons went first.
 The arms of a seed share its base model:
 
-    gates                   `gossamer demo --gates edges,heads,neurons --seed S`, without its pictures
-    edges alone             `gossamer demo --seed S`
+    gates                   `gossamer demo --gates edges,heads,neurons --seed S --tries 1 --base-steps 700`, without
+                            its pictures
+    edges alone             `gossamer demo --seed S --tries 1 --base-steps 700`
     found, untrained        the units that the first arm closes, closed in the base; nothing trained
     magnitude, untrained    as many units of each layer, those with the largest weights
     magnitude, random       as many units of each layer, the largest or any, closed from the start; finetuned for as
@@ -61,6 +62,7 @@ RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parents[3] / "runs" / "structure"
 TASK = Addition()
 KINDS = ("heads", "neurons")
+ONE: dict[str, Any] = {"tries": 1, "base_steps": 700}  # one seed, and a base as long as in the records
 PROVED = ("sparse_exact", "same_row", "unseen_exact", "edges_mean", "precision", "recall")
 WIDTHS = range(8, 65, 4)  # of the small dense model, which has four heads
 
@@ -72,7 +74,7 @@ class Subject:
         self.together = (
             None if changes is None else PRESETS["addition_structure"].recipe.with_settings(changes)
         )
-        self.seed, self.folder, self.settings = seed, work / f"seed{seed}", DemoSettings(seed=seed)
+        self.seed, self.folder, self.settings = seed, work / f"seed{seed}", DemoSettings(seed=seed, **ONE)
         if not (self.folder / "base" / "config.json").is_file():
             train_base(TASK, self.settings, self.folder, Console(stderr=True, quiet=True))
         self.base = load_dense(self.folder / "base")
@@ -83,7 +85,7 @@ class Subject:
     def gates(self) -> Row:
         """The demo with gates on heads and neurons; its model is kept for the other arms."""
         if self.together is None:
-            settings = DemoSettings(seed=self.seed, gates=",".join(("edges", *KINDS)))
+            settings = DemoSettings(seed=self.seed, gates=",".join(("edges", *KINDS)), **ONE)
             with quiet():
                 _, model = make_models(TASK, settings, self.folder, Console(stderr=True, quiet=True))
             run = read_outcome(self.folder)
@@ -97,7 +99,7 @@ class Subject:
 
     def sparse(self, model: PreTrainedModel, gates: str, recipe: Recipe) -> Row:
         """Sparsify a model to the base's own outputs, and prove it on all sums."""
-        settings = DemoSettings(seed=self.seed, recipe=recipe)
+        settings = DemoSettings(seed=self.seed, recipe=recipe, **ONE)
         config = settings.sparsity(self.folder / "work")
         config.gates = gates  # in one run
         with quiet():

@@ -3,11 +3,11 @@
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --seeds 100 101 --name addition_weights_100-101
     OMP_NUM_THREADS=1 python -m benchmarks.experiments.structure.weights --masks 81 82 83 84 85
 
-Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --recipe addition_weights --seed S` in a
-folder of its own, continued or reused like any demo folder; the recipe was chosen on seeds 66 and 90, and the ones
-before it judged on seeds 90 and 91 (addition_weights_90-91) and 65 and 66 (addition_weights). (2) For each of
-`--masks`, gates on weights alone on the dense model of the tickets' study, found by learned logits or by magnitude, a
-cut-off that the controller moves: the same steps, ceiling and held-out sums; both were chosen on seed 80. Written to
+Two parts. (1) For each of `--seeds`, `gossamer demo --gates edges,weights --recipe addition_weights --base-steps 700
+--seed S` in a folder of its own, continued or reused like any demo folder; the recipe was chosen on seeds 66 and 90,
+and the ones before it judged on seeds 90 and 91 (addition_weights_90-91) and 65 and 66 (addition_weights). (2) For each
+of `--masks`, gates on weights alone on the dense model of the tickets' study, found by learned logits or by magnitude,
+a cut-off that the controller moves: the same steps, ceiling and held-out sums; both were chosen on seed 80. Written to
 results/addition_weights.{json,md}, row by row; finished rows are not repeated.
 """
 
@@ -80,7 +80,9 @@ def main() -> None:
 
 def demo(folder: Path, seed: int) -> Row:
     """What the demo leaves of edges and weights, and whether every sum holds."""
-    settings = DemoSettings(seed=seed, restarts=0, gates=GATES, recipe=PRESETS[RECIPE_OF_DEMO].recipe)
+    settings = DemoSettings(
+        seed=seed, base_steps=700, restarts=0, gates=GATES, recipe=PRESETS[RECIPE_OF_DEMO].recipe
+    )
     proof = run_demo(folder, settings).proof
     return {
         "exact": proof["sparse_exact"],
