@@ -60,8 +60,9 @@ class RunReport:
         sizes: parameters, multiply_adds (a token, of linear layers) and bytes -> their values of `base` and `left`
             (`models/remaining.py`); empty where adapters hide the matrices.
         neurons: of a run on addition with gates on neurons, one record for each neuron that is left.
-        tries: of a run on addition that had several, seed, feasible, missed, seconds and numbers of each on the rows
-            that chose its best checkpoint; the one that was kept first.
+        tries: of a run on addition that had several, the one that was kept first: seed, feasible, missed, seconds and
+            numbers on the rows that chose its best checkpoint, and what a look at its beginning saw; of those that
+            ended there, seed and look.
         starts: what the untrained model could begin with, by what gates could read: bias (None for
             open gates), density, divergence and multiplier, that which was taken first.
         task: of a run on data, what the model is for (`training/tasks.py`): name, why, and of labelled tasks labels and
