@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ def test_a_model_without_a_record_of_its_base_is_one_line(root: Path, tmp_path: 
     save(model, tmp_path / "model")
     with pytest.raises(GossamerError, match=r"whose base model is not on record.*Pass --base FOLDER"):
         pair_in(tmp_path)
+
+
+def test_adapters_without_a_record_name_their_base(tmp_path: Path) -> None:
+    named = {"peft_type": "LORA", "base_model_name_or_path": "my-gpt2"}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(named))
+    assert pair_in(tmp_path) == ("my-gpt2", tmp_path / "adapter")
 
 
 def test_the_folder_of_a_run_is_viewed(root: Path, capsys: Any) -> None:

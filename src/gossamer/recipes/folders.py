@@ -18,7 +18,7 @@ from ..data.registry import batches, task_vocabulary
 from ..errors import refuse
 from ..models.attach import gates_of
 from ..models.checkpoint import load_dense, load_merged
-from ..models.config_file import holds_adapters, holds_model
+from ..models.config_file import adapter_base, holds_adapters, holds_model
 from ..models.declared import read_config
 from ..models.gate_block import blocks_of
 from ..models.inputs import require_inputs
@@ -34,13 +34,15 @@ def model_in(place: Path) -> Path:
 
 
 def base_beside(folder: Path) -> Path | str:
-    """The base model of the sparse model in `folder`: what its run was given, or base/ beside it.
+    """The base model of the sparse model in `folder`: base/ beside it, what its run was given, or its adapters name.
 
     Raises: `GossamerError` where neither is known, or the run's model is not there any more.
     """
     report, beside = report_beside(folder), folder.resolve().parent / "base"
     if (beside / "config.json").is_file():
         return beside
+    if report is None and holds_adapters(folder):
+        return adapter_base(folder)
     if report is None or not report.model:
         raise refuse(
             f"{folder}, whose base model is not on record", "the base model too", "pass --base FOLDER"
