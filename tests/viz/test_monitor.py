@@ -106,6 +106,7 @@ def test_the_first_line_says_whether_the_ceiling_holds_and_what_is_left_of_the_b
     assert 'class="verdict missed"' in watch_page(over)
     assert lines_of(evaluated())[0] == "The ceiling kl=0.01 has not been checked."
     assert "is the untrained model" in lines_of(evaluated((0, 0.5, 0.0, 500.0)))[0]
+    assert "holds: nothing is lost on held-out rows" in lines_of(evaluated((0, 0.5, -2.4e-9, 500.0)))[0]
 
 
 def test_the_second_line_says_what_the_run_waits_for_until_it_is_over(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ...models.run_report import RunReport
 from .html import number, text
 
+ROUNDING = 1e-7  # of a divergence: a model that is its base has one of some 1e-9, of either sign
 STATES = {True: "holds", False: "missed", None: "unknown"}
 
 
@@ -21,7 +22,8 @@ def verdict(ceiling: str, holds: bool | None, lost: float | None, left: Sequence
     """
     said = {True: "holds", False: "is missed", None: "has not been checked"}[holds]
     named = f"The ceiling {text(ceiling)} {said}" if ceiling else "No ceiling was set"
-    loss = f": {number(lost)} is lost on held-out rows" if lost is not None else ""
+    much = lost is not None and abs(lost) > ROUNDING
+    loss = f": {number(lost) if much else 'nothing'} is lost on held-out rows" if lost is not None else ""
     rest = f" Left: {text(', '.join(left))}." if left else ""
     after = f" {text(more)}" if more else ""
     state = STATES[holds if ceiling else None]
