@@ -34,7 +34,7 @@ BASE_STEPS = {1: 700, 2: 500, 3: 2000}
 
 
 SEEDS = 2**31  # how many seeds there are
-TRIES = 4  # by default, for gates on edges: as two cores do in four minutes
+TRIES = 4  # by default, for gates on edges; two go on
 
 
 @dataclass(frozen=True)
