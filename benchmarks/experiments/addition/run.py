@@ -8,10 +8,10 @@ addition_3_digits_seeds_..., addition_4_tries_seeds_...: every report's numbers,
 
 A recipe is chosen on some seeds and judged once on others; the record of a judgement stays when a later one is made.
 Chosen on: 0 to 9. Judged on: 40 to 59 (2026-11-27); with two whole tries on 80 to 99, with four and a look at step 280
-on 130 to 132, and with one at step 1,000 on SEEDS (2026-11-29); the recipe before it on 20 to 39 (2026-11-26). LEFT
-belong to the last of these judgements, unless something changes first. Three digits have the settings of two, but for
-the base's steps; judged once on 120 to 122 (2026-11-27), after seed 0, with one try. addition_cpu_2026-11 is the record
-of an earlier recipe still, on seeds that it was chosen on.
+on 130 to 132, and with one at step 1,000 on 160 to 167 (2026-11-29); the recipe before it on 20 to 39 (2026-11-26).
+168 to 179 belong to the last of these judgements, unless something changes first. Three digits have the settings of
+two, but for the base's steps; judged once on 120 to 122 (2026-11-27), after seed 0, with one try. addition_cpu_2026-11
+is the record of an earlier recipe still, on seeds that it was chosen on.
 """
 
 from __future__ import annotations
