@@ -1,7 +1,7 @@
 """A look at tries that have begun: their base models, and how many edges grow back while the ceiling tightens.
 
 What a web comes to shows after a third of a run: the open edges just before `LOOK` and those at the end have a rank
-correlation of 0.75 over 35 runs, and the nine of them whose seeds chose nothing have 0.80 (LOG.md, 2026-11-29). So the
+correlation of 0.75 over 35 runs, and of 0.80 over the nine of them that chose no recipe (LOG.md, 2026-11-29). So the
 better half goes on from the checkpoint that a look leaves, and the others end there. While edges only fall they tell
 nothing: at step 280 the same correlations are 0.40 and -0.17.
 

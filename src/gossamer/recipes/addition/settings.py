@@ -28,7 +28,7 @@ from .task import MOST_CHECKED, Addition
 # the hundreds slot, and a sparse model keeps the wiring that its base has (measured by cutting base edges, LOG.md).
 ATTENTION_DROPOUT = 0.1
 BASE_BATCH = 256
-# By digits. For two, 450 left one base in ten wrong on a sum, and 700 none of the records before; a look finds it out.
+# By digits. For two, 450 left one base of nine wrong on a sum, and 500 none of 48; a look finds it out (LOG.md).
 # For three, 700 left 1 % of the sums wrong (LOG.md), and 2,000 are assumed.
 BASE_STEPS = {1: 700, 2: 500, 3: 2000}
 
